@@ -1,0 +1,57 @@
+"""CLIP from open_clip and timm, and its image tower read densely: one embedding per position."""
+
+import open_clip
+import timm
+from open_clip.model import CLIP
+from timm.models.convnext import ConvNeXt, convnext_atto
+from torch import Tensor, nn
+
+from .presets import SED_TINY, Preset
+
+TINY_CLIP = {
+    "embed_dim": SED_TINY.embed_dim,
+    "vision_cfg": {
+        "timm_model_name": "sed_tiny_convnext",
+        "timm_model_pretrained": False,
+        "timm_pool": "",
+        "timm_proj": "linear",
+        "image_size": SED_TINY.image_size,
+    },
+    "text_cfg": {"context_length": 40, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 3},
+}
+
+
+@timm.models.register_model
+def sed_tiny_convnext(pretrained: bool = False, **kwargs: object) -> ConvNeXt:
+    """timm's ConvNeXt in the sizes of sed-tiny."""
+    sizes = {
+        "depths": (2, 2, 4, 2),
+        "dims": SED_TINY.trunk_widths,
+        "conv_mlp": False,
+        # From scratch in an hour: the usual 1e-6 would leave every block switched off for most of it.
+        "ls_init_value": 0.1,
+    }
+    return convnext_atto(pretrained=pretrained, **{**kwargs, **sizes})
+
+
+def build_clip(preset: Preset) -> CLIP:
+    """The open_clip model of `preset` with random weights."""
+    config = TINY_CLIP if preset is SED_TINY else open_clip.get_model_config(preset.clip)
+    return CLIP(**config)
+
+
+def dense_features(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Run the image tower and its head at every position of the last map on its own.
+
+    Args:
+        visual: the image tower of `build_clip`.
+        pixels: normalised images, (B, 3, S, S).
+
+    Returns:
+        The embedding, (B, C, S/32, S/32), not normalised, and [res2, res3, res4, res5],
+        (B, width, S/stride, S/stride) at strides 4, 8, 16 and 32.
+    """
+    last, maps = visual.trunk.forward_intermediates(pixels)
+    normed = visual.trunk.head.norm(last)
+    embed = visual.head(normed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    return embed, maps
