@@ -1,0 +1,147 @@
+"""`sed-trt doctor`: what is there, and what to install for what is not."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import __version__
+
+_NO_EXTRA = "base"
+
+
+def doctor(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="Bundle folder to check file by file.", show_default=False)
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say which versions, backends and devices are there and what to install for the missing ones.
+
+    Example: sed-trt doctor bundle
+    """
+    facts: dict[str, Any] = {
+        "sed_trt": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": _packages(),
+        "onnxruntime_providers": _providers(),
+        "gpus": _gpus(),
+    }
+    facts["advice"] = _advice(facts["packages"], facts["gpus"])
+    if bundle is not None:
+        facts["bundle"] = _checked_bundle(bundle)
+    if json_output:
+        typer.echo(json.dumps(facts, indent=1))
+    else:
+        _print_table(facts)
+
+
+def _packages() -> dict[str, dict[str, str | None]]:
+    """By extra, the packages that sed-trt's metadata asks for and their installed versions."""
+    packages: dict[str, dict[str, str | None]] = {}
+    try:
+        requirements = importlib.metadata.requires("sed-trt") or []
+    except importlib.metadata.PackageNotFoundError:
+        requirements = []
+    for requirement in requirements:
+        name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+        extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)", requirement)
+        if name != "sed-trt":
+            packages.setdefault(extra[1] if extra else _NO_EXTRA, {})[name] = _version(name)
+    return packages
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _providers() -> list[str]:
+    try:
+        import onnxruntime
+    except ImportError:
+        return []
+    return list(onnxruntime.get_available_providers())
+
+
+def _gpus() -> list[str]:
+    """One line per NVIDIA GPU: name, driver, memory, compute capability."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return []
+    query = "--query-gpu=name,driver_version,memory.total,compute_cap"
+    try:
+        answer = subprocess.run(
+            [command, query, "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+
+
+def _advice(packages: dict[str, dict[str, str | None]], gpus: list[str]) -> list[str]:
+    advice = []
+    if not packages:
+        advice.append("sed-trt is not installed as a package: run `pip install -e .` in its folder")
+    for extra, versions in packages.items():
+        missing = [name for name, version in versions.items() if version is None]
+        # Without a GPU the extras for it would bring nothing.
+        if missing and (gpus or extra not in ("gpu", "rtx")):
+            target = "sed-trt" if extra == _NO_EXTRA else f"sed-trt[{extra}]"
+            advice.append(f"missing {', '.join(missing)}: pip install '{target}'")
+    if _version("onnxruntime") and _version("onnxruntime-gpu"):
+        advice.append(
+            "onnxruntime and onnxruntime-gpu overwrite each other's files: pip uninstall both, then install one"
+        )
+    return advice
+
+
+def _checked_bundle(path: Path) -> dict[str, Any]:
+    """What the manifest says, after every file's sha256 was checked."""
+    from ..engines.bundle import Bundle
+
+    bundle = Bundle.open(path)
+    for file in bundle.manifest.files:
+        bundle.verified(file)
+    manifest = bundle.manifest
+    return {
+        "path": str(path),
+        "preset": manifest.preset,
+        "precision": manifest.precision,
+        "format": manifest.format,
+        "files": {name: record.bytes for name, record in manifest.files.items()},
+    }
+
+
+def _print_table(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    for name in ("sed_trt", "python", "platform", "cpus"):
+        table.add_row(name, str(facts[name]))
+    for extra, versions in facts["packages"].items():
+        found = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
+        table.add_row(f"packages ({extra})", found)
+    table.add_row("onnxruntime providers", ", ".join(facts["onnxruntime_providers"]) or "none")
+    table.add_row("NVIDIA GPUs", "\n".join(facts["gpus"]) or "none found by nvidia-smi")
+    if "bundle" in facts:
+        bundle = facts["bundle"]
+        size = sum(bundle["files"].values()) / 1e6
+        table.add_row(
+            "bundle", f"{bundle['path']}: {bundle['preset']}, {bundle['precision']}, {size:.1f} MB, intact"
+        )
+    table.add_row("advice", "\n".join(facts["advice"]) or "nothing is missing")
+    Console(markup=False, highlight=False).print(table)

@@ -1,0 +1,63 @@
+"""`sed-trt export`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import progress_bar
+
+if TYPE_CHECKING:
+    from ..export import Check
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A published .pth or a .safetensors of sed-trt.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bundle to write.")],
+    preset: Annotated[
+        str | None, typer.Option(help="sed-b, sed-l or sed-tiny; by default read from the checkpoint.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
+) -> None:
+    """Export a checkpoint to a bundle and verify each stage against PyTorch on a photo.
+
+    Example: sed-trt export checkpoints/sed-tiny.safetensors -o bundle
+    """
+    from .extras import needs
+
+    with needs("export"):
+        from ..export import VerificationError, export_bundle
+
+    with progress_bar() as bar:
+        task = bar.add_task("reading the checkpoint", total=None)
+        try:
+            checks = export_bundle(
+                checkpoint,
+                output,
+                preset,
+                progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
+            )
+        except VerificationError as error:
+            show(error.checks, as_json)
+            raise
+    show(checks, as_json)
+    if not as_json:
+        print(f"bundle: {output}")
+
+
+def show(checks: "list[Check]", as_json: bool) -> None:
+    """Print the table of checks."""
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    if as_json:
+        print(json.dumps([{**asdict(check), "passed": check.passed} for check in checks], indent=1))
+        return
+    table = Table("stage", "output", "max abs error", "limit", "")
+    for check in checks:
+        verdict = "ok" if check.passed else "[bold red]over"
+        table.add_row(check.stage, check.output, f"{check.error:.2g}", f"{check.limit:.2g}", verdict)
+    Console().print(table)

@@ -1,0 +1,21 @@
+"""What to install when a command's optional packages are missing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import InputError
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Turn a missing package into the advice to install the extra that brings it.
+
+    Raises:
+        InputError: an import inside the block failed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"the package {error.name!r} is not installed; run: pip install 'sed-trt[{extra}]'"
+        ) from error

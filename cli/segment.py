@@ -1,0 +1,148 @@
+"""`sed-trt segment`: label pictures with the categories of a vocabulary."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .console import print_error, progress_bar
+from .inputs import distinct_stems, expand_inputs
+
+if TYPE_CHECKING:
+    from ..runtime import Result, Segmenter, Vocabulary
+
+_SHOWN_CATEGORIES = 3
+
+
+def segment(
+    bundle: Annotated[
+        Path, typer.Argument(help="Bundle folder made by `sed-trt export`.", show_default=False)
+    ],
+    inputs: Annotated[list[str], typer.Argument(help="Image files, folders or globs.", show_default=False)],
+    categories: Annotated[
+        str | None, typer.Option(help="Category names, separated by commas.", show_default=False)
+    ] = None,
+    vocabulary: Annotated[
+        str | None,
+        typer.Option(
+            help="File of category names (one per line, or a JSON list; synonyms separated by a comma and a "
+            "space), or a published list: ade150, ade847, coco, pc59, pc459, voc20, voc20b.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what is made.")] = Path(
+        "segmented"
+    ),
+    rejection: Annotated[
+        str, typer.Option(help="topk:K, min-pixels:K:PIXELS, budget:CATEGORIES or none.")
+    ] = "topk:8",
+    short_side: Annotated[
+        int, typer.Option(help="Resize the shorter side to so many pixels first; 0 leaves the image.", min=0)
+    ] = 640,
+    backend: Annotated[str, typer.Option(help="auto, onnxruntime or onnxruntime-cuda.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads per stage; one per core if left out.", show_default=False)
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images that the encoder takes at a time.")] = 4,
+    overlay: Annotated[bool, typer.Option(help="Write pictures with coloured labels and a legend.")] = True,
+    json_output: Annotated[bool, typer.Option("--json", help="Print a JSON summary on stdout.")] = False,
+) -> None:
+    """Label every pixel of pictures with one of the given categories.
+
+    Writes per picture STEM.labels.png (category indices), STEM.overlay.png and STEM.json.
+
+    Example: sed-trt segment bundle photo.jpg holiday/ --categories "sky, tree, red car"
+    """
+    from ..runtime import Segmenter, parse_rejection
+
+    # Cheap checks come first, so that a slip costs no waiting.
+    names = _category_names(categories, vocabulary)
+    policy = parse_rejection(rejection)
+    paths = expand_inputs(inputs)
+    segmenter = Segmenter(bundle, backend, threads)
+    _make_folder(output)
+    embedded = _embed(segmenter, names)
+    items = segmenter.stream(paths, embedded, policy, short_side or None, batch)
+    done: list[dict[str, Any]] = []
+    failed: list[str] = []
+    with progress_bar() as progress:
+        tracked = progress.track(items, len(paths), description="segmenting")
+        for item, stem in zip(tracked, distinct_stems(paths), strict=True):
+            if item.result is None:
+                failed.append(str(item.error))
+                print_error(str(item.error))
+                continue
+            done.append(_write(item.result, str(item.source), output / stem, overlay))
+            if not json_output:
+                typer.echo(_line(done[-1]))
+    if json_output:
+        _print_json(segmenter, output, done, failed)
+    else:
+        typer.echo(
+            f"{len(done)} of {len(paths)} images segmented on {segmenter.backend}, written to {output}"
+        )
+    if failed:
+        raise typer.Exit(2)
+
+
+def _category_names(categories: str | None, vocabulary: str | None) -> list[str]:
+    from ..runtime import read_vocabulary
+
+    if vocabulary is not None and categories is None:
+        return read_vocabulary(vocabulary)
+    if categories is not None and vocabulary is None:
+        return categories.split(",")
+    raise InputError('give one of --categories "sky, tree" and --vocabulary FILE|NAME')
+
+
+def _make_folder(folder: Path) -> None:
+    from ..engines.atomic import replacing
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise InputError(f"{folder}: cannot be made a folder ({reason}); choose another --output") from error
+    # Found out before the work rather than after it.
+    probe = folder / "probe"
+    with replacing(probe) as temporary:
+        temporary.touch()
+    probe.unlink()
+
+
+def _embed(segmenter: "Segmenter", names: list[str]) -> "Vocabulary":
+    with progress_bar() as progress:
+        task = progress.add_task("embedding categories", total=len(names))
+        return segmenter.vocabulary(names, lambda done, total: progress.update(task, completed=done))
+
+
+def _write(result: "Result", source: str, base: Path, overlay: bool) -> dict[str, Any]:
+    """Write what is made of one picture to `base` plus a suffix, and return the content of its JSON."""
+    from ..runtime.label_files import summary, write_json, write_labels, write_overlay
+
+    labels_file = base.with_name(f"{base.name}.labels.png")
+    overlay_file = base.with_name(f"{base.name}.overlay.png") if overlay else None
+    content = summary(source, result) | {
+        "labels": labels_file.name,
+        "overlay": overlay_file.name if overlay_file else None,
+    }
+    write_labels(labels_file, result)
+    if overlay_file:
+        write_overlay(overlay_file, result)
+    write_json(base.with_name(f"{base.name}.json"), content)
+    return content
+
+
+def _line(content: dict[str, Any]) -> str:
+    largest = ", ".join(
+        f"{entry['name']} {entry['share']:.1%}" for entry in content["categories"][:_SHOWN_CATEGORIES]
+    )
+    kept = " > ".join(str(count) for count in content["kept"])
+    return f"{content['image']}: {largest} | kept {kept} | {sum(content['timings_ms'].values()):.0f} ms"
+
+
+def _print_json(segmenter: "Segmenter", output: Path, done: list[dict[str, Any]], failed: list[str]) -> None:
+    content = {"backend": segmenter.backend, "output": str(output), "images": done, "errors": failed}
+    typer.echo(json.dumps(content, indent=1))

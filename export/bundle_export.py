@@ -1,0 +1,144 @@
+"""A whole export: graphs, tokenizer, manifest, verification; a complete bundle or none."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+from .. import __version__
+from ..engines.bundle import MANIFEST_FILE, TOKENIZER_FILE, Bundle, Manifest, file_record, write_manifest
+from ..errors import InputError
+from ..model import SED
+from ..model.votes import VOTE_RANKS
+from .graph_specs import GraphSpec, graph_specs
+from .onnx_graph import write_graph
+from .tokenizer_file import write_tokenizer
+from .verification import Check, derive_inputs, verification_inputs, verify_stage
+
+LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "open_clip_torch", "timm", "tokenizers", "numpy")
+
+Progress = Callable[[str, int, int], None]
+
+
+class VerificationError(InputError):
+    """An exported stage differs from PyTorch by more than its limit."""
+
+    def __init__(self, message: str, checks: list[Check]) -> None:
+        super().__init__(message)
+        self.checks = checks
+
+
+def export_bundle(
+    checkpoint: str | Path, output: str | Path, preset: str | None = None, progress: Progress | None = None
+) -> list[Check]:
+    """Export a checkpoint and verify each stage against PyTorch on a photo.
+
+    Args:
+        checkpoint: a published `.pth` or a `.safetensors` of this package.
+        output: the bundle's folder; a bundle that is there is replaced once the new one is complete.
+        preset: name of the preset; None means read from the checkpoint.
+        progress: called with (what is being done, steps done, steps in all).
+
+    Returns:
+        The checks, all passed.
+
+    Raises:
+        InputError: the checkpoint is bad, or the folder is taken or cannot be written.
+        VerificationError: a stage is over its limit; no bundle is left.
+    """
+    output = Path(output)
+    check_folder(output)
+    report = progress or (lambda _what, _done, _total: None)
+    model = SED.from_checkpoint(checkpoint, preset)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror}); choose another folder") from error
+    try:
+        specs = graph_specs(model)
+        write_files(model, Path(checkpoint), specs, building, report)
+        checks = verify(model, specs, Bundle.open(building), report)
+        building.chmod(0o755)
+        put_in_place(building, output)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror or error}); free space or choose another folder") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return checks
+
+
+def check_folder(output: Path) -> None:
+    """Refuse a folder that holds something other than a bundle.
+
+    Raises:
+        InputError: it does, or it is a file.
+    """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; name a folder for the bundle")
+    if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST_FILE).is_file():
+        raise InputError(f"{output}: is not empty and holds no bundle; name another folder or empty this one")
+
+
+def write_files(model: SED, checkpoint: Path, specs: list[GraphSpec], folder: Path, report: Progress) -> None:
+    """Write the graphs, the tokenizer and the manifest into `folder`."""
+    stages = {}
+    common = {"sed_trt": __version__, "preset": model.preset.name, "precision": "fp32"}
+    for done, spec in enumerate(specs):
+        report(f"exporting {spec.name}", done, 2 * len(specs))
+        stages[spec.name] = write_graph(spec, folder / f"{spec.name}.onnx", {**common, "stage": spec.name})
+    write_tokenizer(folder / TOKENIZER_FILE)
+    with checkpoint.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    manifest = Manifest(
+        sed_trt=__version__,
+        preset=model.preset.name,
+        precision="fp32",
+        image_size=model.preset.image_size,
+        embed_dim=model.preset.embed_dim,
+        context_length=model.clip.context_length,
+        templates=model.templates,
+        vote_ranks=VOTE_RANKS,
+        stages=stages,
+        files={path.name: file_record(path) for path in sorted(folder.iterdir())},
+        checkpoint={"file": checkpoint.name, "sha256": digest},
+        libraries={name: metadata.version(name) for name in LIBRARIES},
+    )
+    write_manifest(folder, manifest)
+
+
+def verify(model: SED, specs: list[GraphSpec], bundle: Bundle, report: Progress) -> list[Check]:
+    """Check every stage of a bundle.
+
+    Raises:
+        VerificationError: a stage is over its limit.
+    """
+    tensors = verification_inputs(model)
+    checks: list[Check] = []
+    for done, spec in enumerate(specs, start=len(specs)):
+        report(f"verifying {spec.name}", done, 2 * len(specs))
+        derive_inputs(spec, tensors, model)
+        checks += verify_stage(spec, bundle, tensors)
+    report("done", 2 * len(specs), 2 * len(specs))
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        worst = ", ".join(f"{check.stage}/{check.output} by {check.error:.2g} (limit {check.limit:.2g})" for check in failed)
+        raise VerificationError(
+            f"{bundle.manifest.checkpoint['file']}: exported stages differ from PyTorch: {worst}; no bundle was "
+            "written; check the checkpoint for extreme weights and the versions of torch, onnx and onnxruntime",
+            checks,
+        )
+    return checks
+
+
+def put_in_place(built: Path, output: Path) -> None:
+    """Move a complete bundle to its folder, replacing the bundle that is there."""
+    if not output.exists():
+        built.rename(output)
+        return
+    old = built.with_name(f"{built.name}.old")
+    output.rename(old)
+    built.rename(output)
+    shutil.rmtree(old)

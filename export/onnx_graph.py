@@ -1,0 +1,111 @@
+"""From a stage's module to an ONNX file."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import onnx
+import onnx_ir
+import torch
+
+from ..engines.bundle import Stage, Tensor
+from .graph_specs import GraphSpec
+
+OPSET = 20
+
+
+def write_graph(spec: GraphSpec, path: Path, metadata: Mapping[str, str]) -> Stage:
+    """Export one stage.
+
+    Args:
+        spec: the stage.
+        path: the file to write.
+        metadata: goes into the graph's metadata_props.
+
+    Returns:
+        The stage as the manifest describes it.
+    """
+    dynamic = {
+        name: {axis: torch.export.Dim.DYNAMIC for axis in axes} for name, axes in spec.input_axes.items()
+    }
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            spec.module.eval(),
+            tuple(spec.inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(spec.inputs),
+            output_names=list(spec.output_axes),
+            dynamic_shapes=tuple(dynamic.values()),
+            optimize=True,
+        )
+    assert program is not None
+    free_names(program.model.graph)
+    model = program.model_proto
+    for values, axes in ((model.graph.input, spec.input_axes), (model.graph.output, spec.output_axes)):
+        for value in values:
+            name_axes(value, axes[value.name])
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(metadata))
+    strip_traces(model)
+    onnx.save(model, path)
+    onnx.checker.check_model(str(path))
+    return Stage(path.name, describe(model.graph.input), describe(model.graph.output))
+
+
+def free_names(graph: onnx_ir.Graph) -> None:
+    """Rename values inside the graph that the exporter called the same as one of its outputs."""
+    outputs = {value.name: value for value in graph.outputs}
+    for node in graph:
+        for value in node.outputs:
+            if value.name in outputs and value is not outputs[value.name]:
+                value.name = f"{value.name}.inner"
+
+
+def name_axes(value: onnx.ValueInfoProto, axes: Mapping[int, str]) -> None:
+    """Give the dynamic axes of a graph input or output their names."""
+    for axis, name in axes.items():
+        value.type.tensor_type.shape.dim[axis].dim_param = name
+
+
+def strip_traces(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes on nodes and values: they hold paths and stack traces of this machine."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    for initializer in model.graph.initializer:
+        del initializer.metadata_props[:]
+    del model.graph.metadata_props[:]
+    # Their symbolic sizes carry the tracer's names, which no longer match the renamed axes.
+    del model.graph.value_info[:]
+
+
+def describe(values: list[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:
+    """The manifest's description of graph inputs or outputs."""
+    return tuple(
+        Tensor(
+            value.name,
+            onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
+            tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim),
+        )
+        for value in values
+    )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporter's progress prints, warnings and log lines from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,111 @@
+"""Every exported stage against PyTorch, on a photo.
+
+The photo, verification.jpg, is "coffee" by Rachel Michetti, in the public domain (CC0).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from ..engines.bundle import Bundle
+from ..engines.onnxruntime_engine import OnnxRuntimeEngine
+from ..model import SED
+from ..model.labels import source_coordinates
+from ..model.votes import survivors, vote_table
+from .graph_specs import GraphSpec
+
+PHOTO = Path(__file__).with_name("verification.jpg")
+CATEGORIES = (
+    "cup", "saucer", "coffee", "spoon", "table", "wood", "plate", "sky", "tree", "person", "car", "dog",
+)  # fmt: skip
+RELATIVE_LIMIT = 1e-4
+
+
+@dataclass(frozen=True)
+class Check:
+    """One output of one stage.
+
+    Attributes:
+        stage: name of the stage.
+        output: name of the output.
+        error: largest absolute difference from PyTorch; for votes, pixels that went to another category.
+        limit: largest permitted: 1e-4 times the larger of 1 and the largest absolute value; for labels, scores
+            of two categories may lie that close, so a few pixels may differ; for votes likewise.
+    """
+
+    stage: str
+    output: str
+    error: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the limit; a NaN is not."""
+        return self.error <= self.limit
+
+
+def verify_stage(spec: GraphSpec, bundle: Bundle, tensors: dict[str, Tensor]) -> list[Check]:
+    """Run one stage in ONNX Runtime and in PyTorch on the same inputs.
+
+    Args:
+        spec: the stage.
+        bundle: holds its graph.
+        tensors: inputs by name; PyTorch's outputs are added to them, as inputs of later stages.
+    """
+    inputs = {name: tensors[name] for name in spec.inputs}
+    with torch.no_grad():
+        outputs = spec.module(*inputs.values())
+    expected = dict(zip(spec.output_axes, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
+    engine = OnnxRuntimeEngine(bundle, spec.name)
+    found = engine.run({name: tensor.numpy() for name, tensor in inputs.items()})
+    checks = []
+    for name, tensor in expected.items():
+        reference, got = tensor.numpy(), found[name]
+        if np.issubdtype(reference.dtype, np.floating):
+            error = float(np.abs(got - reference).max())
+            limit = RELATIVE_LIMIT * max(1.0, float(np.abs(reference).max()))
+        elif name.startswith("votes"):
+            error = float(np.abs(got.astype(np.int64) - reference).sum(1).max()) / 2
+            limit = np.ceil(reference[0].sum() / 500)
+        else:
+            error = float((got != reference).sum())
+            limit = np.ceil(reference.size / 500)
+        checks.append(Check(spec.name, name, error, float(limit)))
+    tensors.update(expected)
+    return checks
+
+
+def verification_inputs(model: SED) -> dict[str, Tensor]:
+    """What the first stages take: the photo, and one sentence for each of a dozen categories."""
+    image = np.array(Image.open(PHOTO).convert("RGB"))
+    tokenizer = open_clip.SimpleTokenizer(context_length=model.clip.context_length)
+    sentences = [model.templates[0].format(name) for name in CATEGORIES]
+    return {"image": torch.from_numpy(image).unsqueeze(0), "tokens": tokenizer(sentences)}
+
+
+def derive_inputs(spec: GraphSpec, tensors: dict[str, Tensor], model: SED) -> None:
+    """Add to `tensors` what the host gives a stage: prompts, kept indices, coordinates."""
+    if spec.name == "scout":
+        tensors["text"] = prompts(tensors["embedding"], len(model.templates))
+    elif spec.name.startswith("decode"):
+        point = int(spec.name.removeprefix("decode")) - 1
+        logits = tensors[f"logits{point}"]
+        tensors[f"kept{point}"] = survivors(vote_table(logits), k=4)
+    elif spec.name == "label":
+        grid = tensors["logits"].shape[1]
+        height, width = tensors["image"].shape[1:3]
+        tensors["kept"] = torch.arange(tensors["logits"].shape[0])
+        tensors["rows"] = source_coordinates(height, grid)
+        tensors["columns"] = source_coordinates(width, grid)
+
+
+def prompts(embedding: Tensor, count: int) -> Tensor:
+    """Unit vectors (T, count, C) near each (T, C) embedding: as many prompts as templates, without embedding them."""
+    noise = torch.randn(embedding.shape[0], count, embedding.shape[1], generator=torch.Generator().manual_seed(0))
+    return F.normalize(embedding.unsqueeze(1) + 0.5 * F.normalize(noise, dim=-1), dim=-1)

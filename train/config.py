@@ -1,0 +1,44 @@
+"""What a training run can be told."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run; the defaults train sed-tiny on two CPU cores in under two hours.
+
+    Attributes:
+        preset: name of the network's preset.
+        seed: of weights, scenes and samples.
+        clip_steps: optimiser steps of the CLIP pre-training; 0 skips it.
+        clip_batch: image-caption pairs per step.
+        clip_size: side of the pictures CLIP is pre-trained on, in pixels; a multiple of 32.
+        clip_lr: peak learning rate of the pre-training.
+        steps: optimiser steps of the segmentation training.
+        batch: scenes per step.
+        categories: categories per step, those present included.
+        target_size: side of the maps on which the loss is taken, in pixels.
+        lr: peak learning rate of the decoder.
+        encoder_lr_factor: the image encoder learns at this fraction of `lr`.
+        weight_decay: AdamW's, none on norms, biases and layer scales.
+        grad_clip: bound on the global gradient norm.
+        workers: processes that draw scenes.
+        log_every: steps between two lines of the log.
+    """
+
+    preset: str = "sed-tiny"
+    seed: int = 0
+    clip_steps: int = 900
+    clip_batch: int = 128
+    clip_size: int = 128
+    clip_lr: float = 2e-3
+    steps: int = 2600
+    batch: int = 4
+    categories: int = 28
+    target_size: int = 128
+    lr: float = 1e-3
+    encoder_lr_factor: float = 0.3
+    weight_decay: float = 1e-4
+    grad_clip: float = 0.01
+    workers: int = 1
+    log_every: int = 20

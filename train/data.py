@@ -1,0 +1,56 @@
+"""Scenes as PyTorch data sets; each item is drawn when asked for, from its index alone."""
+
+from collections.abc import Callable
+
+import numpy as np
+import open_clip
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .scenes import make_scene
+
+# Scene seeds below these are for segmentation; the pre-training must not see the same pictures.
+CAPTION_SEEDS = 1_000_000_000
+
+
+class CaptionedScenes(Dataset[tuple[Tensor, Tensor]]):
+    """Simple scenes, uint8 (S, S, 3), with the tokens of their captions, int64 (context length,)."""
+
+    def __init__(self, length: int, size: int, context_length: int, seed: int) -> None:
+        self.length, self.size, self.first = length, size, CAPTION_SEEDS + seed * length
+        self.tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        scene = make_scene(self.first + index, self.size, max_things=1 + index % 2)
+        return torch.from_numpy(scene.image), self.tokenizer([scene.caption])[0]
+
+
+class LabelledScenes(Dataset[tuple[Tensor, Tensor]]):
+    """Training scenes, uint8 (S, S, 3), with their labels, int64 (R, R), every (S/R)-th pixel."""
+
+    def __init__(self, length: int, size: int, target_size: int, seed: int) -> None:
+        self.length, self.size, self.stride, self.first = length, size, size // target_size, seed * length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        scene = make_scene(self.first + index, self.size)
+        centre = self.stride // 2
+        labels = scene.labels[centre :: self.stride, centre :: self.stride]
+        return torch.from_numpy(scene.image), torch.from_numpy(labels.astype(np.int64))
+
+
+def batches(dataset: Dataset[tuple[Tensor, Tensor]], batch: int, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
+    """The data set in order, in batches, drawn ahead by `workers` processes."""
+    start: Callable[[int], None] | None = one_thread if workers else None
+    return DataLoader(dataset, batch, num_workers=workers, worker_init_fn=start, prefetch_factor=8 if workers else None)
+
+
+def one_thread(_worker: int) -> None:
+    """Leave the other cores to the training."""
+    torch.set_num_threads(1)

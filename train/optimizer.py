@@ -1,0 +1,33 @@
+"""AdamW with a cosine schedule, shared by both trainings."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, object]]:
+    """Split what trains in `module` into weights, which decay, and norms, biases and scales, which do not."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "lr": lr, "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "lr": lr, "weight_decay": 0.0},
+    ]
+
+
+def adamw(groups: Iterable[dict[str, object]]) -> torch.optim.AdamW:
+    """AdamW that remembers each group's peak learning rate."""
+    optimizer = torch.optim.AdamW(groups)
+    for group in optimizer.param_groups:
+        group["peak"] = group["lr"]
+    return optimizer
+
+
+def set_lr(optimizer: torch.optim.Optimizer, step: int, steps: int, warm_up: int = 0) -> None:
+    """Set every group to lr = peak * min(1, (step + 1) / warm_up) * (1 + cos(pi * step / steps)) / 2."""
+    factor = 0.5 * (1 + math.cos(math.pi * step / steps))
+    if warm_up:
+        factor *= min(1.0, (step + 1) / warm_up)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
