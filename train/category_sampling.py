@@ -30,16 +30,19 @@ class CategorySampler:
             labels: indices into VOCABULARY, any shape.
 
         Returns:
-            Indices into `names`, int64 (T,), and the labels as positions in them, of the shape of `labels`.
+            Indices into `names`, int64 (T,), T between half and one and a half times `size` or as many as are
+            present, and the labels as positions in them, of the shape of `labels`.
         """
         found, inverse = np.unique(labels, return_inverse=True)
         present = self.of_label[found]
         alike = np.unique([other for name in present for other in self.confusable[name]]).astype(np.int64)
         alike = self.random.permutation(np.setdiff1d(alike, present))
-        wanted = max(0, self.size - len(present))
+        # Class attention must not get used to one number of categories.
+        size = int(self.random.integers(self.size // 2, self.size * 3 // 2 + 1))
+        wanted = max(0, size - len(present))
         chosen = np.concatenate([present, alike[: wanted * 2 // 3]])
         others = self.random.permutation(np.setdiff1d(np.arange(len(self.names)), chosen))
-        chosen = np.concatenate([chosen, others[: max(0, self.size - len(chosen))]])
+        chosen = np.concatenate([chosen, others[: max(0, size - len(chosen))]])
         return chosen, inverse.reshape(labels.shape)
 
 

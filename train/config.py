@@ -16,7 +16,7 @@ class TrainConfig:
         clip_lr: peak learning rate of the pre-training.
         steps: optimiser steps of the segmentation training.
         batch: scenes per step.
-        categories: categories per step, those present included.
+        categories: categories per step on average, those present included.
         target_size: side of the maps on which the loss is taken, in pixels.
         lr: peak learning rate of the decoder.
         encoder_lr_factor: the image encoder learns at this fraction of `lr`.
@@ -24,6 +24,7 @@ class TrainConfig:
         grad_clip: bound on the global gradient norm.
         workers: processes that draw scenes.
         log_every: steps between two lines of the log.
+        save_every: segmentation steps between two writes of the checkpoint.
     """
 
     preset: str = "sed-tiny"
@@ -42,3 +43,4 @@ class TrainConfig:
     grad_clip: float = 0.01
     workers: int = 1
     log_every: int = 20
+    save_every: int = 500

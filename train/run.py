@@ -33,20 +33,19 @@ def train(config: TrainConfig, output: Path, init: Path | None = None, half: boo
         The trained network, in evaluation mode.
 
     Raises:
-        InputError: `output` cannot be written, or `init` cannot be read.
-        FloatingPointError: the loss stopped being a number.
+        InputError: `output` cannot be written, `init` cannot be read, or the loss stopped being a number.
     """
     if output.suffix != ".safetensors":
-        raise InputError(f"{output}: a checkpoint is written as .safetensors; name it {output.with_suffix('.safetensors')}")
+        raise InputError(f"{output}: a checkpoint is written as .safetensors; name it {output.stem}.safetensors")
+    torch.manual_seed(config.seed)
+    model = SED.from_checkpoint(init) if init else SED(preset_named(config.preset))
+    model.to(memory_format=torch.channels_last)
+    log_file = output.with_suffix(".log.jsonl")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        log = output.with_suffix(".log.jsonl").open("w")
+        log = log_file.open("w", encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror}); choose another folder") from error
-    torch.manual_seed(config.seed)
-    preset = preset_named(config.preset)
-    model = SED.from_checkpoint(init) if init else SED(preset)
-    model.to(memory_format=torch.channels_last)
+        raise InputError(f"{log_file}: cannot be written ({error.strerror}); choose another folder") from error
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -63,7 +62,7 @@ def train(config: TrainConfig, output: Path, init: Path | None = None, half: boo
             started, window = time.monotonic(), []
             for step, values in enumerate(metrics, start=1):
                 if not math.isfinite(values["loss"]):
-                    raise FloatingPointError(f"{name}: the loss is {values['loss']} at step {step}; lower the rate")
+                    raise InputError(f"{name}: the loss is {values['loss']} at step {step}; lower the learning rate")
                 window.append(values)
                 if step % config.log_every == 0 or step == steps:
                     means = {key: sum(each[key] for each in window) / len(window) for key in values}
@@ -73,6 +72,8 @@ def train(config: TrainConfig, output: Path, init: Path | None = None, half: boo
                     log.flush()
                     text = " ".join(f"{key} {value:.3f}" for key, value in means.items())
                     progress.update(task, completed=step, metrics=text)
+                if name == "sed" and step % config.save_every == 0:
+                    save(model, output, half=half)
 
         if init is None and config.clip_steps:
             follow("clip", pretrain_clip(model, config), config.clip_steps)

@@ -1,0 +1,45 @@
+# Two commands for a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+
+.PHONY: demo test test-all lint results clean
+
+$(VENV)/.base: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("sed-trt needs Python 3.11 or later, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	touch $@
+
+$(VENV)/.export: $(VENV)/.base
+	$(BIN)/pip install --quiet --editable '.[export]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.export
+
+demo: $(VENV)/.export
+	$(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/bundle
+	$(BIN)/sed-trt segment $(DEMO)/bundle examples --vocabulary examples/vocabulary.txt --output $(DEMO)/out --short-side 0
+
+test: $(VENV)/.dev
+	$(BIN)/pytest -m "not slow"
+
+test-all: $(VENV)/.dev
+	$(BIN)/pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@scratch=$$(mktemp -d) && ln -s "$(CURDIR)" "$$scratch/sed_trt" && cd "$$scratch" \
+		&& MYPYPATH="$$scratch" "$(CURDIR)/$(BIN)/mypy" --config-file sed_trt/pyproject.toml --cache-dir "$(CURDIR)/.mypy_cache" -p sed_trt; \
+		status=$$?; rm -rf "$$scratch"; exit $$status
+
+results: $(VENV)/.export
+	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --vocabulary-size 181 --vocabulary-size 459 --vocabulary-size 847 --output benchmarks/results/sed-tiny.json
+
+clean:
+	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache

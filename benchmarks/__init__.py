@@ -1,0 +1,1 @@
+"""Measurements: mIoU, with and without rejection, of checkpoints and bundles."""

@@ -1,0 +1,57 @@
+"""What several test files share: sed-tiny's checkpoint and bundle, sed-b filled with known weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sed_trt.export import export_bundle
+from sed_trt.model import SED
+from sed_trt.tests.golden import write_published_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ROOT / "checkpoints" / "sed-tiny.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep every test's cached embeddings to itself."""
+    monkeypatch.setenv("SED_TRT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint() -> Path:
+    """The trained sed-tiny of the repository."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_checkpoint: Path) -> SED:
+    """sed-tiny in PyTorch."""
+    return SED.from_checkpoint(tiny_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """sed-tiny exported."""
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    export_bundle(tiny_checkpoint, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """sed-b with the weights of `fill`, in the published format."""
+    return write_published_checkpoint(tmp_path_factory.mktemp("checkpoints") / "sed-b.pth")
+
+
+@pytest.fixture(scope="session")
+def base_model(base_checkpoint: Path) -> SED:
+    """sed-b with the weights of `fill`, in PyTorch."""
+    return SED.from_checkpoint(base_checkpoint)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """Random numbers that are the same in every run."""
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,154 @@
+"""The exported graphs and the bundle around them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from sed_trt.engines.bundle import STAGES, Bundle
+from sed_trt.errors import InputError
+from sed_trt.export import VerificationError, export_bundle, verification
+from sed_trt.model import SED
+from sed_trt.runtime import KeepAll, Segmenter, TopK, Vocabulary
+from sed_trt.tests.fill import random_text
+from sed_trt.tests.golden import golden
+
+# TensorRT cannot parse the first four; the others are control flow, or slow integer arithmetic on indices.
+FORBIDDEN = {"NonZero", "Compress", "ScatterElements", "ScatterND", "If", "Loop", "Scan", "Floor", "Mod"}
+
+
+def graph(bundle: Path, stage: str) -> onnx.ModelProto:
+    """One graph of a bundle."""
+    return onnx.load(bundle / f"{stage}.onnx")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_graph_uses_only_what_every_backend_builds(tiny_bundle: Path, stage: str) -> None:
+    model = graph(tiny_bundle, stage)
+    assert not {node.op_type for node in model.graph.node} & FORBIDDEN
+    assert {opset.domain: opset.version for opset in model.opset_import}[""] >= 20
+    assert not model.functions
+
+
+@pytest.mark.parametrize("stage", ["text", "image", "decode1", "decode2", "decode3"])
+def test_layer_norms_stay_whole(tiny_bundle: Path, stage: str) -> None:
+    operators = [node.op_type for node in graph(tiny_bundle, stage).graph.node]
+    assert "LayerNormalization" in operators
+    assert "ReduceMean" not in operators and "Pow" not in operators
+
+
+def test_pixels_casts_first(tiny_bundle: Path) -> None:
+    model = graph(tiny_bundle, "pixels").graph
+    takers = [node.op_type for node in model.node if model.input[0].name in node.input]
+    assert takers == ["Cast"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_graph_says_what_it_is(tiny_bundle: Path, stage: str) -> None:
+    model = graph(tiny_bundle, stage)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert properties["stage"] == stage
+    assert properties["preset"] == "sed-tiny"
+    assert properties["precision"] == "fp32"
+    # The exporter notes source lines of the machine it ran on.
+    assert b"site-packages" not in model.SerializeToString()
+
+
+def test_manifest_describes_the_graphs(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    for name, stage in bundle.manifest.stages.items():
+        model = graph(tiny_bundle, name).graph
+        assert [tensor.name for tensor in stage.inputs] == [value.name for value in model.input]
+        assert [tensor.name for tensor in stage.outputs] == [value.name for value in model.output]
+    axes = {tensor.name: tensor.shape for tensor in bundle.manifest.stages["decode2"].inputs}
+    assert axes["kept1"] == ("K2",) and axes["x1"][0] == "K1"
+    assert {tensor.dtype for tensor in bundle.manifest.stages["scout"].outputs} == {"float32", "int32"}
+    assert bundle.manifest.checkpoint["file"] == tiny_checkpoint.name
+    assert len(bundle.manifest.checkpoint["sha256"]) == 64
+    assert {"torch", "onnx", "onnxruntime", "open_clip_torch", "timm"} <= set(bundle.manifest.libraries)
+    for file in bundle.manifest.files:
+        bundle.verified(file)
+    assert {path.name for path in tiny_bundle.iterdir()} == {*bundle.manifest.files, "manifest.json"}
+
+
+def test_a_stage_over_its_limit_leaves_no_bundle(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "RELATIVE_LIMIT", 1e-12)
+    with pytest.raises(VerificationError, match=r"image/embed by .* \(limit "):
+        export_bundle(tiny_checkpoint, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_with_something_else_is_left_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="is not empty and holds no bundle"):
+        export_bundle(tiny_checkpoint, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_file_in_place_of_the_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "bundle").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        export_bundle(tiny_checkpoint, tmp_path / "bundle")
+
+
+def test_runtime_agrees_with_pytorch(tiny_model: SED, tiny_bundle: Path) -> None:
+    from sed_trt.train.scenes import VOCABULARY, make_scene
+
+    segmenter = Segmenter(tiny_bundle)
+    text = tiny_model.encode_vocabulary(VOCABULARY)
+    vocabulary = segmenter.vocabulary(VOCABULARY)
+    assert np.abs(vocabulary.text - text.numpy()).max() < 1e-5
+    for seed in range(3):
+        image = make_scene(seed, 200, split="test").image
+        for k in (1, 8):
+            ours = tiny_model.segment(torch.from_numpy(image), text, k).numpy()
+            result = segmenter(image, vocabulary, TopK(k), short_side=None)
+            assert (result.labels == ours).mean() > 0.999
+        whole = segmenter(image, vocabulary, KeepAll(), short_side=None)
+        assert whole.kept == (181, 181, 181)
+        assert (whole.labels == tiny_model.segment(torch.from_numpy(image), text, None).numpy()).mean() > 0.999
+
+
+@pytest.mark.parametrize("categories", [1, 2, 7, 8, 9, 1000, 4096])
+def test_any_vocabulary_size(tiny_bundle: Path, categories: int, generator: torch.Generator) -> None:
+    segmenter = Segmenter(tiny_bundle)
+    manifest = segmenter.bundle.manifest
+    text = torch.randn(categories, len(manifest.templates), manifest.embed_dim, generator=generator)
+    text = torch.nn.functional.normalize(text, dim=-1)
+    vocabulary = Vocabulary(tuple(f"name {index}" for index in range(categories)), text.numpy())
+    image = np.zeros((40, 60, 3), dtype=np.uint8)
+    result = segmenter(image, vocabulary, TopK(8), short_side=None)
+    assert result.labels.shape == (40, 60)
+    assert result.labels.max() < categories
+    assert 1 <= result.kept[2] <= result.kept[1] <= result.kept[0] <= categories
+
+
+@pytest.fixture(scope="module")
+def base_bundle(base_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """sed-b, filled with known weights, exported."""
+    folder = tmp_path_factory.mktemp("bundles") / "base"
+    checks = export_bundle(base_checkpoint, folder)
+    assert {check.stage for check in checks} == set(STAGES)
+    return folder
+
+
+def test_bundle_of_sed_b_gives_the_golden_labels(base_bundle: Path) -> None:
+    arrays = golden("random")
+    seed, categories, width = (int(value) for value in arrays["text_seed"])
+    names = tuple(f"name {index}" for index in range(categories))
+    vocabulary = Vocabulary(names, random_text(seed, categories, width))
+    segmenter = Segmenter(base_bundle)
+    whole = segmenter(arrays["image"], vocabulary, KeepAll(), short_side=None)
+    assert (whole.labels == arrays["labels_full"]).mean() >= 0.997
+    fast = segmenter(arrays["image"], vocabulary, TopK(1), short_side=None)
+    assert (fast.labels == arrays["labels_fast"]).mean() >= 0.997
+    assert fast.kept == tuple(int(arrays[f"kept{point}"].sum()) for point in range(3))
+
+
+def test_manifest_is_json(tiny_bundle: Path) -> None:
+    assert json.loads((tiny_bundle / "manifest.json").read_text())["format"] == 1

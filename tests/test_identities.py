@@ -1,0 +1,118 @@
+"""The reformulations, each against the plain way of computing the same thing."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sed_trt.model.attention import HEADS, ClassAttention, LinearAttention
+from sed_trt.model.cost import cost_map, scout_kernel, scout_logits
+from sed_trt.model.decoder import Decoder, head
+from sed_trt.model.labels import label_map
+from sed_trt.model.presets import SED_B
+from sed_trt.model.stage import GuidedConv
+from sed_trt.model.votes import survivors, vote_table
+
+EXACT = 1e-5
+
+
+def test_scout_is_head0_of_conv1(generator: torch.Generator) -> None:
+    conv1, head0 = nn.Conv2d(20, 128, 7, padding=3), head(128)
+    cost = torch.randn(6, 20, 11, 9, generator=generator)
+    plain = head0(conv1(cost)).squeeze(1)
+    assert head0.bias is not None
+    folded = scout_logits(cost, *scout_kernel(conv1, head0), head0.bias)
+    # Borders included: that is where a bias under zero padding would show.
+    assert (plain - folded).abs().max() < EXACT
+
+
+def test_cost_guidance_after_the_gather_is_the_gather_of_cost_guidance(generator: torch.Generator) -> None:
+    decoder = Decoder(SED_B, prompts=80)
+    cost = torch.randn(7, 80, 5, 5, generator=generator)
+    first, second = torch.tensor([0, 2, 3, 6]), torch.tensor([1, 3])
+    one, two, three = decoder.decoder_corr_guidance_projection
+    plain = three(two(one(cost)))[first][second]
+    late = three(two(one(cost[first])[second]))
+    assert (plain - late).abs().max() < EXACT
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_shared_image_guidance_is_the_concatenation(images: int, generator: torch.Generator) -> None:
+    conv = GuidedConv(features=24, guidance=8, out=16)
+    x = torch.randn(images * 3, 24, 6, 7, generator=generator)
+    cost = torch.randn(images * 3, 8, 6, 7, generator=generator)
+    image = torch.randn(images, 8, 6, 7, generator=generator)
+    plain = conv.double_conv(torch.cat([x, image.repeat_interleave(3, 0), cost], 1))
+    assert (plain - conv(x, image, cost)).abs().max() < EXACT
+
+
+def test_attention_is_the_einsum_formulation(generator: torch.Generator) -> None:
+    layer = LinearAttention(32)
+    tokens = torch.randn(2, 5, 9, 32, generator=generator)
+    assert (einsum_attention(layer, tokens) - layer(tokens)).abs().max() < EXACT
+
+
+def einsum_attention(layer: LinearAttention, tokens: Tensor) -> Tensor:
+    """Linear attention as its authors write it, one sequence of categories per pixel."""
+    batch, pixels, length, width = tokens.shape
+    shape = (batch * pixels, length, HEADS, width // HEADS)
+    query = F.elu(layer.q(tokens)).reshape(shape) + 1
+    key = F.elu(layer.k(tokens)).reshape(shape) + 1
+    value = layer.v(tokens).reshape(shape) / length
+    summary = torch.einsum("nshd,nshv->nhdv", key, value)
+    norm = 1 / (torch.einsum("nlhd,nhd->nlh", query, key.sum(1)) + 1e-6)
+    out = torch.einsum("nlhd,nhdv,nlh->nlhv", query, summary, norm) * length
+    return out.reshape(tokens.shape)
+
+
+def test_class_attention_adds_its_input_twice(generator: torch.Generator) -> None:
+    layer = ClassAttention(16, pool=2).eval()
+    for module in (layer.attention.v, layer.MLP[2]):
+        nn.init.zeros_(module.weight)
+        nn.init.zeros_(module.bias)
+    x = torch.randn(3, 16, 4, 4, generator=generator)
+    assert torch.equal(layer(x, images=1), 2 * x)
+
+
+def test_class_attention_pools_in_training_only(generator: torch.Generator) -> None:
+    layer = ClassAttention(16, pool=2)
+    x = torch.randn(3, 16, 4, 4, generator=generator)
+    trained, tested = layer.train()(x, images=1), layer.eval()(x, images=1)
+    assert trained.shape == tested.shape
+    assert (trained - tested).abs().max() > 1e-2
+
+
+def test_cost_map_is_the_cosine(generator: torch.Generator) -> None:
+    embed = torch.randn(2, 16, 3, 4, generator=generator)
+    text = F.normalize(torch.randn(5, 6, 16, generator=generator), dim=-1)
+    plain = torch.einsum("bchw,tpc->btphw", F.normalize(embed, dim=1), text).flatten(0, 1)
+    assert (plain - cost_map(embed, text)).abs().max() < EXACT
+
+
+@pytest.mark.parametrize("categories", [1, 3, 8, 9, 40])
+def test_votes_count_the_ranks(categories: int, generator: torch.Generator) -> None:
+    logits = torch.randn(categories, 6, 5, generator=generator)
+    votes = vote_table(logits)
+    order = logits.flatten(1).argsort(0, descending=True)
+    for rank in range(8):
+        held = order[rank] if rank < categories else torch.empty(0, dtype=torch.int64)
+        assert votes[rank].tolist() == torch.bincount(held, minlength=categories).tolist()
+
+
+def test_votes_give_a_tied_rank_to_one_category() -> None:
+    assert vote_table(torch.zeros(12, 2, 2)).sum(1).tolist() == [4] * 8
+
+
+def test_survivors_are_the_union_over_pixels(generator: torch.Generator) -> None:
+    logits = torch.randn(30, 3, 3, generator=generator)
+    for k in (1, 2, 8):
+        expected = sorted(set(logits.topk(k, dim=0).indices.flatten().tolist()))
+        assert survivors(vote_table(logits), k).tolist() == expected
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 50), (90, 31), (16, 16)])
+def test_label_map_is_interpolate_and_argmax(height: int, width: int, generator: torch.Generator) -> None:
+    logits = torch.randn(5, 16, 16, generator=generator)
+    kept = torch.tensor([2, 3, 5, 7, 11])
+    sized = F.interpolate(torch.sigmoid(logits).unsqueeze(0), size=(height, width), mode="bilinear")[0]
+    assert (label_map(logits, kept, height, width) == kept[sized.argmax(0)]).float().mean() > 0.999
