@@ -31,13 +31,14 @@ class Confusion:
         true = truth.astype(np.int64).ravel()
         given = predicted.astype(np.int64).ravel()
         if given.min(initial=0) < 0 or given.max(initial=0) >= categories:
-            raise ValueError(f"predictions reach from {given.min()} to {given.max()}, expected 0 to {categories - 1}")
+            found = f"from {given.min()} to {given.max()}"
+            raise ValueError(f"predictions reach {found}, expected 0 to {categories - 1}")
         counted = (true >= 0) & (true < categories)
         pairs = true[counted] * categories + given[counted]
         self.counts += np.bincount(pairs, minlength=categories**2).reshape(categories, categories)
 
     def iou(self) -> np.ndarray:
-        """Intersection over union of each category, float64 (T,); NaN where it neither occurs nor is predicted."""
+        """IoU of each category, float64 (T,); NaN where it neither occurs nor is predicted."""
         hit = np.diag(self.counts).astype(np.float64)
         union = self.counts.sum(0) + self.counts.sum(1) - hit
         return np.divide(hit, union, out=np.full_like(hit, np.nan), where=union > 0)

@@ -79,7 +79,9 @@ def checkpoint_predictors(
                 model.segment(torch.from_numpy(image), text, k=None).numpy(), (len(names),) * 3
             )
         if not isinstance(rejection, TopK):
-            raise InputError(f"rejection {rejection} runs in a bundle only; for a checkpoint give topk:K or none")
+            raise InputError(
+                f"rejection {rejection} runs in a bundle only; for a checkpoint give topk:K or none"
+            )
         k = rejection.k
 
         def predict(image: np.ndarray) -> Prediction:

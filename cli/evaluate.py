@@ -25,7 +25,9 @@ def evaluate(
         typer.Option(help="Names to choose from, repeatable; by default 181, the scenes' own."),
     ] = None,
     backend: Annotated[str, typer.Option(help="Backend of a bundle.")] = "auto",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the results as JSON.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write the results as JSON.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Measure mIoU on procedural test scenes, with and without early rejection.
@@ -51,25 +53,19 @@ def evaluate(
         raise InputError(f"--vocabulary-size: {error}") from error
     rows: list[SceneScores] = []
     with progress_bar() as bar:
+        task = bar.add_task("")
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
         for names in vocabularies:
-            task = bar.add_task(f"embedding {len(names)} names", total=None)
+            bar.update(task, description=f"embedding {len(names)} names")
             with needs("export"):
-                predictors = open_predictor(
-                    source, names, backend, lambda done, total: bar.update(task, completed=done, total=total)
-                )
-            bar.remove_task(task)
-            for text, policy in policies.items():
-                task = bar.add_task(f"{len(names)} categories, rejection {text}", total=scenes)
-                scores = evaluate_scenes(
-                    predictors(policy),
-                    scenes,
-                    len(names),
-                    text,
-                    SCENE_SIZE,
-                    lambda done, total: bar.update(task, completed=done, total=total),
-                )
-                rows.append(scores)
-                bar.remove_task(task)
+                predictors = open_predictor(source, names, backend, advance)
+            for policy_text, policy in policies.items():
+                bar.update(task, description=f"{len(names)} categories, rejection {policy_text}")
+                predict = predictors(policy)
+                rows.append(evaluate_scenes(predict, scenes, len(names), policy_text, SCENE_SIZE, advance))
     text = as_text(source, rows)
     if output is not None:
         with replacing(output) as temporary:
@@ -107,7 +103,9 @@ def show(rows: "list[SceneScores]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("categories", "rejection", "mIoU seen", "mIoU held-out", "mIoU all", "pixel accuracy", "alive after")
+    table = Table(
+        "categories", "rejection", "mIoU seen", "mIoU held-out", "mIoU all", "pixel accuracy", "alive after"
+    )
     for row in rows:
         alive = " / ".join(f"{count:.1f}" for count in row.kept)
         figures = (row.miou_seen, row.miou_held_out, row.miou, row.pixel_accuracy)

@@ -35,7 +35,9 @@ def export(
                 checkpoint,
                 output,
                 preset,
-                progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
+                progress=lambda what, done, total: bar.update(
+                    task, description=what, completed=done, total=total
+                ),
             )
         except VerificationError as error:
             show(error.checks, as_json)

@@ -18,7 +18,9 @@ def train(
     steps: Annotated[int | None, typer.Option(min=0, help="Steps of the segmentation training.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Scenes per segmentation step.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, scenes and samples.")] = 0,
-    scenes: Annotated[int, typer.Option(min=0, help="Test scenes to evaluate on at the end; 0 for none.")] = 200,
+    scenes: Annotated[
+        int, typer.Option(min=0, help="Test scenes to evaluate on at the end; 0 for none.")
+    ] = 200,
 ) -> None:
     """Train CLIP on captioned scenes, then SED on labelled ones, and print its mIoU.
 
@@ -37,4 +39,12 @@ def train(
     if scenes:
         from .evaluate import evaluate
 
-        evaluate(output, scenes=scenes, rejection=None, vocabulary_size=None, backend="auto", output=None, as_json=False)
+        evaluate(
+            output,
+            scenes=scenes,
+            rejection=None,
+            vocabulary_size=None,
+            backend="auto",
+            output=None,
+            as_json=False,
+        )

@@ -64,7 +64,9 @@ def export_bundle(
         building.chmod(0o755)
         put_in_place(building, output)
     except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror or error}); free space or choose another folder") from error
+        raise InputError(
+            f"{output}: cannot be written ({error.strerror or error}); free space or choose another folder"
+        ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return checks
@@ -124,10 +126,12 @@ def verify(model: SED, specs: list[GraphSpec], bundle: Bundle, report: Progress)
     report("done", 2 * len(specs), 2 * len(specs))
     failed = [check for check in checks if not check.passed]
     if failed:
-        worst = ", ".join(f"{check.stage}/{check.output} by {check.error:.2g} (limit {check.limit:.2g})" for check in failed)
+        worst = ", ".join(
+            f"{check.stage}/{check.output} by {check.error:.2g} (limit {check.limit:.2g})" for check in failed
+        )
         raise VerificationError(
-            f"{bundle.manifest.checkpoint['file']}: exported stages differ from PyTorch: {worst}; no bundle was "
-            "written; check the checkpoint for extreme weights and the versions of torch, onnx and onnxruntime",
+            f"{bundle.manifest.checkpoint['file']}: exported stages differ from PyTorch: {worst}; no bundle "
+            "is written; look for extreme weights, or for other versions of torch, onnx or onnxruntime",
             checks,
         )
     return checks

@@ -29,7 +29,10 @@ class GraphSpec:
 
 
 def graph_specs(model: SED) -> list[GraphSpec]:
-    """The eight stages of `model`, in the order they run. No example axis has size 1: it would be taken as fixed."""
+    """The eight stages of `model`, in the order they run.
+
+    No dynamic axis of an example has size 1: it would be taken as fixed.
+    """
     preset, grid = model.preset, model.preset.grid
     size, embed_dim, prompts = preset.image_size, preset.embed_dim, len(model.templates)
     widths, guide = preset.decoder_widths, preset.guidance_widths
@@ -37,7 +40,9 @@ def graph_specs(model: SED) -> list[GraphSpec]:
     text = nn.functional.normalize(torch.randn(5, prompts, embed_dim), dim=-1)
     # Three of four, so that no two axes of an example happen to agree.
     kept = torch.tensor([0, 2, 3])
-    guidance = [torch.randn(1, width, grid * up, grid * up) for width, up in zip(guide, (2, 4, 8), strict=True)]
+    guidance = [
+        torch.randn(1, width, grid * up, grid * up) for width, up in zip(guide, (2, 4, 8), strict=True)
+    ]
 
     def features(stage: int) -> Tensor:
         side = grid * 2**stage

@@ -45,7 +45,10 @@ class ImageStage(nn.Module):
         self.decoder = model.decoder
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(B, 3, S, S) to the embedding (B, C, h, h) and guidance at (B, _, 2h, 2h), (B, _, 4h, 4h), (B, _, 8h, 8h)."""
+        """Embed a batch.
+
+        (B, 3, S, S) to embed (B, C, h, h) and guidance (B, _, 2h, 2h), (B, _, 4h, 4h), (B, _, 8h, 8h).
+        """
         embed, maps = dense_features(self.visual, pixels)
         first, second, third = self.decoder.image_guidance(maps)
         return embed, first, second, third
@@ -53,6 +56,10 @@ class ImageStage(nn.Module):
 
 class ScoutStage(nn.Module):
     """head0 of every category, without the features it is defined on."""
+
+    weight: Tensor
+    bias: Tensor
+    head_bias: Tensor
 
     def __init__(self, model: SED) -> None:
         super().__init__()
@@ -71,6 +78,9 @@ class ScoutStage(nn.Module):
 class DecodeStage(nn.Module):
     """What decode1, decode2 and decode3 share: the cost guidance, the decoder stage, its head."""
 
+    own_kernel: Tensor
+    image_kernel: Tensor
+
     def __init__(self, model: SED, index: int) -> None:
         super().__init__()
         self.project = model.decoder.decoder_corr_guidance_projection[index]
@@ -81,7 +91,11 @@ class DecodeStage(nn.Module):
         self.register_buffer("image_kernel", image.detach())
 
     def decode(self, x: Tensor, cost: Tensor, guidance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(K, width, h, h), the cost map or guidance at h, and image guidance (1, _, 2h, 2h) to x, cost, logits at 2h."""
+        """Run the decoder stage.
+
+        Features (K, width, h, h), cost map or guidance (K, _, h, h) and image guidance (1, _, 2h, 2h) to the
+        next features and cost guidance (K, _, 2h, 2h) and the head's logits (K, 2h, 2h).
+        """
         cost = self.project(cost)
         x = self.stage(x, guidance, cost, (self.own_kernel, self.image_kernel))
         return x, cost, self.head(x).squeeze(1)
@@ -97,7 +111,11 @@ class Decode1Stage(DecodeStage):
     def forward(
         self, embed: Tensor, text: Tensor, kept0: Tensor, guidance1: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(1, C, h, h), (T, P, C), int64 (K1,), (1, _, 2h, 2h) to x1, cost1 (K1, _, 2h, 2h), logits1, votes1 (8, K1)."""
+        """Decode the kept categories.
+
+        (1, C, h, h), (T, P, C), int64 (K1,), (1, _, 2h, 2h) to x1 and cost1 (K1, _, 2h, 2h), logits1
+        (K1, 2h, 2h) and votes1 (8, K1).
+        """
         cost = cost_map(embed, text.index_select(0, kept0))
         x, cost, logits = self.decode(self.conv1(cost), cost, guidance1)
         return x, cost, logits, vote_table(logits)
@@ -112,7 +130,11 @@ class Decode2Stage(DecodeStage):
     def forward(
         self, x1: Tensor, cost1: Tensor, kept1: Tensor, guidance2: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(K1, _, 2h, 2h) twice, int64 (K2,), (1, _, 4h, 4h) to x2, cost2 (K2, _, 4h, 4h), logits2, votes2 (8, K2)."""
+        """Decode the kept categories.
+
+        (K1, _, 2h, 2h) twice, int64 (K2,), (1, _, 4h, 4h) to x2 and cost2 (K2, _, 4h, 4h), logits2
+        (K2, 4h, 4h) and votes2 (8, K2).
+        """
         x, cost, logits = self.decode(x1.index_select(0, kept1), cost1.index_select(0, kept1), guidance2)
         return x, cost, logits, vote_table(logits)
 

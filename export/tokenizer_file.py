@@ -10,7 +10,10 @@ WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def write_tokenizer(path: Path) -> None:
-    """Write `tokenizer.json`. It cleans as open_clip does but for ftfy and HTML entities, which are the caller's."""
+    """Write `tokenizer.json`.
+
+    It cleans as open_clip does but for mojibake and HTML entities, which are the caller's to mend.
+    """
     source = open_clip.SimpleTokenizer()
     merges = sorted(source.bpe_ranks, key=source.bpe_ranks.__getitem__)
     start, end = (source.decoder[token] for token in (source.sot_token_id, source.eot_token_id))
@@ -24,7 +27,9 @@ def write_tokenizer(path: Path) -> None:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in (start, end)])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in (start, end)]
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{start} $A {end}",
         special_tokens=[(start, source.sot_token_id), (end, source.eot_token_id)],

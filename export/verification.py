@@ -34,9 +34,9 @@ class Check:
     Attributes:
         stage: name of the stage.
         output: name of the output.
-        error: largest absolute difference from PyTorch; for votes, pixels that went to another category.
-        limit: largest permitted: 1e-4 times the larger of 1 and the largest absolute value; for labels, scores
-            of two categories may lie that close, so a few pixels may differ; for votes likewise.
+        error: largest absolute difference from PyTorch; for votes and labels, the pixels that differ.
+        limit: 1e-4 times the larger of 1 and the largest absolute value; for votes and labels one pixel in
+            500, since two categories may lie as close as rounding.
     """
 
     stage: str
@@ -106,6 +106,8 @@ def derive_inputs(spec: GraphSpec, tensors: dict[str, Tensor], model: SED) -> No
 
 
 def prompts(embedding: Tensor, count: int) -> Tensor:
-    """Unit vectors (T, count, C) near each (T, C) embedding: as many prompts as templates, without embedding them."""
-    noise = torch.randn(embedding.shape[0], count, embedding.shape[1], generator=torch.Generator().manual_seed(0))
+    """Unit vectors (T, count, C) near each embedding, (T, C): as many as prompts, without embedding them."""
+    noise = torch.randn(
+        embedding.shape[0], count, embedding.shape[1], generator=torch.Generator().manual_seed(0)
+    )
     return F.normalize(embedding.unsqueeze(1) + 0.5 * F.normalize(noise, dim=-1), dim=-1)

@@ -1,6 +1,5 @@
 """Class attention: at each pixel the categories attend to one another, linearly in their number."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

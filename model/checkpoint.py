@@ -60,11 +60,13 @@ def read_published(path: Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).split("\n")[0]
         raise InputError(
-            f"{path}: cannot be read as a PyTorch checkpoint ({reason}); it may be cut short, download it again"
+            f"{path}: cannot be read as a PyTorch checkpoint ({reason}); it may be cut short, copy it again"
         ) from error
     tensors = content.get("model") if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise InputError(f'{path}: has no weights under "model"; expected a published detectron2 SED checkpoint')
+        raise InputError(
+            f'{path}: has no weights under "model"; expected a published detectron2 SED checkpoint'
+        )
     return tensors
 
 
@@ -95,18 +97,20 @@ def recognise(path: Path, tensors: Mapping[str, Tensor]) -> Preset:
     """
     key = published_name(STEM)
     if key not in tensors:
-        raise InputError(f"{path}: has no {key}; expected a published SED checkpoint, found {len(tensors)} other keys")
+        raise InputError(
+            f"{path}: has no {key}; expected a published SED checkpoint, found {len(tensors)} other keys"
+        )
     width = tensors[key].shape[0]
     for preset in PRESETS.values():
         if preset.trunk_widths[0] == width:
             return preset
     known = ", ".join(f"{preset.name} ({preset.trunk_widths[0]})" for preset in PRESETS.values())
-    raise InputError(f"{path}: its trunk starts with {width} channels, which no preset has; known are {known}")
+    raise InputError(
+        f"{path}: its trunk starts with {width} channels, which no preset has; known are {known}"
+    )
 
 
-def check_fit(
-    path: Path, preset: Preset, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]
-) -> None:
+def check_fit(path: Path, preset: Preset, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     """Compare keys and shapes.
 
     Raises:

@@ -1,8 +1,12 @@
 """CLIP from open_clip and timm, and its image tower read densely: one embedding per position."""
 
+from typing import cast
+
 import open_clip
 import timm
 from open_clip.model import CLIP
+from open_clip.timm_model import TimmModel
+from timm.layers import NormMlpClassifierHead
 from timm.models.convnext import ConvNeXt, convnext_atto
 from torch import Tensor, nn
 
@@ -40,7 +44,7 @@ def build_clip(preset: Preset) -> CLIP:
     return CLIP(**config)
 
 
-def dense_features(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+def dense_features(visual: TimmModel, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Run the image tower and its head at every position of the last map on its own.
 
     Args:
@@ -51,7 +55,8 @@ def dense_features(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, list[Tens
         The embedding, (B, C, S/32, S/32), not normalised, and [res2, res3, res4, res5],
         (B, width, S/stride, S/stride) at strides 4, 8, 16 and 32.
     """
-    last, maps = visual.trunk.forward_intermediates(pixels)
-    normed = visual.trunk.head.norm(last)
-    embed = visual.head(normed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    trunk, head = cast(ConvNeXt, visual.trunk), cast(nn.Module, visual.head)
+    last, maps = cast(tuple[Tensor, list[Tensor]], trunk.forward_intermediates(pixels))
+    normed = cast(NormMlpClassifierHead, trunk.head).norm(last)
+    embed = head(normed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     return embed, maps

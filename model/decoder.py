@@ -57,6 +57,5 @@ class Decoder(nn.Module):
         res2, res3, res4, _ = maps
         sources = (res4, res3, res2)
         return [
-            project(source)
-            for project, source in zip(self.decoder_guidance_projection, sources, strict=True)
+            project(source) for project, source in zip(self.decoder_guidance_projection, sources, strict=True)
         ]

@@ -9,7 +9,7 @@ PIXEL_STD = (68.5005327, 66.6321579, 70.3231630)
 
 
 def to_pixels(images: Tensor, size: int) -> Tensor:
-    """Normalise and resize as published: bilinear, half-pixel centres, no antialiasing, aspect ratio not kept.
+    """Normalise and resize as published: bilinear, half-pixel centres, no antialiasing, aspect not kept.
 
     Args:
         images: RGB, 0-255, uint8, (B, H, W, 3).

@@ -38,8 +38,8 @@ class Rejected:
     Attributes:
         logits: (K3, 8h, 8w) of the categories left.
         kept: int64 (K3,), which categories those are.
-        survivors: at head0, head1 and head2, which of the categories entering that point survived: (K1,), (K2,),
-            (K3,).
+        survivors: at head0, head1 and head2, which of the categories entering that point survived, int64
+            (K1,), (K2,), (K3,).
     """
 
     logits: Tensor
@@ -125,7 +125,11 @@ class SED(nn.Module):
         # The aux heads learn from the features but do not shape them.
         logits = [decoder.head0(x.detach())]
         steps = zip(
-            decoder.stages, decoder.decoder_corr_guidance_projection, guidance, decoder.stage_heads, strict=True
+            decoder.stages,
+            decoder.decoder_corr_guidance_projection,
+            guidance,
+            decoder.stage_heads,
+            strict=True,
         )
         for stage, project, image, head in steps:
             guide = project(guide)
@@ -150,7 +154,9 @@ class SED(nn.Module):
             InputError: k is not 1 to 8.
         """
         if not 1 <= k <= VOTE_RANKS:
-            raise InputError(f"k is {k}; rejection counts the first {VOTE_RANKS} ranks, so give 1 to {VOTE_RANKS}")
+            raise InputError(
+                f"k is {k}; rejection counts the first {VOTE_RANKS} ranks, so give 1 to {VOTE_RANKS}"
+            )
         decoder, text = self.decoder, text.to(self.device)
         embed, guidance = self.encode_images(image.unsqueeze(0))
         weight, bias = scout_kernel(decoder.conv1, decoder.head0)

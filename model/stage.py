@@ -1,5 +1,7 @@
 """One decoder stage: refine, mix categories, double the resolution, take in guidance."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from timm.models.convnext import ConvNeXtBlock
@@ -25,12 +27,12 @@ class GuidedConv(nn.Module):
         )
 
     def split_kernel(self) -> tuple[Tensor, Tensor]:
-        """The first convolution's weights over what each category has of its own, and over the image guidance.
+        """Split the first convolution into what each category has of its own and the image guidance.
 
         Returns:
             (out, features + guidance, 3, 3) and (out, guidance, 3, 3).
         """
-        weight = self.double_conv[0].weight
+        weight = cast(nn.Conv2d, self.double_conv[0]).weight
         own, image, cost = weight.split([self.features, self.guidance, self.guidance], dim=1)
         return torch.cat([own, cost], 1), image
 

@@ -48,7 +48,9 @@ def encode_vocabulary(
     synonyms = [[word.strip() for word in name.split(SYNONYM_SEPARATOR)] for name in names]
     for position, words in enumerate(synonyms):
         if not all(words):
-            raise InputError(f"category {position} ({names[position]!r}) has an empty name or synonym; name it")
+            raise InputError(
+                f"category {position} ({names[position]!r}) has an empty name or synonym; name it"
+            )
     tokenizer = open_clip.SimpleTokenizer(context_length=clip.context_length)
     sentences = [template.format(word) for words in synonyms for template in templates for word in words]
     device = clip.token_embedding.weight.device

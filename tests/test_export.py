@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-
 from sed_trt.engines.bundle import STAGES, Bundle
 from sed_trt.errors import InputError
 from sed_trt.export import VerificationError, export_bundle, verification
@@ -111,7 +110,9 @@ def test_runtime_agrees_with_pytorch(tiny_model: SED, tiny_bundle: Path) -> None
             assert (result.labels == ours).mean() > 0.999
         whole = segmenter(image, vocabulary, KeepAll(), short_side=None)
         assert whole.kept == (181, 181, 181)
-        assert (whole.labels == tiny_model.segment(torch.from_numpy(image), text, None).numpy()).mean() > 0.999
+        assert (
+            whole.labels == tiny_model.segment(torch.from_numpy(image), text, None).numpy()
+        ).mean() > 0.999
 
 
 @pytest.mark.parametrize("categories", [1, 2, 7, 8, 9, 1000, 4096])

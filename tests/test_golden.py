@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
 from sed_trt.model import SED
 from sed_trt.model.sed import Rejected
 from sed_trt.model.votes import VOTE_RANKS
@@ -104,7 +103,7 @@ def test_probabilities_of_the_kept_agree(case: Case) -> None:
 
 
 def rejected_aux(case: Case) -> list[np.ndarray]:
-    """head1 and head2 of the pass with rejection are those of all categories but for the attention's company."""
+    """head1 and head2 of the pass without rejection, which differs only in the attention's company."""
     kept = case.rejected.survivors[0].numpy()
     first = case.aux[1][kept]
     return [first, case.aux[2][kept][case.rejected.survivors[1].numpy()]]

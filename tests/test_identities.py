@@ -3,8 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from sed_trt.model.attention import HEADS, ClassAttention, LinearAttention
 from sed_trt.model.cost import cost_map, scout_kernel, scout_logits
 from sed_trt.model.decoder import Decoder, head
@@ -12,6 +10,7 @@ from sed_trt.model.labels import label_map
 from sed_trt.model.presets import SED_B
 from sed_trt.model.stage import GuidedConv
 from sed_trt.model.votes import survivors, vote_table
+from torch import Tensor, nn
 
 EXACT = 1e-5
 
@@ -68,8 +67,8 @@ def einsum_attention(layer: LinearAttention, tokens: Tensor) -> Tensor:
 def test_class_attention_adds_its_input_twice(generator: torch.Generator) -> None:
     layer = ClassAttention(16, pool=2).eval()
     for module in (layer.attention.v, layer.MLP[2]):
-        nn.init.zeros_(module.weight)
-        nn.init.zeros_(module.bias)
+        for parameter in module.parameters():
+            nn.init.zeros_(parameter)
     x = torch.randn(3, 16, 4, 4, generator=generator)
     assert torch.equal(layer(x, images=1), 2 * x)
 

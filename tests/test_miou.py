@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from sed_trt.benchmarks.miou import Confusion
 
 
@@ -17,7 +16,9 @@ def test_agrees_with_sets_over_several_pictures(categories: int) -> None:
     source = np.random.default_rng(0)
     confusion = Confusion(categories)
     truths = source.integers(0, categories, (4, 60, 50)).astype(np.uint16)
-    predictions = np.where(source.random(truths.shape) < 0.5, truths, source.integers(0, categories, truths.shape))
+    predictions = np.where(
+        source.random(truths.shape) < 0.5, truths, source.integers(0, categories, truths.shape)
+    )
     for truth, predicted in zip(truths, predictions, strict=True):
         confusion.add(truth, predicted)
     expected = [iou_by_sets(truths, predictions, category) for category in range(categories)]

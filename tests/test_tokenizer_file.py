@@ -6,27 +6,37 @@ from pathlib import Path
 
 import open_clip
 import pytest
-
 from sed_trt.engines.bundle import Bundle
 from sed_trt.runtime import published
 from sed_trt.runtime.tokenizer import SentenceTokenizer
 from sed_trt.runtime.vocabularies import published_names
 
 ODD = [
-    "don't", "it's a dog's life", "naïve café", "Straße", "smörgåsbord", "日本語の看板", "красный дом", "🙂 emoji 👩‍👩‍👧",
-    "ΟΔΟΣ", "İstanbul", "a\u00a0b\tc\nd", "&amp; &lt;b&gt;", "schÃ¶n", "1984 x 42", "e=mc²", "½ cup", "x" * 60,
-    "semi-detached", "rock'n'roll", "(in parentheses)", "C++/C#", "…", "100%", "'S 'T 'RE", "ﬁre", "Å",
+    "don't", "it's a dog's life", "naïve café", "Straße", "smörgåsbord", "日本語の看板", "красный дом",
+    "🙂 emoji 👩‍👩‍👧", "ΟΔΟΣ", "İstanbul", "a\u00a0b\tc\nd", "&amp; &lt;b&gt;", "schÃ¶n", "1984 x 42",
+    "e=mc²", "½ cup", "x" * 60, "semi-detached", "rock'n'roll", "(in parentheses)", "C++/C#", "…", "100%",
+    "'S 'T 'RE", "ﬁre", "Å",
 ]  # fmt: skip
 
 
 def sentences() -> list[str]:
     """At least 10 000: published names in templates, odd ones, and random Unicode."""
     templates = [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
-    names = sorted({part for name in published_names() for entry in published(name) for part in entry.split(", ")})
-    made = [template.format(name) for index, name in enumerate(names) for template in templates[index % 8 :: 8]]
+    names = sorted(
+        {part for name in published_names() for entry in published(name) for part in entry.split(", ")}
+    )
+    made = [
+        template.format(name) for index, name in enumerate(names) for template in templates[index % 8 :: 8]
+    ]
     made += [template.format(name) for name in ODD for template in templates[:4]]
     source = random.Random(0)
-    ranges = [(32, 126)] * 4 + [(0xA0, 0x24F), (0x370, 0x3FF), (0x400, 0x4FF), (0x3040, 0x30FF), (0x1F300, 0x1F5FF)]
+    ranges = [(32, 126)] * 4 + [
+        (0xA0, 0x24F),
+        (0x370, 0x3FF),
+        (0x400, 0x4FF),
+        (0x3040, 0x30FF),
+        (0x1F300, 0x1F5FF),
+    ]
     for _ in range(1500):
         first, last = source.choice(ranges)
         made.append("".join(chr(source.randint(first, last)) for _ in range(source.randint(1, 20))))

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-
 from sed_trt.errors import InputError
 from sed_trt.model import SED, Output
 from sed_trt.train.category_sampling import ABSENT, CategorySampler
@@ -17,7 +16,9 @@ from sed_trt.train.run import train
 from sed_trt.train.scenes import HELD_OUT, VOCABULARY, make_scene
 from sed_trt.train.segmentation import segmentation_loss
 
-FEW = TrainConfig(clip_steps=2, clip_batch=8, clip_size=64, steps=2, batch=2, categories=8, workers=0, log_every=1)
+FEW = TrainConfig(
+    clip_steps=2, clip_batch=8, clip_size=64, steps=2, batch=2, categories=8, workers=0, log_every=1
+)
 
 
 def test_loss_is_the_published_one(generator: torch.Generator) -> None:
@@ -92,7 +93,7 @@ def test_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         train(FEW, tmp_path / "file" / "x.safetensors")
-    with pytest.raises(InputError, match="written as .safetensors"):
+    with pytest.raises(InputError, match=r"written as \.safetensors"):
         train(FEW, tmp_path / "x.pth")
 
 

@@ -45,10 +45,14 @@ class LabelledScenes(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(scene.image), torch.from_numpy(labels.astype(np.int64))
 
 
-def batches(dataset: Dataset[tuple[Tensor, Tensor]], batch: int, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
+def batches(
+    dataset: Dataset[tuple[Tensor, Tensor]], batch: int, workers: int
+) -> DataLoader[tuple[Tensor, Tensor]]:
     """The data set in order, in batches, drawn ahead by `workers` processes."""
     start: Callable[[int], None] | None = one_thread if workers else None
-    return DataLoader(dataset, batch, num_workers=workers, worker_init_fn=start, prefetch_factor=8 if workers else None)
+    return DataLoader(
+        dataset, batch, num_workers=workers, worker_init_fn=start, prefetch_factor=8 if workers else None
+    )
 
 
 def one_thread(_worker: int) -> None:

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from ..errors import InputError
 from ..model import SED, preset_named
@@ -36,7 +43,9 @@ def train(config: TrainConfig, output: Path, init: Path | None = None, half: boo
         InputError: `output` cannot be written, `init` cannot be read, or the loss stopped being a number.
     """
     if output.suffix != ".safetensors":
-        raise InputError(f"{output}: a checkpoint is written as .safetensors; name it {output.stem}.safetensors")
+        raise InputError(
+            f"{output}: a checkpoint is written as .safetensors; name it {output.stem}.safetensors"
+        )
     torch.manual_seed(config.seed)
     model = SED.from_checkpoint(init) if init else SED(preset_named(config.preset))
     model.to(memory_format=torch.channels_last)
@@ -45,7 +54,9 @@ def train(config: TrainConfig, output: Path, init: Path | None = None, half: boo
         output.parent.mkdir(parents=True, exist_ok=True)
         log = log_file.open("w", encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{log_file}: cannot be written ({error.strerror}); choose another folder") from error
+        raise InputError(
+            f"{log_file}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -62,12 +73,19 @@ def train(config: TrainConfig, output: Path, init: Path | None = None, half: boo
             started, window = time.monotonic(), []
             for step, values in enumerate(metrics, start=1):
                 if not math.isfinite(values["loss"]):
-                    raise InputError(f"{name}: the loss is {values['loss']} at step {step}; lower the learning rate")
+                    raise InputError(
+                        f"{name}: the loss is {values['loss']} at step {step}; lower the learning rate"
+                    )
                 window.append(values)
                 if step % config.log_every == 0 or step == steps:
                     means = {key: sum(each[key] for each in window) / len(window) for key in values}
                     window.clear()
-                    line = {"phase": name, "step": step, "seconds": round(time.monotonic() - started, 1), **means}
+                    line = {
+                        "phase": name,
+                        "step": step,
+                        "seconds": round(time.monotonic() - started, 1),
+                        **means,
+                    }
                     log.write(json.dumps(line) + "\n")
                     log.flush()
                     text = " ".join(f"{key} {value:.3f}" for key, value in means.items())

@@ -18,8 +18,8 @@ def segmentation_loss(output: Output, targets: Tensor) -> Tensor:
 
     Args:
         output: of `SED.forward` for T categories.
-        targets: int64 (B, R, R), positions among the T categories; a value outside 0..T-1 is an ignored pixel,
-            whose target is zero for every category.
+        targets: int64 (B, R, R), positions among the T categories; a value outside 0..T-1 is an ignored
+            pixel, whose target is zero for every category.
 
     Returns:
         A scalar.
@@ -40,7 +40,9 @@ def train_segmentation(model: SED, config: TrainConfig) -> Iterator[dict[str, fl
     sampler = CategorySampler(config.categories, config.seed)
     text = model.eval().encode_vocabulary(sampler.names)
     model.train()
-    dataset = LabelledScenes(config.steps * config.batch, model.preset.image_size, config.target_size, config.seed)
+    dataset = LabelledScenes(
+        config.steps * config.batch, model.preset.image_size, config.target_size, config.seed
+    )
     optimizer = adamw(
         [
             *parameter_groups(model.decoder, config.lr, config.weight_decay),
