@@ -97,13 +97,17 @@ def _advice(packages: dict[str, dict[str, str | None]], gpus: list[str]) -> list
         advice.append("sed-trt is not installed as a package: run `pip install -e .` in its folder")
     for extra, versions in packages.items():
         missing = [name for name, version in versions.items() if version is None]
+        if "onnxruntime" in missing and _version("onnxruntime-gpu"):
+            # The GPU build stands in for it, and the two must not be installed together.
+            missing.remove("onnxruntime")
         # Without a GPU the extras for it would bring nothing.
         if missing and (gpus or extra not in ("gpu", "rtx")):
             target = "sed-trt" if extra == _NO_EXTRA else f"sed-trt[{extra}]"
             advice.append(f"missing {', '.join(missing)}: pip install '{target}'")
     if _version("onnxruntime") and _version("onnxruntime-gpu"):
         advice.append(
-            "onnxruntime and onnxruntime-gpu overwrite each other's files: pip uninstall both, then install one"
+            "onnxruntime and onnxruntime-gpu overwrite each other's files: "
+            "pip uninstall both, then install one of them"
         )
     return advice
 
@@ -140,8 +144,7 @@ def _print_table(facts: dict[str, Any]) -> None:
     if "bundle" in facts:
         bundle = facts["bundle"]
         size = sum(bundle["files"].values()) / 1e6
-        table.add_row(
-            "bundle", f"{bundle['path']}: {bundle['preset']}, {bundle['precision']}, {size:.1f} MB, intact"
-        )
+        kind = f"{bundle['preset']}, {bundle['precision']}, {size:.1f} MB"
+        table.add_row("bundle", f"{bundle['path']}: {kind}, intact")
     table.add_row("advice", "\n".join(facts["advice"]) or "nothing is missing")
     Console(markup=False, highlight=False).print(table)

@@ -10,7 +10,7 @@ IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".t
 
 
 def expand_inputs(inputs: Iterable[str]) -> list[Path]:
-    """Files that `inputs` mean, in order and each once: files, folders (their images) and globs (`**` recurses).
+    """Files that `inputs` mean, in order and each once: files, images of folders, globs (`**` recurses).
 
     A plain path is taken as it is, whether or not it is there.
 
@@ -52,7 +52,8 @@ def _expand(text: str) -> list[Path]:
         return images
     if path.exists() or not glob.has_magic(text):
         return [path]
-    matches = sorted(Path(match) for match in glob.glob(text, recursive=True))
+    # Path.glob takes no absolute pattern.
+    matches = sorted(Path(match) for match in glob.glob(text, recursive=True))  # noqa: PTH207
     files = [match for match in matches if match.is_file()]
     if not files:
         raise InputError(f"{text}: matches no file; check the pattern")

@@ -50,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(str(error))
         return 2
     except typer.TyperException as error:
-        print_error(" ".join(error.format_message().split()) + f"; see `{PROGRAM} --help`")
+        message = " ".join(error.format_message().split()).rstrip(".")
+        # Without arguments the help is printed and there is nothing to add.
+        if message:
+            print_error(f"{message}; see `{PROGRAM} --help`")
         return 2
     except (KeyboardInterrupt, typer.Abort):
         print_error("interrupted")

@@ -1,0 +1,76 @@
+"""Category names to text embeddings, by the recipe of SED (Xie et al., CVPR 2024) and CLIP before it."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from ..engines.engine import Engine
+from ..errors import InputError
+from .tokenizer import SentenceTokenizer
+from .vocabulary import synonyms
+
+Progress = Callable[[int, int], None]
+
+SENTENCES_PER_BATCH = 256
+
+
+def embed_names(
+    names: Sequence[str],
+    templates: Sequence[str],
+    tokenizer: SentenceTokenizer,
+    engine: Engine,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Unit-length embeddings, float32 (T, P, C), of T names under P templates.
+
+    Per template every synonym's sentence is embedded to unit length; their mean is brought to unit length
+    again. `engine` runs the stage `text`; `progress` is called with the categories done and their total.
+
+    Raises:
+        InputError: a name is too long for the text encoder once it stands in a template.
+    """
+    rows = []
+    for group in _groups(names, len(templates)):
+        sentences = [
+            template.replace("{}", word)
+            for name in group
+            for word in synonyms(name)
+            for template in templates
+        ]
+        embedded = _embed_sentences(sentences, tokenizer, engine)
+        start = 0
+        for name in group:
+            count = len(synonyms(name)) * len(templates)
+            per_synonym = embedded[start : start + count].reshape(-1, len(templates), embedded.shape[-1])
+            mean = per_synonym.mean(axis=0)
+            rows.append(mean / np.linalg.norm(mean, axis=-1, keepdims=True))
+            start += count
+        if progress is not None:
+            progress(len(rows), len(names))
+    return np.stack(rows).astype(np.float32, copy=False)
+
+
+def _groups(names: Sequence[str], templates: int) -> Iterator[list[str]]:
+    """Split names so that each group fills about one batch; a name is never split."""
+    group: list[str] = []
+    sentences = 0
+    for name in names:
+        count = len(synonyms(name)) * templates
+        if group and sentences + count > SENTENCES_PER_BATCH:
+            yield group
+            group, sentences = [], 0
+        group.append(name)
+        sentences += count
+    yield group
+
+
+def _embed_sentences(sentences: list[str], tokenizer: SentenceTokenizer, engine: Engine) -> np.ndarray:
+    try:
+        tokens = tokenizer.encode(sentences)
+    except InputError as error:
+        raise InputError(f"vocabulary: {error}") from error
+    # A single name with many synonyms can exceed the batch.
+    batches = [
+        tokens[start : start + SENTENCES_PER_BATCH] for start in range(0, len(tokens), SENTENCES_PER_BATCH)
+    ]
+    return np.concatenate([engine.run({"tokens": batch})["embedding"] for batch in batches])

@@ -1,0 +1,111 @@
+"""Pictures from anywhere as 8-bit RGB."""
+
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..errors import InputError
+
+Source = str | Path | Image.Image | np.ndarray
+
+MAX_MEGAPIXELS = 100
+# What Pillow's decoders raise on broken content, besides their own OSError subclasses.
+_DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, KeyError, struct.error)
+
+# The limit here is checked before a pixel is decoded; Pillow's lower one only warns, which helps nobody.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def load_image(source: Source) -> np.ndarray:
+    """The picture as uint8 RGB (H, W, 3), C-contiguous, upright by its EXIF orientation.
+
+    `source` is a path, a PIL image of any mode or a uint8 array (H, W, 3). Transparent parts are shown on
+    white, 16-bit grey is scaled to 8 bits, and of an animation the first frame is taken.
+
+    Raises:
+        InputError: the file is missing, empty, truncated or no image; the picture has more than
+            `MAX_MEGAPIXELS` million pixels; the array is not uint8 (H, W, 3).
+    """
+    if isinstance(source, np.ndarray):
+        return _checked_array(source)
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, "image")
+    if not isinstance(source, str | Path):
+        raise InputError(
+            f"image: is a {type(source).__name__}, expected a path, a PIL image or a uint8 array (H, W, 3)"
+        )
+    path = Path(source)
+    _check_file(path)
+    try:
+        with Image.open(path) as image:
+            return _to_rgb(image, str(path))
+    except Image.UnidentifiedImageError as error:
+        raise InputError(
+            f"{path}: is not an image that Pillow can read; convert it to PNG or JPEG"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{path}: has over {MAX_MEGAPIXELS} million pixels, the most that is read; make it smaller first"
+        ) from error
+    except _DECODING_ERRORS as error:
+        raise InputError(f"{path}: cannot be read ({error}); check that the file is whole") from error
+
+
+def _checked_array(array: np.ndarray) -> np.ndarray:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
+        raise InputError(
+            f"image: is an array of {array.dtype} {array.shape}, expected uint8 (H, W, 3) of RGB values"
+        )
+    _check_size("image", array.shape[1], array.shape[0])
+    return np.ascontiguousarray(array)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        size = path.stat().st_size
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no such file, or it cannot be reached; give an image file") from error
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected an image file")
+    if path.is_file() and size == 0:
+        raise InputError(f"{path}: is empty (0 bytes), expected an image file")
+
+
+def _check_size(name: str, width: int, height: int) -> None:
+    if width * height > MAX_MEGAPIXELS * 1_000_000:
+        raise InputError(
+            f"{name}: {width} x {height} is over {MAX_MEGAPIXELS} million pixels, the most that is read; "
+            "make it smaller first"
+        )
+    if width * height == 0:
+        raise InputError(f"{name}: {width} x {height} has no pixels")
+
+
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    _check_size(name, image.width, image.height)
+    try:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I") or upright.mode == "F":
+            return _deep_grey_to_rgb(upright, name)
+        if upright.has_transparency_data:
+            layer = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        return np.array(upright.convert("RGB"))
+    except InputError:
+        raise
+    except _DECODING_ERRORS as error:
+        raise InputError(f"{name}: cannot be decoded ({error}); check that the file is whole") from error
+
+
+def _deep_grey_to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    grey = np.asarray(image)
+    if grey.dtype.kind == "f" or grey.min() < 0 or grey.max() > 65535:
+        raise InputError(
+            f"{name}: has {image.mode} pixels outside 16-bit grey; scale it to 8 or 16 bits per channel first"
+        )
+    # 65535 / 255 = 257 exactly.
+    narrow = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.repeat(narrow[:, :, None], 3, axis=2)

@@ -1,0 +1,73 @@
+"""The three steps from a picture to its result; each may run in a thread of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..engines.backends import Engines
+from .decoder import decode
+from .images import Source, load_image
+from .labels import label_map
+from .rejection import Rejection
+from .resize import resize_short_side
+from .result import Result
+from .timing import timed
+from .vocabulary import Vocabulary
+
+_FEATURES = ("embed", "guidance1", "guidance2", "guidance3")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A picture, uint8 (H, W, 3), with the network's input made of it, float32 (1, 3, S, S)."""
+
+    image: np.ndarray
+    pixels: np.ndarray
+    timings: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A picture, uint8 (H, W, 3), with the outputs of the stage `image`, each with a batch axis of 1."""
+
+    image: np.ndarray
+    features: dict[str, np.ndarray]
+    timings: dict[str, float]
+
+
+def prepare(engines: Engines, source: Source, short_side: int | None) -> Prepared:
+    """Load a picture, resize it and run the stage `pixels`; raises InputError as `load_image` does."""
+    timings: dict[str, float] = {}
+    with timed(timings, "load"):
+        image = load_image(source)
+    with timed(timings, "resize"):
+        resized = resize_short_side(image, short_side)
+    engine = engines["pixels"]
+    with timed(timings, "pixels"):
+        pixels = engine.run({"image": resized[None]})["pixels"]
+    return Prepared(image, pixels, timings)
+
+
+def encode(engines: Engines, batch: Sequence[Prepared]) -> list[Encoded]:
+    """Run the stage `image` once on a batch of pictures; each is charged its part of the time."""
+    engine = engines["image"]
+    timings: dict[str, float] = {}
+    with timed(timings, "image"):
+        pixels = batch[0].pixels if len(batch) == 1 else np.concatenate([item.pixels for item in batch])
+        outputs = engine.run({"pixels": pixels})
+    share = {"image": timings["image"] / len(batch)}
+    return [
+        Encoded(item.image, {name: outputs[name][row : row + 1] for name in _FEATURES}, item.timings | share)
+        for row, item in enumerate(batch)
+    ]
+
+
+def finish(engines: Engines, encoded: Encoded, vocabulary: Vocabulary, rejection: Rejection) -> Result:
+    """Decode one picture and label it at its own size."""
+    timings = dict(encoded.timings)
+    decoded = decode(engines, encoded.features, vocabulary.text, rejection, timings)
+    engine = engines["label"]
+    with timed(timings, "label"):
+        labels, scores = label_map(engine, decoded.logits, decoded.kept_ids, *encoded.image.shape[:2])
+    return Result(labels, scores, vocabulary.names, decoded.kept, decoded.kept_ids, timings, encoded.image)

@@ -1,0 +1,129 @@
+"""Early rejection: which categories stay alive, judged by the vote table of a stage.
+
+A vote table is an integer array (R, T): votes[r, t] counts the pixels at which category t has the r-th
+largest logit. Every policy keeps at least one category and returns indices in rising order.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import InputError
+
+VOTE_RANKS = 8
+
+
+class Rejection(Protocol):
+    """A policy that drops categories between two stages."""
+
+    def keep(self, votes: np.ndarray) -> np.ndarray:
+        """Sorted int64 indices (K,) of the categories of `votes` (R, T) that survive, 1 <= K <= T."""
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Keep what is among the k best at any pixel: the rule of the SED paper, which takes k = 8."""
+
+    k: int = 8
+
+    def __post_init__(self) -> None:
+        _check_ranks("topk", self.k)
+
+    def keep(self, votes: np.ndarray) -> np.ndarray:
+        """See `Rejection.keep`."""
+        return _at_least_one(votes[: self.k].max(axis=0) > 0, votes)
+
+
+@dataclass(frozen=True)
+class MinPixels:
+    """Keep what is among the k best at `pixels` pixels or more.
+
+    Pixels are those of the cost map at hand, so the same number is a smaller area at each later point.
+    """
+
+    k: int = 8
+    pixels: int = 20
+
+    def __post_init__(self) -> None:
+        _check_ranks("min-pixels", self.k)
+        if self.pixels < 1:
+            raise InputError(f"rejection min-pixels: {self.pixels} pixels is too few, expected at least 1")
+
+    def keep(self, votes: np.ndarray) -> np.ndarray:
+        """See `Rejection.keep`."""
+        return _at_least_one(votes[: self.k].sum(axis=0, dtype=np.int64) >= self.pixels, votes)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Keep the `categories` with the highest scores, or all if there are fewer: a shape known beforehand.
+
+    The score is the Borda count: a vote at rank r of R weighs R - r. Ties go to the lower index.
+    """
+
+    categories: int = 32
+
+    def __post_init__(self) -> None:
+        if self.categories < 1:
+            raise InputError(
+                f"rejection budget: {self.categories} categories is too few, expected at least 1"
+            )
+
+    def keep(self, votes: np.ndarray) -> np.ndarray:
+        """See `Rejection.keep`."""
+        best_first = np.argsort(-_borda(votes), kind="stable")
+        return np.sort(best_first[: self.categories]).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class KeepAll:
+    """Keep every category: no rejection."""
+
+    def keep(self, votes: np.ndarray) -> np.ndarray:
+        """See `Rejection.keep`."""
+        return np.arange(votes.shape[1], dtype=np.int64)
+
+
+FORMS = "topk:K, min-pixels:K:PIXELS, budget:CATEGORIES, none"
+
+
+def parse_rejection(text: str) -> Rejection:
+    """The policy that `text` names, in one of `FORMS`, for example "topk:8".
+
+    Raises:
+        InputError: no such policy, or its numbers are missing, surplus or out of range.
+    """
+    name, *words = text.strip().split(":")
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise InputError(
+            f"rejection: {text!r} holds something other than whole numbers; choose one of {FORMS}"
+        )
+    match name, [int(word) for word in words]:
+        case "topk", [k]:
+            return TopK(k)
+        case "min-pixels", [k, pixels]:
+            return MinPixels(k, pixels)
+        case "budget", [categories]:
+            return Budget(categories)
+        case "none", []:
+            return KeepAll()
+    raise InputError(f"rejection: {text!r} is unknown; choose one of {FORMS}")
+
+
+def _check_ranks(policy: str, k: int) -> None:
+    if not 1 <= k <= VOTE_RANKS:
+        raise InputError(
+            f"rejection {policy}: k is {k}, expected 1 to {VOTE_RANKS} (the ranks that stages count)"
+        )
+
+
+def _borda(votes: np.ndarray) -> np.ndarray:
+    weights = np.arange(len(votes), 0, -1, dtype=np.int64)
+    return weights @ votes.astype(np.int64)
+
+
+def _at_least_one(alive: np.ndarray, votes: np.ndarray) -> np.ndarray:
+    if not alive.any():
+        return np.array([_borda(votes).argmax()], dtype=np.int64)
+    return np.flatnonzero(alive).astype(np.int64)

@@ -1,0 +1,130 @@
+"""The runtime's front: a bundle opened, ready to segment."""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ..engines.backends import open_engines
+from ..engines.bundle import Bundle
+from ..errors import InputError
+from .embedding import Progress, embed_names
+from .images import Source
+from .pipeline import encode, finish, prepare
+from .rejection import Rejection, TopK
+from .resize import check_short_side
+from .result import Result
+from .stream import StreamItem, stream_results
+from .text_cache import cache_file, load_text, store_text
+from .tokenizer import SentenceTokenizer
+from .vocabulary import Vocabulary, checked_names
+
+
+class Segmenter:
+    """Segments pictures with the stages of one bundle. Safe to use from several threads.
+
+    Attributes:
+        bundle: the opened bundle.
+        backend: name of the backend that runs the stages.
+        backend_reason: why that backend was taken, as one phrase.
+    """
+
+    def __init__(self, bundle: str | Path, backend: str | None = "auto", threads: int | None = None) -> None:
+        """Open a bundle folder; engines open on first use.
+
+        `backend` is one of `sed_trt.engines.backends.BACKENDS`, None being "auto"; `threads` bounds the CPU
+        threads of one stage, None being one per core.
+
+        Raises:
+            InputError: no bundle there, a file of it is missing, or the backend is unknown or not there.
+        """
+        self.bundle = Bundle.open(bundle)
+        self._engines = open_engines(self.bundle, backend, threads)
+        self.backend = self._engines.backend
+        self.backend_reason = self._engines.reason
+        self._latest: Vocabulary | None = None
+        self._latest_lock = threading.Lock()
+
+    def vocabulary(self, names: Sequence[str], progress: Progress | None = None) -> Vocabulary:
+        """Embed category names, or read their embeddings from the cache on disk.
+
+        A name may hold synonyms separated by ", ". `progress` is called with the categories embedded so far
+        and their total, and not at all when the cache has them.
+
+        Raises:
+            InputError: no names, too many, or one is blank, too long or a duplicate.
+        """
+        checked = checked_names(names)
+        with self._latest_lock:
+            if self._latest is None or self._latest.names != checked:
+                self._latest = self._embedded(checked, progress)
+            return self._latest
+
+    def __call__(
+        self,
+        image: Source,
+        vocabulary: Vocabulary | Sequence[str],
+        rejection: Rejection | None = None,
+        short_side: int | None = 640,
+    ) -> Result:
+        """Segment one picture: a path, a PIL image or a uint8 RGB array (H, W, 3).
+
+        `rejection` is TopK(8) where None. The picture's shorter side is first resized to `short_side` pixels
+        (the longer to at most 2560), as in the published evaluation; None leaves it as it is. Labels come at
+        the picture's own size.
+
+        Raises:
+            InputError: the picture cannot be read, the vocabulary is of another bundle or bad, or
+                `short_side` is out of range.
+        """
+        embedded = self._checked_vocabulary(vocabulary)
+        prepared = prepare(self._engines, image, short_side)
+        (encoded,) = encode(self._engines, [prepared])
+        return finish(self._engines, encoded, embedded, rejection or TopK())
+
+    def stream(
+        self,
+        images: Iterable[Source],
+        vocabulary: Vocabulary | Sequence[str],
+        rejection: Rejection | None = None,
+        short_side: int | None = 640,
+        batch: int = 4,
+    ) -> Iterator[StreamItem]:
+        """Segment many pictures in order, overlapping loading, encoder, decoder and what the caller does.
+
+        The encoder runs on `batch` pictures at a time, so the first result waits for as many (or for the
+        end of `images`). A picture that cannot be read becomes an item with its error; any other
+        exception is raised from the iterator. Memory is bounded whatever the number of pictures; closing
+        the iterator stops the work.
+
+        Raises:
+            InputError: at once, for a bad vocabulary, `short_side` or `batch`.
+        """
+        if batch < 1:
+            raise InputError(f"batch: {batch} is too few, expected at least 1")
+        check_short_side(short_side)
+        embedded = self._checked_vocabulary(vocabulary)
+        return stream_results(self._engines, images, embedded, rejection or TopK(), short_side, batch)
+
+    def _checked_vocabulary(self, vocabulary: Vocabulary | Sequence[str]) -> Vocabulary:
+        if not isinstance(vocabulary, Vocabulary):
+            return self.vocabulary(vocabulary)
+        shape = self._text_shape(len(vocabulary))
+        if vocabulary.text.shape != shape:
+            raise InputError(
+                f"vocabulary: its embeddings are {vocabulary.text.shape}, {self.bundle.path} expects {shape} "
+                "(categories, templates, width); make it with the vocabulary method of this segmenter"
+            )
+        return vocabulary
+
+    def _embedded(self, names: tuple[str, ...], progress: Progress | None) -> Vocabulary:
+        manifest = self.bundle.manifest
+        path = cache_file(manifest, names)
+        text = load_text(path, self._text_shape(len(names)))
+        if text is None:
+            tokenizer = SentenceTokenizer(self.bundle)
+            text = embed_names(names, manifest.templates, tokenizer, self._engines["text"], progress)
+            store_text(path, text)
+        return Vocabulary(names, text)
+
+    def _text_shape(self, categories: int) -> tuple[int, int, int]:
+        return categories, len(self.bundle.manifest.templates), self.bundle.manifest.embed_dim

@@ -1,0 +1,124 @@
+"""The stages of a bundle in a few lines of numpy: a category's logit is how much of its colour a pixel has.
+
+Shapes are those of the bundle contract with C = 3 and P = 1, so that what the runtime does between the stages
+can be checked against a result known beforehand.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from sed_trt.runtime import Vocabulary
+
+SIDE = 64
+RANKS = 8
+Arrays = Mapping[str, np.ndarray]
+
+COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (0.9, 0.9, 0.9)}
+
+
+def colour_vocabulary(*names: str) -> Vocabulary:
+    """A vocabulary of `COLOURS`, all of them by default."""
+    chosen = names or tuple(COLOURS)
+    return Vocabulary(chosen, np.array([[COLOURS[name]] for name in chosen], dtype=np.float32))
+
+
+def votes(logits: np.ndarray) -> np.ndarray:
+    """The vote table (8, T) of logits (T, H, W)."""
+    ranked = np.argsort(-logits.reshape(len(logits), -1), axis=0, kind="stable")[:RANKS]
+    table = np.zeros((RANKS, len(logits)), dtype=np.int32)
+    for rank, winners in enumerate(ranked):
+        table[rank] = np.bincount(winners, minlength=len(logits))
+    return table
+
+
+def enlarge(maps: np.ndarray) -> np.ndarray:
+    """Twice the height and width, by repetition."""
+    return maps.repeat(2, axis=-2).repeat(2, axis=-1)
+
+
+def _pixels(inputs: Arrays) -> Arrays:
+    image = inputs["image"][0]
+    rows = np.arange(SIDE) * image.shape[0] // SIDE
+    columns = np.arange(SIDE) * image.shape[1] // SIDE
+    return {"pixels": (image[rows][:, columns].transpose(2, 0, 1)[None] / 255).astype(np.float32)}
+
+
+def _image(inputs: Arrays) -> Arrays:
+    pixels = inputs["pixels"]
+    guidance = {f"guidance{n}": np.zeros((len(pixels), 1, 2**n * 2, 2**n * 2), np.float32) for n in (1, 2, 3)}
+    return {"embed": pixels[:, :, 16::32, 16::32]} | guidance
+
+
+def _scout(inputs: Arrays) -> Arrays:
+    logits = np.einsum("tpc,chw->thw", inputs["text"], inputs["embed"][0])
+    return {"logits0": logits, "votes0": votes(logits)}
+
+
+def _decode1(inputs: Arrays) -> Arrays:
+    x = enlarge(_scout(inputs)["logits0"][inputs["kept0"]])
+    return {"x1": x, "cost1": x, "logits1": x, "votes1": votes(x)}
+
+
+def _decode2(inputs: Arrays) -> Arrays:
+    x = enlarge(inputs["x1"][inputs["kept1"]])
+    return {"x2": x, "cost2": x, "logits2": x, "votes2": votes(x)}
+
+
+def _decode3(inputs: Arrays) -> Arrays:
+    return {"logits": enlarge(inputs["x2"][inputs["kept2"]])}
+
+
+def _label(inputs: Arrays) -> Arrays:
+    rows, columns = (np.rint(inputs[name]).astype(int) for name in ("rows", "columns"))
+    logits = inputs["logits"][:, rows][:, :, columns]
+    return {"labels": inputs["kept"][logits.argmax(0)].astype(np.int32), "scores": logits.max(0)}
+
+
+STAGES: dict[str, Callable[[Arrays], Arrays]] = {
+    "pixels": _pixels,
+    "image": _image,
+    "scout": _scout,
+    "decode1": _decode1,
+    "decode2": _decode2,
+    "decode3": _decode3,
+    "label": _label,
+}
+
+
+class FakeEngine:
+    """One stage; counts its calls and remembers the shapes it was given."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.shapes: list[dict[str, tuple[int, ...]]] = []
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """Run the stage, refusing what a real engine would misread."""
+        for name, array in inputs.items():
+            assert array.flags.c_contiguous, f"{self.name}: {name} is not contiguous"
+        self.shapes.append({name: array.shape for name, array in inputs.items()})
+        outputs = STAGES[self.name](inputs)
+        return {name: np.ascontiguousarray(array) for name, array in outputs.items()}
+
+
+class FakeEngines:
+    """All stages by name."""
+
+    backend = "fake"
+    reason = "asked for"
+
+    def __init__(self) -> None:
+        self.engines = {name: FakeEngine(name) for name in STAGES}
+
+    def __getitem__(self, stage: str) -> FakeEngine:
+        return self.engines[stage]
+
+
+def quarters(height: int = 40, width: int = 60) -> np.ndarray:
+    """A picture with a red, green, blue and white quarter, uint8 (H, W, 3)."""
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    image[: height // 2, : width // 2, 0] = 255
+    image[: height // 2, width // 2 :, 1] = 255
+    image[height // 2 :, : width // 2, 2] = 255
+    image[height // 2 :, width // 2 :] = 255
+    return image

@@ -1,0 +1,81 @@
+"""`sed-trt doctor`."""
+
+import importlib.metadata
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from sed_trt.cli import doctor as module
+from sed_trt.cli.main import main
+
+
+def versions(monkeypatch: pytest.MonkeyPatch, missing: set[str], present: dict[str, str]) -> None:
+    """Pretend that some packages are absent and others there."""
+    real = importlib.metadata.version
+
+    def version(package: str) -> str:
+        if package in missing:
+            raise importlib.metadata.PackageNotFoundError(package)
+        return present.get(package) or real(package)
+
+    monkeypatch.setattr(module.importlib.metadata, "version", version)
+
+
+def facts(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
+    assert main(["doctor", "--json", *arguments]) == 0
+    loaded: dict[str, object] = json.loads(capsys.readouterr().out)
+    return loaded
+
+
+def test_json_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    found = facts(capsys)
+    packages = found["packages"]
+    assert isinstance(packages, dict)
+    assert packages["base"]["numpy"] == importlib.metadata.version("numpy")
+    assert "torch" in packages["export"]
+    assert "CPUExecutionProvider" in str(found["onnxruntime_providers"])
+
+
+def test_missing_packages_come_with_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    versions(monkeypatch, {"timm", "onnxruntime-gpu"}, {})
+    monkeypatch.setattr(module, "_gpus", lambda: [])
+    assert facts(capsys)["advice"] == ["missing timm: pip install 'sed-trt[export]'"]
+
+
+def test_gpu_extras_are_advised_where_a_gpu_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    versions(monkeypatch, {"onnxruntime-gpu"}, {})
+    monkeypatch.setattr(module, "_gpus", lambda: ["NVIDIA RTX A6000, 580.1, 49140 MiB, 8.6"])
+    assert "missing onnxruntime-gpu: pip install 'sed-trt[gpu]'" in str(facts(capsys)["advice"])
+
+
+def test_both_onnxruntimes_are_noticed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    versions(monkeypatch, set(), {"onnxruntime": "1.20", "onnxruntime-gpu": "1.20"})
+    assert "overwrite each other" in str(facts(capsys)["advice"])
+    versions(monkeypatch, {"onnxruntime"}, {"onnxruntime-gpu": "1.20"})
+    advice = str(facts(capsys)["advice"])
+    assert "overwrite each other" not in advice
+    assert "missing onnxruntime:" not in advice
+
+
+def test_bundle_is_checked_file_by_file(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = facts(capsys, str(tiny_bundle))["bundle"]
+    assert isinstance(bundle, dict)
+    assert bundle["preset"] == "sed-tiny"
+    folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    (folder / "scout.onnx").write_bytes(b"")
+    assert main(["doctor", str(folder)]) == 2
+    assert "scout.onnx: was altered" in capsys.readouterr().err
+
+
+def test_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    assert "onnxruntime providers" in capsys.readouterr().out

@@ -1,0 +1,112 @@
+"""Rejection policies on vote tables worked out by hand."""
+
+import numpy as np
+import pytest
+from sed_trt.errors import InputError
+from sed_trt.runtime import Budget, KeepAll, MinPixels, Rejection, TopK, parse_rejection
+
+# Five categories on ten pixels: 0 always first, 4 never among the first three.
+VOTES = np.zeros((8, 5), dtype=np.int32)
+VOTES[0] = [10, 0, 0, 0, 0]
+VOTES[1] = [0, 6, 4, 0, 0]
+VOTES[2] = [0, 3, 6, 1, 0]
+VOTES[3] = [0, 1, 0, 8, 1]
+VOTES[4] = [0, 0, 0, 1, 9]
+
+POLICIES = [
+    TopK(1),
+    TopK(8),
+    MinPixels(8, 1000),
+    MinPixels(1, 1),
+    Budget(1),
+    Budget(3),
+    Budget(99),
+    KeepAll(),
+]
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [
+        (TopK(1), [0]),
+        (TopK(2), [0, 1, 2]),
+        (TopK(3), [0, 1, 2, 3]),
+        (TopK(), [0, 1, 2, 3, 4]),
+        (MinPixels(3, 1), [0, 1, 2, 3]),
+        (MinPixels(3, 9), [0, 1, 2]),
+        (MinPixels(3, 10), [0, 2]),
+        (MinPixels(8, 10), [0, 1, 2, 3, 4]),
+        (MinPixels(8, 11), [0]),
+        (Budget(1), [0]),
+        (Budget(2), [0, 1]),
+        (Budget(3), [0, 1, 2]),
+        (Budget(9), [0, 1, 2, 3, 4]),
+        (KeepAll(), [0, 1, 2, 3, 4]),
+    ],
+)
+def test_kept(policy: Rejection, kept: list[int]) -> None:
+    assert policy.keep(VOTES).tolist() == kept
+
+
+def test_budget_weighs_ranks() -> None:
+    votes = np.zeros((8, 3), dtype=np.int32)
+    votes[0, 2] = 3  # 24
+    votes[7, 0] = 23  # 23
+    votes[4, 1] = 5  # 20
+    assert Budget(1).keep(votes).tolist() == [2]
+    assert Budget(2).keep(votes).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("categories", [1, 2, 4096])
+def test_shape_dtype_and_at_least_one(policy: Rejection, categories: int) -> None:
+    empty = np.zeros((8, categories), dtype=np.int32)
+    busy = np.random.default_rng(0).integers(0, 3, (8, categories), dtype=np.int32)
+    for votes in (empty, busy):
+        kept = policy.keep(votes)
+        assert kept.dtype == np.int64
+        assert 1 <= len(kept) <= categories
+        assert (np.diff(kept) > 0).all()
+    if isinstance(policy, Budget):
+        assert len(policy.keep(busy)) == min(policy.categories, categories)
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("topk:1", TopK(1)),
+        ("topk:8", TopK(8)),
+        ("min-pixels:8:20", MinPixels(8, 20)),
+        ("budget:32", Budget(32)),
+        (" none ", KeepAll()),
+    ],
+)
+def test_parse(text: str, policy: Rejection) -> None:
+    assert parse_rejection(text) == policy
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "topk",
+        "topk:",
+        "topk:x",
+        "topk:-1",
+        "topk:1.5",
+        "topk:8:8",
+        "topk:²",
+        "min-pixels:8",
+        "none:1",
+        "all",
+    ],
+)
+def test_unknown_policies_list_the_choices(text: str) -> None:
+    with pytest.raises(InputError, match=r"topk:K, min-pixels:K:PIXELS, budget:CATEGORIES, none"):
+        parse_rejection(text)
+
+
+@pytest.mark.parametrize("text", ["topk:0", "topk:9", "min-pixels:9:20", "min-pixels:8:0", "budget:0"])
+def test_numbers_out_of_range(text: str) -> None:
+    with pytest.raises(InputError, match="expected"):
+        parse_rejection(text)

@@ -1,0 +1,94 @@
+"""The PyTorch model's interface: batches, sizes, names, devices."""
+
+import numpy as np
+import pytest
+import torch
+from sed_trt.errors import InputError
+from sed_trt.model import PRESETS, SED
+from sed_trt.model.text import templates_of
+from sed_trt.train.scenes import VOCABULARY, make_scene
+
+
+@pytest.fixture(scope="module")
+def text(tiny_model: SED) -> torch.Tensor:
+    """Embeddings of a few names."""
+    return tiny_model.encode_vocabulary(VOCABULARY[:12])
+
+
+def picture(seed: int, size: int = 120) -> torch.Tensor:
+    """A scene, uint8 (size, size, 3)."""
+    return torch.from_numpy(make_scene(seed, size).image)
+
+
+@torch.no_grad()
+def test_a_batch_is_its_images_one_by_one(tiny_model: SED, text: torch.Tensor) -> None:
+    batch = torch.stack([picture(0), picture(1), picture(2)])
+    together = tiny_model(batch, text)
+    for index, image in enumerate(batch):
+        alone = tiny_model(image.unsqueeze(0), text)
+        assert (together.logits[index] - alone.logits[0]).abs().max() < 1e-4
+        for ours, theirs in zip(together.aux, alone.aux, strict=True):
+            assert (ours[index] - theirs[0]).abs().max() < 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (50, 300), (256, 256)])
+def test_shapes_follow_from_the_preset_not_the_picture(
+    tiny_model: SED, text: torch.Tensor, height: int, width: int
+) -> None:
+    image = torch.zeros(height, width, 3, dtype=torch.uint8)
+    output = tiny_model(image.unsqueeze(0), text)
+    assert output.logits.shape == (1, 12, 64, 64)
+    assert [tuple(aux.shape) for aux in output.aux] == [(1, 12, 8, 8), (1, 12, 16, 16), (1, 12, 32, 32)]
+    assert tiny_model.segment(image, text).shape == (height, width)
+
+
+def test_vocabulary_is_unit_vectors_per_template(tiny_model: SED) -> None:
+    text = tiny_model.encode_vocabulary(["red car", "tree, trees"])
+    assert text.shape == (2, len(tiny_model.templates), tiny_model.preset.embed_dim)
+    assert torch.allclose(text.norm(dim=-1), torch.ones(text.shape[:2]))
+
+
+def test_synonyms_are_averaged_per_template(tiny_model: SED) -> None:
+    joint, first, second = tiny_model.encode_vocabulary(["sea, water", "sea", "water"])
+    expected = torch.nn.functional.normalize(first + second, dim=-1)
+    assert (joint - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("names", [[], [""], ["sky", "tree, "]])
+def test_vocabulary_without_a_name_is_refused(tiny_model: SED, names: list[str]) -> None:
+    with pytest.raises(InputError):
+        tiny_model.encode_vocabulary(names)
+
+
+def test_published_presets_use_the_eighty_templates() -> None:
+    for name in ("sed-b", "sed-l"):
+        templates = templates_of(PRESETS[name])
+        assert len(templates) == 80
+        assert all(template.count("{}") == 1 for template in templates)
+
+
+def test_k_larger_than_the_vocabulary_keeps_everything(tiny_model: SED) -> None:
+    text = tiny_model.encode_vocabulary(["sky", "grass", "road"])
+    left = tiny_model.reject(picture(3), text, k=8)
+    assert left.kept.tolist() == [0, 1, 2]
+    whole = tiny_model.segment(picture(3), text, k=None)
+    assert torch.equal(tiny_model.segment(picture(3), text, k=8), whole)
+
+
+def test_rejection_hardly_changes_labels(tiny_model: SED) -> None:
+    text = tiny_model.encode_vocabulary(VOCABULARY)
+    image = make_scene(5, 200, split="test").image
+    fast = tiny_model.segment(torch.from_numpy(image), text, k=8).numpy()
+    full = tiny_model.segment(torch.from_numpy(image), text, k=None).numpy()
+    assert np.mean(fast == full) > 0.97
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@torch.no_grad()
+def test_cuda_agrees_with_the_cpu(tiny_checkpoint: str, tiny_model: SED, text: torch.Tensor) -> None:
+    on_gpu = SED.from_checkpoint(tiny_checkpoint).cuda()
+    image = picture(4)
+    ours, theirs = on_gpu(image.unsqueeze(0), text), tiny_model(image.unsqueeze(0), text)
+    assert (ours.logits.cpu() - theirs.logits).abs().max() < 1e-2
+    assert (on_gpu.segment(image, text).cpu() == tiny_model.segment(image, text)).float().mean() > 0.997
