@@ -40,6 +40,7 @@ lint: $(VENV)/.dev
 
 results: $(VENV)/.export
 	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --vocabulary-size 181 --vocabulary-size 459 --vocabulary-size 847 --output benchmarks/results/sed-tiny.json
+	$(BIN)/python -m sed_trt.benchmarks.readme_table README.md
 
 clean:
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache

@@ -102,8 +102,8 @@ def _advice(packages: dict[str, dict[str, str | None]], gpus: list[str]) -> list
             missing.remove("onnxruntime")
         # Without a GPU the extras for it would bring nothing.
         if missing and (gpus or extra not in ("gpu", "rtx")):
-            target = "sed-trt" if extra == _NO_EXTRA else f"sed-trt[{extra}]"
-            advice.append(f"missing {', '.join(missing)}: pip install '{target}'")
+            target = "." if extra == _NO_EXTRA else f".[{extra}]"
+            advice.append(f"missing {', '.join(missing)}: in sed-trt's folder, pip install -e '{target}'")
     if _version("onnxruntime") and _version("onnxruntime-gpu"):
         advice.append(
             "onnxruntime and onnxruntime-gpu overwrite each other's files: "

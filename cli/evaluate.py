@@ -40,8 +40,8 @@ def evaluate(
 
     with needs("export"):
         from ..benchmarks.predictors import open_predictor
+    from ..atomic import replacing
     from ..benchmarks.scene_evaluation import evaluate_scenes
-    from ..engines.atomic import replacing
     from ..errors import InputError
     from ..runtime import parse_rejection
     from ..train.scenes import VOCABULARY, longer_vocabulary

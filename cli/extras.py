@@ -17,5 +17,5 @@ def needs(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise InputError(
-            f"the package {error.name!r} is not installed; run: pip install 'sed-trt[{extra}]'"
+            f"the package {error.name!r} is not installed; in sed-trt's folder, pip install -e '.[{extra}]'"
         ) from error

@@ -98,7 +98,7 @@ def _category_names(categories: str | None, vocabulary: str | None) -> list[str]
 
 
 def _make_folder(folder: Path) -> None:
-    from ..engines.atomic import replacing
+    from ..atomic import replacing
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..atomic import replacing
 from ..errors import InputError
-from .atomic import replacing
 
 FORMAT = 1
 MANIFEST_FILE = "manifest.json"

@@ -1,8 +1,6 @@
 """Reading checkpoints, published or our own, and writing our own."""
 
-import os
 import pickle
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..atomic import replacing
 from ..errors import InputError
 from .presets import PRESETS, Preset, preset_named
 from .published import published_name
@@ -142,17 +141,14 @@ def save(model: SED, path: str | Path, half: bool = False) -> None:
         model: what to save.
         path: where; its folder must exist.
         half: store floating-point weights in 16 bits; they are 32 again once loaded.
+
+    Raises:
+        InputError: it cannot be written.
     """
     path = Path(path)
     tensors = {
         name: (value.half() if half and value.is_floating_point() else value).detach().cpu().contiguous()
         for name, value in model.state_dict().items()
     }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
+    with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"format": "sed-trt", "preset": model.preset.name})
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..engines.atomic import replacing
+from ..atomic import replacing
 from .palette import colours
 from .result import Result
 

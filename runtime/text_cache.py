@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from ..engines.atomic import replacing
+from ..atomic import replacing
 from ..engines.bundle import TOKENIZER_FILE, Manifest
 from ..errors import InputError
 

@@ -42,7 +42,7 @@ def test_missing_packages_come_with_the_extra(
 ) -> None:
     versions(monkeypatch, {"timm", "onnxruntime-gpu"}, {})
     monkeypatch.setattr(module, "_gpus", lambda: [])
-    assert facts(capsys)["advice"] == ["missing timm: pip install 'sed-trt[export]'"]
+    assert facts(capsys)["advice"] == ["missing timm: in sed-trt's folder, pip install -e '.[export]'"]
 
 
 def test_gpu_extras_are_advised_where_a_gpu_is(
@@ -50,7 +50,9 @@ def test_gpu_extras_are_advised_where_a_gpu_is(
 ) -> None:
     versions(monkeypatch, {"onnxruntime-gpu"}, {})
     monkeypatch.setattr(module, "_gpus", lambda: ["NVIDIA RTX A6000, 580.1, 49140 MiB, 8.6"])
-    assert "missing onnxruntime-gpu: pip install 'sed-trt[gpu]'" in str(facts(capsys)["advice"])
+    assert "missing onnxruntime-gpu: in sed-trt's folder, pip install -e '.[gpu]'" in str(
+        facts(capsys)["advice"]
+    )
 
 
 def test_both_onnxruntimes_are_noticed(
