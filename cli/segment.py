@@ -76,7 +76,7 @@ def segment(
                 continue
             done.append(_write(item.result, str(item.source), output / stem, overlay))
             if not json_output:
-                typer.echo(_line(done[-1]))
+                typer.echo(_line(done[-1], output))
     if json_output:
         _print_json(segmenter, output, done, failed)
     else:
@@ -135,12 +135,14 @@ def _write(result: "Result", source: str, base: Path, overlay: bool) -> dict[str
     return content
 
 
-def _line(content: dict[str, Any]) -> str:
+def _line(content: dict[str, Any], folder: Path) -> str:
     largest = ", ".join(
         f"{entry['name']} {entry['share']:.1%}" for entry in content["categories"][:_SHOWN_CATEGORIES]
     )
     kept = " > ".join(str(count) for count in content["kept"])
-    return f"{content['image']}: {largest} | kept {kept} | {sum(content['timings_ms'].values()):.0f} ms"
+    shown = folder / (content["overlay"] or content["labels"])
+    milliseconds = sum(content["timings_ms"].values())
+    return f"{content['image']}: {largest} | kept {kept} | {milliseconds:.0f} ms | {shown}"
 
 
 def _print_json(segmenter: "Segmenter", output: Path, done: list[dict[str, Any]], failed: list[str]) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from sed_trt.export import export_bundle
 from sed_trt.model import SED
 from sed_trt.tests.golden import write_published_checkpoint

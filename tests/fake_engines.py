@@ -7,6 +7,7 @@ can be checked against a result known beforehand.
 from collections.abc import Callable, Mapping
 
 import numpy as np
+
 from sed_trt.runtime import Vocabulary
 
 SIDE = 64

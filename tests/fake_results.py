@@ -1,6 +1,7 @@
 """Results made by hand, with no network behind them."""
 
 import numpy as np
+
 from sed_trt.runtime import Result
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from sed_trt.tests.fill import fill
 
 DATA = Path(__file__).parent / "data"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from sed_trt.engines.backends import BACKENDS, open_engines
 from sed_trt.engines.bundle import (
     STAGES,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
 from sed_trt.errors import InputError
 from sed_trt.model import PRESETS, SED
 from sed_trt.model.checkpoint import save

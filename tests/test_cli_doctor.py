@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from sed_trt.cli import doctor as module
 from sed_trt.cli.main import main
 

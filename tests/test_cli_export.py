@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from sed_trt.cli.main import main
 from sed_trt.export import verification
 

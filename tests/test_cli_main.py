@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from sed_trt import __version__
 from sed_trt.cli import main as module
 from sed_trt.cli.main import main

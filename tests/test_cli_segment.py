@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from sed_trt.cli.inputs import distinct_stems, expand_inputs
 from sed_trt.cli.main import main
 from sed_trt.errors import InputError

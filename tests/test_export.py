@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+
 from sed_trt.engines.bundle import STAGES, Bundle
 from sed_trt.errors import InputError
 from sed_trt.export import VerificationError, export_bundle, verification

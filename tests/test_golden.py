@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from sed_trt.model import SED
 from sed_trt.model.sed import Rejected
 from sed_trt.model.votes import VOTE_RANKS

@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from sed_trt.model.attention import HEADS, ClassAttention, LinearAttention
 from sed_trt.model.cost import cost_map, scout_kernel, scout_logits
 from sed_trt.model.decoder import Decoder, head
@@ -10,7 +12,6 @@ from sed_trt.model.labels import label_map
 from sed_trt.model.presets import SED_B
 from sed_trt.model.stage import GuidedConv
 from sed_trt.model.votes import survivors, vote_table
-from torch import Tensor, nn
 
 EXACT = 1e-5
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
 from sed_trt.errors import InputError
 from sed_trt.runtime.images import load_image
 from sed_trt.runtime.resize import resize_short_side, short_side_size

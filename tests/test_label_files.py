@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from sed_trt.errors import InputError
 from sed_trt.runtime.label_files import summary, write_json, write_labels, write_overlay
 from sed_trt.runtime.palette import colours

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+
 from sed_trt.errors import InputError
 from sed_trt.runtime.overlay import draw_overlay
 from sed_trt.runtime.palette import colours

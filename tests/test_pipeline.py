@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from sed_trt.runtime import Budget, KeepAll, Result, TopK, Vocabulary
 from sed_trt.runtime import labels as labels_module
 from sed_trt.runtime.labels import label_map, source_coordinates

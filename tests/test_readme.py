@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from sed_trt.benchmarks.readme_table import markdown_table
 from sed_trt.tests.conftest import ROOT
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from sed_trt.errors import InputError
 from sed_trt.runtime import Budget, KeepAll, MinPixels, Rejection, TopK, parse_rejection
 

@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from sed_trt.train.scenes import (
     COLOURS,
     HELD_OUT,

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from sed_trt.errors import InputError
 from sed_trt.model import PRESETS, SED
 from sed_trt.model.text import templates_of

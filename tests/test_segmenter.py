@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from sed_trt.errors import InputError
 from sed_trt.runtime import Budget, KeepAll, Rejection, Segmenter, TopK, Vocabulary
 from sed_trt.runtime import labels as labels_module

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from sed_trt.runtime import KeepAll, StreamItem
 from sed_trt.runtime.images import Source
 from sed_trt.runtime.run_ahead import run_ahead

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import open_clip
 import pytest
+
 from sed_trt.engines.bundle import Bundle
 from sed_trt.runtime import published
 from sed_trt.runtime.tokenizer import SentenceTokenizer

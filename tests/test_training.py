@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
 from sed_trt.errors import InputError
 from sed_trt.model import SED, Output
 from sed_trt.train.category_sampling import ABSENT, CategorySampler

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from sed_trt.engines.bundle import Bundle
 from sed_trt.errors import InputError
 from sed_trt.runtime import Segmenter, embedding, published, read_vocabulary
