@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .console import progress_bar
+
 
 def train(
     preset: Annotated[str, typer.Option(help="sed-tiny, sed-b or sed-l.")] = "sed-tiny",
@@ -34,7 +36,14 @@ def train(
 
     given = {"clip_steps": clip_steps, "steps": steps, "batch": batch}
     chosen = {name: value for name, value in given.items() if value is not None}
-    run(TrainConfig(preset=preset, seed=seed, **chosen), output, init)
+    with progress_bar() as bar:
+        task = bar.add_task("drawing the first scenes", total=None)
+
+        def report(phase: str, done: int, total: int, metrics: dict[str, float]) -> None:
+            text = " ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+            bar.update(task, description=f"{phase}: {text}", completed=done, total=total)
+
+        run(TrainConfig(preset=preset, seed=seed, **chosen), output, init, report=report)
     print(f"checkpoint: {output}")
     if scenes:
         from .evaluate import evaluate

@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from sed_trt.errors import InputError
 from sed_trt.model import SED, Output
 from sed_trt.train.category_sampling import ABSENT, CategorySampler
+from sed_trt.train.clip_pretraining import contrast, same_content
 from sed_trt.train.config import TrainConfig
-from sed_trt.train.data import CaptionedScenes, LabelledScenes
+from sed_trt.train.crops import caption_crops
+from sed_trt.train.data import CaptionedCrops, LabelledScenes
 from sed_trt.train.run import train
-from sed_trt.train.scenes import HELD_OUT, VOCABULARY, make_scene
+from sed_trt.train.scenes import HELD_OUT, VOCABULARY, longer_vocabulary, make_scene
 from sed_trt.train.segmentation import segmentation_loss
 
 FEW = TrainConfig(
@@ -68,9 +70,39 @@ def test_data_sets_are_reproducible_and_apart() -> None:
     first, again = (LabelledScenes(4, 64, 32, seed=0)[1] for _ in range(2))
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
     assert first[1].shape == (32, 32)
-    captioned = CaptionedScenes(4, 64, 40, seed=0)[1]
-    assert not torch.equal(captioned[0], first[0])
+    images, tokens, content = CaptionedCrops(4, 3, 64, 40, seed=0)[1]
+    assert (
+        images.shape == (3, 64, 64, 3) and tokens.shape == (3, 40) and content.shape == (3, len(VOCABULARY))
+    )
+    assert torch.equal(images, CaptionedCrops(4, 3, 64, 40, seed=0)[1][0])
     assert not torch.equal(LabelledScenes(4, 64, 32, seed=1)[1][0], first[0])
+
+
+def test_captions_tell_what_the_crop_shows_and_no_held_out_pair() -> None:
+    named = set()
+    for seed in range(40):
+        for crop in caption_crops(seed, 4, 64):
+            names = [VOCABULARY[label] for label in crop.names]
+            assert crop.image.shape == (64, 64, 3)
+            assert names and all(name in crop.caption for name in names)
+            assert not any(name in crop.caption for name in HELD_OUT)
+            named.update(names)
+    assert len(named) > 60
+
+
+def test_contrast_shares_the_target_among_captions_that_fit(generator: torch.Generator) -> None:
+    content = torch.tensor([[1, 0], [1, 0], [0, 1]], dtype=torch.bool)
+    same = same_content(content)
+    assert same.tolist() == [[True, True, False], [True, True, False], [False, False, True]]
+    similarity = torch.randn(3, 3, generator=generator)
+    logs = similarity.log_softmax(1)
+    expected = -((logs[0, 0] + logs[0, 1]) / 2 + (logs[1, 0] + logs[1, 1]) / 2 + logs[2, 2]) / 3
+    assert contrast(similarity, same).item() == pytest.approx(expected.item())
+
+
+def test_tested_vocabularies_hold_no_absent_name_of_training() -> None:
+    assert not set(ABSENT) & set(longer_vocabulary(847))
+    assert len(ABSENT) > 300
 
 
 def test_short_run_trains_what_it_should(tmp_path: Path) -> None:
@@ -94,6 +126,9 @@ def test_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         train(FEW, tmp_path / "file" / "x.safetensors")
+    with pytest.raises(InputError, match="is a folder"):
+        (tmp_path / "dir.safetensors").mkdir()
+        train(FEW, tmp_path / "dir.safetensors")
     with pytest.raises(InputError, match=r"written as \.safetensors"):
         train(FEW, tmp_path / "x.pth")
 

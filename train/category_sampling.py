@@ -4,8 +4,9 @@ import numpy as np
 
 from .scenes import COLOURS, SEEN, THINGS, VOCABULARY, longer_vocabulary
 
-# Absent names, so that the network learns to want none of them; the tests use others from further on.
-ABSENT = longer_vocabulary(459)[len(VOCABULARY) :]
+# Absent names, so that the network learns to want none of them. It is tested with vocabularies of up to 847
+# names, which hold none of these.
+ABSENT = longer_vocabulary(1205)[847:]
 
 
 class CategorySampler:

@@ -5,15 +5,16 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from open_clip.loss import ClipLoss
+from torch import Tensor
 
 from ..model import SED
 from ..model.clip import dense_features
 from ..model.pixels import to_pixels
 from .config import TrainConfig
-from .data import CaptionedScenes, batches
+from .data import CaptionedCrops, batches
 from .optimizer import adamw, parameter_groups, set_lr
 
+CROPS_PER_SCENE = 4
 MAX_LOGIT_SCALE = math.log(100)
 
 
@@ -24,22 +25,44 @@ def pretrain_clip(model: SED, config: TrainConfig) -> Iterator[dict[str, float]]
     which is how the cost map will read it.
     """
     clip = model.clip.train()
-    dataset = CaptionedScenes(
-        config.clip_steps * config.clip_batch, config.clip_size, clip.context_length, config.seed
+    scenes = config.clip_batch // CROPS_PER_SCENE
+    dataset = CaptionedCrops(
+        config.clip_steps * scenes, CROPS_PER_SCENE, config.clip_size, clip.context_length, config.seed
     )
     optimizer = adamw(parameter_groups(clip, config.clip_lr, weight_decay=0.05))
-    contrast = ClipLoss()
-    for step, (images, tokens) in enumerate(batches(dataset, config.clip_batch, config.workers)):
+    for step, batch in enumerate(batches(dataset, scenes, config.workers)):
+        images, tokens, content = (each.flatten(0, 1) for each in batch)
         set_lr(optimizer, step, config.clip_steps, warm_up=50)
         pixels = to_pixels(images, config.clip_size).contiguous(memory_format=torch.channels_last)
         embed, _ = dense_features(clip.visual, pixels)
         picture = F.normalize(embed.mean((2, 3)), dim=-1)
         caption = clip.encode_text(tokens, normalize=True)
-        loss = contrast(picture, caption, clip.logit_scale.exp())
+        same = same_content(content)
+        similarity = clip.logit_scale.exp() * picture @ caption.T
+        loss = (contrast(similarity, same) + contrast(similarity.T, same)) / 2
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
         optimizer.step()
         clip.logit_scale.data.clamp_(0, MAX_LOGIT_SCALE)
-        matched = (picture @ caption.T).argmax(1) == torch.arange(len(picture))
+        matched = same.gather(1, similarity.argmax(1, keepdim=True))
         yield {"loss": loss.item(), "matched": matched.float().mean().item()}
+
+
+def same_content(content: Tensor) -> Tensor:
+    """Which crops of a batch show the same: bool (N, N) from bool (N, names)."""
+    return (content.unsqueeze(1) == content.unsqueeze(0)).all(-1)
+
+
+def contrast(similarity: Tensor, same: Tensor) -> Tensor:
+    """Cross-entropy of each row against all captions that fit it alike (UniCL, Yang et al., 2022).
+
+    Args:
+        similarity: scaled cosines, (N, N).
+        same: bool (N, N), at least the diagonal.
+
+    Returns:
+        A scalar.
+    """
+    target = same / same.sum(1, keepdim=True)
+    return -(target * similarity.log_softmax(1)).sum(1).mean()

@@ -11,8 +11,8 @@ class TrainConfig:
         preset: name of the network's preset.
         seed: of weights, scenes and samples.
         clip_steps: optimiser steps of the CLIP pre-training; 0 skips it.
-        clip_batch: image-caption pairs per step.
-        clip_size: side of the pictures CLIP is pre-trained on, in pixels; a multiple of 32.
+        clip_batch: image-caption pairs per step; a multiple of 4.
+        clip_size: side of the crops CLIP is pre-trained on, in pixels; a multiple of 32.
         clip_lr: peak learning rate of the pre-training.
         steps: optimiser steps of the segmentation training.
         batch: scenes per step.
@@ -36,9 +36,9 @@ class TrainConfig:
     steps: int = 2600
     batch: int = 4
     categories: int = 28
-    target_size: int = 128
+    target_size: int = 64
     lr: float = 1e-3
-    encoder_lr_factor: float = 0.3
+    encoder_lr_factor: float = 0.5
     weight_decay: float = 1e-4
     grad_clip: float = 0.01
     workers: int = 1

@@ -8,25 +8,35 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .scenes import make_scene
+from .crops import caption_crops
+from .scenes import VOCABULARY, make_scene
 
 # Scene seeds below these are for segmentation; the pre-training must not see the same pictures.
 CAPTION_SEEDS = 1_000_000_000
 
 
-class CaptionedScenes(Dataset[tuple[Tensor, Tensor]]):
-    """Simple scenes, uint8 (S, S, 3), with the tokens of their captions, int64 (context length,)."""
+class CaptionedCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Several crops of one scene.
 
-    def __init__(self, length: int, size: int, context_length: int, seed: int) -> None:
-        self.length, self.size, self.first = length, size, CAPTION_SEEDS + seed * length
+    Pictures, uint8 (N, S, S, 3), their captions' tokens, int64 (N, context length), and what they show,
+    bool (N, T) over the scenes' vocabulary.
+    """
+
+    def __init__(self, length: int, crops: int, size: int, context_length: int, seed: int) -> None:
+        self.length, self.crops, self.size = length, crops, size
+        self.first = CAPTION_SEEDS + seed * length
         self.tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        scene = make_scene(self.first + index, self.size, max_things=1 + index % 2)
-        return torch.from_numpy(scene.image), self.tokenizer([scene.caption])[0]
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        crops = caption_crops(self.first + index, self.crops, self.size)
+        images = np.stack([crop.image for crop in crops])
+        content = torch.zeros(len(crops), len(VOCABULARY), dtype=torch.bool)
+        for row, crop in zip(content, crops, strict=True):
+            row[list(crop.names)] = True
+        return torch.from_numpy(images), self.tokenizer([crop.caption for crop in crops]), content
 
 
 class LabelledScenes(Dataset[tuple[Tensor, Tensor]]):

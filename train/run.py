@@ -3,20 +3,12 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TextIO
 
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from ..errors import InputError
 from ..model import SED, preset_named
@@ -25,8 +17,17 @@ from .clip_pretraining import pretrain_clip
 from .config import TrainConfig
 from .segmentation import train_segmentation
 
+# Phase, steps done, steps in all, mean metrics since the last report.
+Report = Callable[[str, int, int, dict[str, float]], None]
 
-def train(config: TrainConfig, output: Path, init: Path | None = None, half: bool = True) -> SED:
+
+def train(
+    config: TrainConfig,
+    output: Path,
+    init: Path | None = None,
+    half: bool = True,
+    report: Report | None = None,
+) -> SED:
     """Train and write `output`; a log in JSON lines goes beside it.
 
     Args:
@@ -35,19 +36,23 @@ def train(config: TrainConfig, output: Path, init: Path | None = None, half: boo
         init: a checkpoint to start from, whose CLIP is taken as it is; None means random weights and a CLIP
             pre-training first.
         half: store weights in 16 bits.
+        report: called every `log_every` steps; None means no reports.
 
     Returns:
         The trained network, in evaluation mode.
 
     Raises:
-        InputError: `output` cannot be written, `init` cannot be read, or the loss stopped being a number.
+        InputError: `output` cannot be written, `init` cannot be read or is of another preset, or the loss
+            stopped being a number.
     """
     if output.suffix != ".safetensors":
         raise InputError(
             f"{output}: a checkpoint is written as .safetensors; name it {output.stem}.safetensors"
         )
+    if output.is_dir():
+        raise InputError(f"{output}: is a folder; name the file to write in it")
     torch.manual_seed(config.seed)
-    model = SED.from_checkpoint(init) if init else SED(preset_named(config.preset))
+    model = SED.from_checkpoint(init, config.preset) if init else SED(preset_named(config.preset))
     model.to(memory_format=torch.channels_last)
     log_file = output.with_suffix(".log.jsonl")
     try:
@@ -57,45 +62,50 @@ def train(config: TrainConfig, output: Path, init: Path | None = None, half: boo
         raise InputError(
             f"{log_file}: cannot be written ({error.strerror}); choose another folder"
         ) from error
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[metrics]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with log, Progress(*columns, console=Console(stderr=True)) as progress:
-        log.write(json.dumps({"config": asdict(config)}) + "\n")
-
-        def follow(name: str, metrics: Iterator[dict[str, float]], steps: int) -> None:
-            task = progress.add_task(name, total=steps, metrics="")
-            started, window = time.monotonic(), []
-            for step, values in enumerate(metrics, start=1):
-                if not math.isfinite(values["loss"]):
-                    raise InputError(
-                        f"{name}: the loss is {values['loss']} at step {step}; lower the learning rate"
-                    )
-                window.append(values)
-                if step % config.log_every == 0 or step == steps:
-                    means = {key: sum(each[key] for each in window) / len(window) for key in values}
-                    window.clear()
-                    line = {
-                        "phase": name,
-                        "step": step,
-                        "seconds": round(time.monotonic() - started, 1),
-                        **means,
-                    }
-                    log.write(json.dumps(line) + "\n")
-                    log.flush()
-                    text = " ".join(f"{key} {value:.3f}" for key, value in means.items())
-                    progress.update(task, completed=step, metrics=text)
-                if name == "sed" and step % config.save_every == 0:
-                    save(model, output, half=half)
-
+    with log:
+        write_line(log, {"config": asdict(config)})
         if init is None and config.clip_steps:
-            follow("clip", pretrain_clip(model, config), config.clip_steps)
+            for _ in followed("clip", pretrain_clip(model, config), config.clip_steps, config, log, report):
+                pass
             save(model, output.with_name(f"{output.stem}.clip.safetensors"))
-        follow("sed", train_segmentation(model, config), config.steps)
-    save(model, output, half=half)
+        for step in followed("sed", train_segmentation(model, config), config.steps, config, log, report):
+            if step % config.save_every == 0:
+                save(model, output, half)
+    save(model, output, half)
     return SED.from_checkpoint(output)
+
+
+def followed(
+    phase: str,
+    metrics: Iterator[dict[str, float]],
+    steps: int,
+    config: TrainConfig,
+    log: TextIO,
+    report: Report | None,
+) -> Iterator[int]:
+    """Log and report the metrics of a phase's steps; yields the number of steps done after each.
+
+    Raises:
+        InputError: the loss stopped being a number.
+    """
+    started = time.monotonic()
+    window: list[dict[str, float]] = []
+    for step, values in enumerate(metrics, start=1):
+        if not math.isfinite(values["loss"]):
+            raise InputError(f"{phase}: the loss is {values['loss']} at step {step}; lower the learning rate")
+        window.append(values)
+        if step % config.log_every == 0 or step == steps:
+            means = {key: sum(each[key] for each in window) / len(window) for key in values}
+            window.clear()
+            write_line(
+                log, {"phase": phase, "step": step, "seconds": round(time.monotonic() - started, 1), **means}
+            )
+            if report is not None:
+                report(phase, step, steps, means)
+        yield step
+
+
+def write_line(log: TextIO, content: dict[str, object]) -> None:
+    """One JSON line, on disk at once."""
+    log.write(json.dumps(content) + "\n")
+    log.flush()
