@@ -1,8 +1,9 @@
 """Write a file whole or not at all."""
 
+import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import InputError
@@ -10,7 +11,7 @@ from .errors import InputError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path` to write to, and move it to `path` when the block ends well.
+    """Yield a temporary file beside `path` to write to, and move it to `path` when the block ends well.
 
     When the block raises, `path` is left as it was and the temporary file is removed.
 
@@ -20,10 +21,32 @@ def replacing(path: Path) -> Iterator[Path]:
     # The suffix is kept because writers such as numpy and Pillow choose the format by it.
     temporary = path.parent / f".{uuid.uuid4().hex}{path.suffix}"
     try:
+        temporary.touch()
+        # Writers such as safetensors give their files a mode of their own; this one obeys the umask.
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)
         temporary.replace(path)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"{path}: cannot be written ({reason}); choose a folder you can write to") from error
+        raise _not_writable(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def check_writable(folder: Path) -> None:
+    """Find out before the work whether a file can be made in `folder`.
+
+    Raises:
+        InputError: it cannot (permissions, full disk, missing folder).
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+
+
+def _not_writable(path: Path, error: OSError) -> InputError:
+    reason = error.strerror or str(error)
+    return InputError(f"{path}: cannot be written ({reason}); choose a folder you can write to")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
+from ..paths import is_folder
 from ..runtime import KeepAll, Rejection, Segmenter, TopK
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def open_predictor(
     Raises:
         InputError: neither can be read there, or PyTorch is asked for a policy it does not have.
     """
-    if source.is_dir():
+    if is_folder(source):
         return bundle_predictors(Segmenter(source, backend), names, progress)
     from ..model import SED
 

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..atomic import replacing
+
 
 def markdown_table(results: dict[str, Any]) -> str:
     """The table of a results file of `sed-trt evaluate`."""
@@ -29,7 +31,8 @@ def update(readme: Path) -> None:
         _, after = rest.split(closing, 1)
         results = json.loads((readme.parent / file).read_text(encoding="utf-8"))
         head += f"{opening}{file} -->\n{markdown_table(results)}\n{closing}{after}"
-    readme.write_text(head, encoding="utf-8")
+    with replacing(readme) as temporary:
+        temporary.write_text(head, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ PROGRAM = "sed-trt"
 
 
 def print_error(message: str) -> None:
-    """Print one error line in the house style on stderr."""
-    print(f"{PROGRAM}: error: {message}", file=sys.stderr)
+    """Print one error line in the house style on stderr; line breaks in `message` become spaces."""
+    print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
 
 
 @contextmanager

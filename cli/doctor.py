@@ -14,8 +14,10 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
+from ..errors import InputError
 
 _NO_EXTRA = "base"
+_GPU_ONLY = "pip uninstall -y onnxruntime && pip install --force-reinstall --no-deps onnxruntime-gpu"
 
 
 def doctor(
@@ -37,7 +39,10 @@ def doctor(
         "onnxruntime_providers": _providers(),
         "gpus": _gpus(),
     }
+    facts["backends"] = _backends(facts["gpus"])
     facts["advice"] = _advice(facts["packages"], facts["gpus"])
+    if broken := facts["backends"]["onnxruntime"]:
+        facts["advice"].append(broken)
     if bundle is not None:
         facts["bundle"] = _checked_bundle(bundle)
     if json_output:
@@ -69,11 +74,22 @@ def _version(package: str) -> str | None:
 
 
 def _providers() -> list[str]:
+    from ..engines.onnxruntime_engine import library
+
     try:
-        import onnxruntime
-    except ImportError:
+        return list(library().get_available_providers())
+    except InputError:
         return []
-    return list(onnxruntime.get_available_providers())
+
+
+def _backends(gpus: list[str]) -> dict[str, str | None]:
+    """By backend, why it cannot be used here; None if it can."""
+    from ..engines.backends import BACKENDS, obstacle
+
+    obstacles = {backend: obstacle(backend) for backend in BACKENDS}
+    if not gpus:
+        obstacles["onnxruntime-cuda"] = obstacles["onnxruntime-cuda"] or "nvidia-smi finds no GPU"
+    return obstacles
 
 
 def _gpus() -> list[str]:
@@ -103,12 +119,13 @@ def _advice(packages: dict[str, dict[str, str | None]], gpus: list[str]) -> list
         # Without a GPU the extras for it would bring nothing.
         if missing and (gpus or extra not in ("gpu", "rtx")):
             target = "." if extra == _NO_EXTRA else f".[{extra}]"
-            advice.append(f"missing {', '.join(missing)}: in sed-trt's folder, pip install -e '{target}'")
+            # The base install has brought onnxruntime, whose files onnxruntime-gpu must not share.
+            then = f" && {_GPU_ONLY}" if "onnxruntime-gpu" in missing else ""
+            advice.append(
+                f"missing {', '.join(missing)}: in sed-trt's folder, pip install -e '{target}'{then}"
+            )
     if _version("onnxruntime") and _version("onnxruntime-gpu"):
-        advice.append(
-            "onnxruntime and onnxruntime-gpu overwrite each other's files: "
-            "pip uninstall both, then install one of them"
-        )
+        advice.append(f"onnxruntime and onnxruntime-gpu overwrite each other's files: {_GPU_ONLY}")
     return advice
 
 
@@ -140,6 +157,8 @@ def _print_table(facts: dict[str, Any]) -> None:
         found = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
         table.add_row(f"packages ({extra})", found)
     table.add_row("onnxruntime providers", ", ".join(facts["onnxruntime_providers"]) or "none")
+    for backend, obstacle in facts["backends"].items():
+        table.add_row(f"backend {backend}", f"not usable: {obstacle}" if obstacle else "usable")
     table.add_row("NVIDIA GPUs", "\n".join(facts["gpus"]) or "none found by nvidia-smi")
     if "bundle" in facts:
         bundle = facts["bundle"]

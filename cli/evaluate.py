@@ -40,12 +40,17 @@ def evaluate(
 
     with needs("export"):
         from ..benchmarks.predictors import open_predictor
-    from ..atomic import replacing
+    from ..atomic import check_writable, replacing
     from ..benchmarks.scene_evaluation import evaluate_scenes
     from ..errors import InputError
+    from ..paths import is_folder
     from ..runtime import parse_rejection
     from ..train.scenes import VOCABULARY, longer_vocabulary
 
+    if output is not None:
+        if is_folder(output):
+            raise InputError(f"{output}: is a folder; name a file for the results")
+        check_writable(output.parent)
     policies = {text: parse_rejection(text) for text in rejection or ["topk:8", "none"]}
     try:
         vocabularies = [longer_vocabulary(size) for size in vocabulary_size or [len(VOCABULARY)]]
@@ -67,13 +72,14 @@ def evaluate(
                 predict = predictors(policy)
                 rows.append(evaluate_scenes(predict, scenes, len(names), policy_text, SCENE_SIZE, advance))
     text = as_text(source, rows)
-    if output is not None:
-        with replacing(output) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    # A disk that fills up meanwhile must not take the results with it.
     if as_json:
         print(text, end="")
     else:
         show(rows)
+    if output is not None:
+        with replacing(output) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def as_text(source: Path, rows: "list[SceneScores]") -> str:
@@ -103,11 +109,11 @@ def show(rows: "list[SceneScores]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "categories", "rejection", "mIoU seen", "mIoU held-out", "mIoU all", "pixel accuracy", "alive after"
-    )
+    headers = ("names", "rejection", "seen", "held-out", "all", "pixels", "alive after")
+    # Without the outer frame every row fits into 80 columns.
+    table = Table(*headers, title="mIoU in percent", show_edge=False, pad_edge=False)
     for row in rows:
-        alive = " / ".join(f"{count:.1f}" for count in row.kept)
+        alive = " / ".join(f"{count:.0f}" for count in row.kept)
         figures = (row.miou_seen, row.miou_held_out, row.miou, row.pixel_accuracy)
         table.add_row(str(row.categories), row.rejection, *(f"{figure:.1f}" for figure in figures), alive)
     Console().print(table)

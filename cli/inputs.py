@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..paths import exists, is_file, is_folder, resolved
 
 IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 
@@ -15,12 +16,12 @@ def expand_inputs(inputs: Iterable[str]) -> list[Path]:
     A plain path is taken as it is, whether or not it is there.
 
     Raises:
-        InputError: a folder holds no images, or a glob matches nothing.
+        InputError: a folder holds no images or cannot be listed, or a glob matches nothing.
     """
     found: dict[Path, Path] = {}
     for text in inputs:
         for path in _expand(text):
-            found.setdefault(path.resolve(), path)
+            found.setdefault(resolved(path), path)
     return list(found.values())
 
 
@@ -43,18 +44,23 @@ def distinct_stems(paths: Sequence[Path]) -> list[str]:
 
 def _expand(text: str) -> list[Path]:
     path = Path(text)
-    if path.is_dir():
-        images = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    if is_folder(path):
+        try:
+            images = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be listed ({error.strerror}); give a folder you can read"
+            ) from error
         if not images:
             raise InputError(
                 f"{path}: is a folder without images, expected {', '.join(sorted(IMAGE_SUFFIXES))}"
             )
         return images
-    if path.exists() or not glob.has_magic(text):
+    if exists(path) or not glob.has_magic(text):
         return [path]
     # Path.glob takes no absolute pattern.
     matches = sorted(Path(match) for match in glob.glob(text, recursive=True))  # noqa: PTH207
-    files = [match for match in matches if match.is_file()]
+    files = [match for match in matches if is_file(match)]
     if not files:
         raise InputError(f"{text}: matches no file; check the pattern")
     return files

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..paths import is_file
 from .console import print_error, progress_bar
 from .inputs import distinct_stems, expand_inputs
 
@@ -98,18 +99,14 @@ def _category_names(categories: str | None, vocabulary: str | None) -> list[str]
 
 
 def _make_folder(folder: Path) -> None:
-    from ..atomic import replacing
+    from ..atomic import check_writable
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = "it is a file" if folder.is_file() else error.strerror
+        reason = "it is a file" if is_file(folder) else error.strerror
         raise InputError(f"{folder}: cannot be made a folder ({reason}); choose another --output") from error
-    # Found out before the work rather than after it.
-    probe = folder / "probe"
-    with replacing(probe) as temporary:
-        temporary.touch()
-    probe.unlink()
+    check_writable(folder)
 
 
 def _embed(segmenter: "Segmenter", names: list[str]) -> "Vocabulary":

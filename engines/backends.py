@@ -6,9 +6,10 @@ from typing import Protocol
 from ..errors import InputError
 from .bundle import Bundle
 from .engine import Engine
-from .onnxruntime_engine import OnnxRuntimeEngine, cuda_offered
+from .onnxruntime_engine import OnnxRuntimeEngine, cuda_offered, library
 
 BACKENDS = ("auto", "onnxruntime", "onnxruntime-cuda")
+NO_CUDA = "this ONNX Runtime has no CUDA provider"
 
 
 class Engines(Protocol):
@@ -61,23 +62,23 @@ def open_engines(bundle: Bundle, backend: str | None = "auto", threads: int | No
     `threads` bounds the CPU threads of ONNX Runtime; None is one per core.
 
     Raises:
-        InputError: unknown backend, fewer than one thread, or the backend is not there.
+        InputError: unknown backend, fewer than one thread, or the backend is not there or broken.
     """
     backend = "auto" if backend is None else backend
     if backend not in BACKENDS:
         raise InputError(f"backend: {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
     if threads is not None and threads < 1:
         raise InputError(f"threads: {threads} is too few, expected at least 1; leave it out for one per core")
+    library()
     if backend == "onnxruntime":
         return OnnxRuntimeEngines(bundle, False, threads, "asked for")
     if not cuda_offered():
-        reason = "this ONNX Runtime has no CUDA provider"
         if backend == "onnxruntime-cuda":
             raise InputError(
-                f"backend onnxruntime-cuda: {reason}; install onnxruntime-gpu instead of onnxruntime, "
+                f"backend onnxruntime-cuda: {NO_CUDA}; install onnxruntime-gpu instead of onnxruntime, "
                 "or use the backend onnxruntime"
             )
-        return OnnxRuntimeEngines(bundle, False, threads, reason)
+        return OnnxRuntimeEngines(bundle, False, threads, NO_CUDA)
     reason = "CUDA starts here" if backend == "auto" else "asked for"
     cuda = OnnxRuntimeEngines(bundle, True, threads, reason)
     try:
@@ -88,3 +89,12 @@ def open_engines(bundle: Bundle, backend: str | None = "auto", threads: int | No
             raise
         return OnnxRuntimeEngines(bundle, False, threads, f"CUDA did not start ({error})")
     return cuda
+
+
+def obstacle(backend: str) -> str | None:
+    """Why one of `BACKENDS` cannot be used here, as one phrase, as far as that shows without a graph."""
+    try:
+        offered = cuda_offered()
+    except InputError as error:
+        return str(error)
+    return NO_CUDA if backend == "onnxruntime-cuda" and not offered else None

@@ -13,10 +13,13 @@ from typing import Any, TypeVar
 
 from ..atomic import replacing
 from ..errors import InputError
+from ..paths import exists, is_file, is_folder
 
 FORMAT = 1
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
+# Rows of a vote table: the ranks that stages count.
+VOTE_RANKS = 8
 STAGES = ("text", "pixels", "image", "scout", "decode1", "decode2", "decode3", "label")
 
 _REMEDY = "export the checkpoint again with `sed-trt export CHECKPOINT -o BUNDLE`"
@@ -62,7 +65,7 @@ class Manifest:
         embed_dim: width C of the CLIP embedding.
         context_length: tokens per sentence.
         templates: the P prompt templates, each with one "{}" for the category.
-        vote_ranks: rows of a vote table.
+        vote_ranks: rows of a vote table; always `VOTE_RANKS`.
         stages: stage name to graph.
         files: file name to content, for every file but the manifest.
         checkpoint: "file" and "sha256" of the checkpoint that was exported.
@@ -129,11 +132,11 @@ class Bundle:
             InputError: no such folder, no manifest, an unreadable manifest, or a listed file is missing.
         """
         path = Path(path)
-        if not path.exists():
+        if not exists(path):
             raise InputError(
                 f"{path}: no such bundle folder; make one with `sed-trt export CHECKPOINT -o {path}`"
             )
-        if not path.is_dir():
+        if not is_folder(path):
             raise InputError(f"{path}: is a file, expected a bundle folder; give the folder that holds it")
         source = path / MANIFEST_FILE
         try:
@@ -144,7 +147,7 @@ class Bundle:
             raise InputError(f"{source}: cannot be read ({error}); {_REMEDY}") from error
         manifest = Manifest.from_json(text, source)
         for name in manifest.files:
-            if not (path / name).is_file():
+            if not is_file(path / name):
                 raise InputError(f"{path / name}: is listed in the manifest but missing; {_REMEDY}")
         return cls(path, manifest)
 
@@ -216,7 +219,7 @@ def _manifest(data: dict[str, Any]) -> Manifest:
         embed_dim=_positive(data, "embed_dim"),
         context_length=_positive(data, "context_length"),
         templates=_templates(data),
-        vote_ranks=_positive(data, "vote_ranks"),
+        vote_ranks=_vote_ranks(data),
         stages=stages,
         files=files,
         checkpoint=_strings(data, "checkpoint"),
@@ -238,6 +241,13 @@ def _positive(data: dict[str, Any], key: str) -> int:
     value = _field(data, key, int)
     if value < 1:
         raise _MalformedError(f"the field '{key}' is {value}, expected at least 1")
+    return value
+
+
+def _vote_ranks(data: dict[str, Any]) -> int:
+    value = _field(data, "vote_ranks", int)
+    if value != VOTE_RANKS:
+        raise _MalformedError(f"the field 'vote_ranks' is {value}, expected {VOTE_RANKS}")
     return value
 
 

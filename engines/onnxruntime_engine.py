@@ -1,9 +1,9 @@
 """A stage run by ONNX Runtime, on the CPU or through its CUDA provider."""
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 
 import numpy as np
-import onnxruntime
 
 from ..errors import InputError
 from .bundle import Bundle
@@ -12,9 +12,32 @@ CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 
 
+def library() -> ModuleType:
+    """The package onnxruntime.
+
+    Raises:
+        InputError: it is missing or broken.
+    """
+    try:
+        import onnxruntime
+
+        # Uninstalling one of onnxruntime and onnxruntime-gpu can leave a folder that imports but is empty.
+        onnxruntime.get_available_providers()
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"onnxruntime: is missing or broken ({error}); pip install --force-reinstall --no-deps "
+            "onnxruntime, or onnxruntime-gpu with an NVIDIA GPU"
+        ) from error
+    return onnxruntime
+
+
 def cuda_offered() -> bool:
-    """Whether the installed ONNX Runtime was built with CUDA; whether a GPU is there is a second question."""
-    return CUDA_PROVIDER in onnxruntime.get_available_providers()
+    """Whether the installed ONNX Runtime was built with CUDA; whether a GPU is there is a second question.
+
+    Raises:
+        InputError: ONNX Runtime is missing or broken.
+    """
+    return CUDA_PROVIDER in library().get_available_providers()
 
 
 class OnnxRuntimeEngine:
@@ -24,9 +47,10 @@ class OnnxRuntimeEngine:
         """Open the graph of `stage`; `threads` are those within one operator, None for one per CPU core.
 
         Raises:
-            InputError: the file is missing or altered, ONNX Runtime cannot load it, or `cuda` is asked for
-                and CUDA does not start.
+            InputError: ONNX Runtime is missing or broken, the file is missing or altered, ONNX Runtime
+                cannot load it, or `cuda` is asked for and CUDA does not start.
         """
+        onnxruntime = library()
         self._name = stage
         path = bundle.verified(bundle.manifest.stages[stage].file)
         options = onnxruntime.SessionOptions()

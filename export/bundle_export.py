@@ -2,22 +2,25 @@
 
 import hashlib
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+
+import onnxruntime
 
 from .. import __version__
 from ..engines.bundle import MANIFEST_FILE, TOKENIZER_FILE, Bundle, Manifest, file_record, write_manifest
 from ..errors import InputError
 from ..model import SED
 from ..model.votes import VOTE_RANKS
+from ..paths import exists, is_file, is_folder, resolved
 from .graph_specs import GraphSpec, graph_specs
 from .onnx_graph import write_graph
 from .tokenizer_file import write_tokenizer
 from .verification import Check, derive_inputs, verification_inputs, verify_stage
 
-LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "open_clip_torch", "timm", "tokenizers", "numpy")
+LIBRARIES = ("torch", "onnx", "onnxscript", "open_clip_torch", "timm", "tokenizers", "numpy")
 
 Progress = Callable[[str, int, int], None]
 
@@ -37,7 +40,8 @@ def export_bundle(
 
     Args:
         checkpoint: a published `.pth` or a `.safetensors` of this package.
-        output: the bundle's folder; a bundle that is there is replaced once the new one is complete.
+        output: the bundle's folder, or a link to it; a bundle that is there is replaced once the new one is
+            complete.
         preset: name of the preset; None means read from the checkpoint.
         progress: called with (what is being done, steps done, steps in all).
 
@@ -48,20 +52,20 @@ def export_bundle(
         InputError: the checkpoint is bad, or the folder is taken or cannot be written.
         VerificationError: a stage is over its limit; no bundle is left.
     """
-    output = Path(output)
+    output = resolved(Path(output))
     check_folder(output)
     report = progress or (lambda _what, _done, _total: None)
     model = SED.from_checkpoint(checkpoint, preset)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+        building = output.with_name(f".{uuid.uuid4().hex}")
+        building.mkdir()
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror}); choose another folder") from error
     try:
         specs = graph_specs(model)
         write_files(model, Path(checkpoint), specs, building, report)
         checks = verify(model, specs, Bundle.open(building), report)
-        building.chmod(0o755)
         put_in_place(building, output)
     except OSError as error:
         raise InputError(
@@ -73,14 +77,23 @@ def export_bundle(
 
 
 def check_folder(output: Path) -> None:
-    """Refuse a folder that holds something other than a bundle.
+    """Refuse a folder that cannot be replaced, or holds something other than a bundle.
+
+    Args:
+        output: absolute and free of links.
 
     Raises:
-        InputError: it does, or it is a file.
+        InputError: it is or does so, or it is a file.
     """
-    if output.exists() and not output.is_dir():
+    if Path.cwd().is_relative_to(output):
+        raise InputError(f"{output}: is the current folder or holds it; name another folder for the bundle")
+    if exists(output) and not is_folder(output):
         raise InputError(f"{output}: is a file; name a folder for the bundle")
-    if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST_FILE).is_file():
+    try:
+        taken = is_folder(output) and any(output.iterdir())
+    except OSError as error:
+        raise InputError(f"{output}: cannot be listed ({error.strerror}); name another folder") from error
+    if taken and not is_file(output / MANIFEST_FILE):
         raise InputError(f"{output}: is not empty and holds no bundle; name another folder or empty this one")
 
 
@@ -106,7 +119,9 @@ def write_files(model: SED, checkpoint: Path, specs: list[GraphSpec], folder: Pa
         stages=stages,
         files={path.name: file_record(path) for path in sorted(folder.iterdir())},
         checkpoint={"file": checkpoint.name, "sha256": digest},
-        libraries={name: metadata.version(name) for name in LIBRARIES},
+        # The package onnxruntime may come from the distribution onnxruntime-gpu.
+        libraries={"onnxruntime": onnxruntime.__version__}
+        | {name: metadata.version(name) for name in LIBRARIES},
     )
     write_manifest(folder, manifest)
 
@@ -138,11 +153,19 @@ def verify(model: SED, specs: list[GraphSpec], bundle: Bundle, report: Progress)
 
 
 def put_in_place(built: Path, output: Path) -> None:
-    """Move a complete bundle to its folder, replacing the bundle that is there."""
-    if not output.exists():
+    """Move a complete bundle to its folder, replacing the bundle that is there.
+
+    Raises:
+        OSError: it cannot be moved; the bundle that was there is left.
+    """
+    if not exists(output):
         built.rename(output)
         return
     old = built.with_name(f"{built.name}.old")
     output.rename(old)
-    built.rename(output)
-    shutil.rmtree(old)
+    try:
+        built.rename(output)
+    except OSError:
+        old.rename(output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

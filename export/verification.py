@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..engines.bundle import Bundle
 from ..engines.onnxruntime_engine import OnnxRuntimeEngine
+from ..errors import InputError
 from ..model import SED
 from ..model.labels import source_coordinates
 from ..model.votes import survivors, vote_table
@@ -25,6 +26,8 @@ CATEGORIES = (
     "cup", "saucer", "coffee", "spoon", "table", "wood", "plate", "sky", "tree", "person", "car", "dog",
 )  # fmt: skip
 RELATIVE_LIMIT = 1e-4
+# Stands for the error of NaN and infinity, which JSON does not have.
+BOUNDLESS = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Check:
     Attributes:
         stage: name of the stage.
         output: name of the output.
-        error: largest absolute difference from PyTorch; for votes and labels, the pixels that differ.
+        error: largest absolute difference from PyTorch, `BOUNDLESS` where a value is NaN or infinite; for
+            votes and labels, the pixels that differ.
         limit: 1e-4 times the larger of 1 and the largest absolute value; for votes and labels one pixel in
             500, since two categories may lie as close as rounding.
     """
@@ -46,7 +50,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within the limit; a NaN is not."""
+        """Whether the error is within the limit."""
         return self.error <= self.limit
 
 
@@ -57,6 +61,9 @@ def verify_stage(spec: GraphSpec, bundle: Bundle, tensors: dict[str, Tensor]) ->
         spec: the stage.
         bundle: holds its graph.
         tensors: inputs by name; PyTorch's outputs are added to them, as inputs of later stages.
+
+    Raises:
+        InputError: an output has another dtype or shape than PyTorch's.
     """
     inputs = {name: tensors[name] for name in spec.inputs}
     with torch.no_grad():
@@ -67,9 +74,16 @@ def verify_stage(spec: GraphSpec, bundle: Bundle, tensors: dict[str, Tensor]) ->
     checks = []
     for name, tensor in expected.items():
         reference, got = tensor.numpy(), found[name]
+        if (got.dtype, got.shape) != (reference.dtype, reference.shape):
+            raise InputError(
+                f"stage {spec.name}: its graph gives {name} as {got.dtype} {got.shape}, PyTorch as "
+                f"{reference.dtype} {reference.shape}; try other versions of torch, onnx or onnxruntime"
+            )
         if np.issubdtype(reference.dtype, np.floating):
-            error = float(np.abs(got - reference).max())
-            limit = RELATIVE_LIMIT * max(1.0, float(np.abs(reference).max()))
+            with np.errstate(invalid="ignore"):
+                differences = np.abs(got - reference)
+            error = float(np.nan_to_num(differences, nan=BOUNDLESS, posinf=BOUNDLESS).max())
+            limit = RELATIVE_LIMIT * max(1.0, float(np.abs(np.nan_to_num(reference)).max()))
         elif name.startswith("votes"):
             error = float(np.abs(got.astype(np.int64) - reference).sum(1).max()) / 2
             limit = np.ceil(reference[0].sum() / 500)
@@ -100,7 +114,8 @@ def derive_inputs(spec: GraphSpec, tensors: dict[str, Tensor], model: SED) -> No
     elif spec.name == "label":
         grid = tensors["logits"].shape[1]
         height, width = tensors["image"].shape[1:3]
-        tensors["kept"] = torch.arange(tensors["logits"].shape[0])
+        # Not 0, 1, 2 …, which would look the same had the graph lost their lookup.
+        tensors["kept"] = torch.arange(tensors["logits"].shape[0]) * 3 + 1
         tensors["rows"] = source_coordinates(height, grid)
         tensors["columns"] = source_coordinates(width, grid)
 

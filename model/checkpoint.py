@@ -1,7 +1,7 @@
 """Reading checkpoints, published or our own, and writing our own."""
 
-import pickle
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..atomic import replacing
 from ..errors import InputError
+from ..paths import is_file
 from .presets import PRESETS, Preset, preset_named
 from .published import published_name
 from .sed import SED
@@ -30,19 +31,24 @@ def load(path: str | Path, preset: str | None = None) -> SED:
         InputError: the file is missing, broken, or its keys and shapes do not fit the preset.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: no such file; give a SED checkpoint (.pth or .safetensors)")
+    key_of: Callable[[str], str] = published_name
     if path.suffix == ".safetensors":
         found, named = read_safetensors(path)
+        if not preset and named not in PRESETS:
+            raise InputError(
+                f"{path}: names the preset {named!r}, which is not known; "
+                f"choose one of {', '.join(PRESETS)} with --preset"
+            )
         chosen = preset_named(preset or named)
-        renamed = {name: name for name in found}
+        key_of = str
     else:
         found = read_published(path)
         chosen = preset_named(preset) if preset else recognise(path, found)
-        renamed = {}
     model = SED(chosen)
     ours = model.state_dict()
-    wanted = {renamed.get(name, name) if renamed else published_name(name): name for name in ours}
+    wanted = {key_of(name): name for name in ours}
     check_fit(path, chosen, {key: ours[name] for key, name in wanted.items()}, found)
     model.load_state_dict({name: found[key].to(ours[name].dtype) for key, name in wanted.items()})
     return model.eval()
@@ -55,14 +61,19 @@ def read_published(path: Path) -> dict[str, Tensor]:
         InputError: not such a file, or cut short.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).split("\n")[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Damaged bytes reach the pickle and zip readers, which check little and raise almost anything.
+        reason = str(error).split("\n")[0] or type(error).__name__
         raise InputError(
             f"{path}: cannot be read as a PyTorch checkpoint ({reason}); it may be cut short, copy it again"
         ) from error
     tensors = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()
+    ):
         raise InputError(
             f'{path}: has no weights under "model"; expected a published detectron2 SED checkpoint'
         )
@@ -95,9 +106,10 @@ def recognise(path: Path, tensors: Mapping[str, Tensor]) -> Preset:
         InputError: none does.
     """
     key = published_name(STEM)
-    if key not in tensors:
+    if key not in tensors or tensors[key].ndim != 4:
         raise InputError(
-            f"{path}: has no {key}; expected a published SED checkpoint, found {len(tensors)} other keys"
+            f"{path}: has no convolution {key} among its {len(tensors)} keys; "
+            "expected a published SED checkpoint"
         )
     width = tensors[key].shape[0]
     for preset in PRESETS.values():

@@ -30,6 +30,8 @@ def encode_vocabulary(
 ) -> Tensor:
     """Embed category names: per template every synonym is embedded and normalised, then their mean is.
 
+    Duplicates are not refused.
+
     Args:
         clip: its text tower is used.
         names: T category names; ", " separates synonyms.
@@ -41,7 +43,7 @@ def encode_vocabulary(
         Unit vectors, float32 (T, P, C).
 
     Raises:
-        InputError: no names, or an empty one.
+        InputError: no names, an empty one, or one too long for the text tower once it stands in a template.
     """
     if not names:
         raise InputError("the vocabulary is empty; give at least one category name")
@@ -51,13 +53,11 @@ def encode_vocabulary(
             raise InputError(
                 f"category {position} ({names[position]!r}) has an empty name or synonym; name it"
             )
-    tokenizer = open_clip.SimpleTokenizer(context_length=clip.context_length)
     sentences = [template.format(word) for words in synonyms for template in templates for word in words]
-    device = clip.token_embedding.weight.device
+    tokens = tokenized(sentences, clip.context_length).to(clip.token_embedding.weight.device)
     parts = []
     for start in range(0, len(sentences), batch):
-        tokens = tokenizer(sentences[start : start + batch]).to(device)
-        parts.append(clip.encode_text(tokens, normalize=True).float())
+        parts.append(clip.encode_text(tokens[start : start + batch], normalize=True).float())
         if progress is not None:
             progress(min(start + batch, len(sentences)), len(sentences))
     embedded = torch.cat(parts)
@@ -67,3 +67,20 @@ def encode_vocabulary(
         means.append(embedded[start : start + count].unflatten(0, (len(templates), len(words))).mean(1))
         start += count
     return F.normalize(torch.stack(means), dim=-1)
+
+
+def tokenized(sentences: Sequence[str], context_length: int) -> Tensor:
+    """Token ids, int64 (N, context_length): start, sentence, end, zeros.
+
+    Raises:
+        InputError: a sentence has more tokens.
+    """
+    # The tokenizer cuts what is too long without a word; one column more shows where it would.
+    tokens: Tensor = open_clip.SimpleTokenizer(context_length=context_length + 1)(list(sentences))
+    cut = tokens[:, -1].nonzero().flatten().tolist()
+    if cut:
+        raise InputError(
+            f"the sentence {sentences[cut[0]]!r:.60} has more than the {context_length} tokens "
+            "that the text encoder reads; shorten the name"
+        )
+    return tokens[:, :-1]

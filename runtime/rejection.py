@@ -9,9 +9,11 @@ from typing import Protocol
 
 import numpy as np
 
+from ..engines.bundle import VOTE_RANKS
 from ..errors import InputError
 
-VOTE_RANKS = 8
+# Far above any number of pixels or categories, and int() takes no more than some thousand.
+MAX_DIGITS = 9
 
 
 class Rejection(Protocol):
@@ -28,7 +30,7 @@ class TopK:
     k: int = 8
 
     def __post_init__(self) -> None:
-        _check_ranks("topk", self.k)
+        _check_number("topk", "k", self.k, VOTE_RANKS)
 
     def keep(self, votes: np.ndarray) -> np.ndarray:
         """See `Rejection.keep`."""
@@ -46,9 +48,8 @@ class MinPixels:
     pixels: int = 20
 
     def __post_init__(self) -> None:
-        _check_ranks("min-pixels", self.k)
-        if self.pixels < 1:
-            raise InputError(f"rejection min-pixels: {self.pixels} pixels is too few, expected at least 1")
+        _check_number("min-pixels", "k", self.k, VOTE_RANKS)
+        _check_number("min-pixels", "pixels", self.pixels)
 
     def keep(self, votes: np.ndarray) -> np.ndarray:
         """See `Rejection.keep`."""
@@ -65,10 +66,7 @@ class Budget:
     categories: int = 32
 
     def __post_init__(self) -> None:
-        if self.categories < 1:
-            raise InputError(
-                f"rejection budget: {self.categories} categories is too few, expected at least 1"
-            )
+        _check_number("budget", "categories", self.categories)
 
     def keep(self, votes: np.ndarray) -> np.ndarray:
         """See `Rejection.keep`."""
@@ -95,9 +93,10 @@ def parse_rejection(text: str) -> Rejection:
         InputError: no such policy, or its numbers are missing, surplus or out of range.
     """
     name, *words = text.strip().split(":")
-    if not all(word.isascii() and word.isdigit() for word in words):
+    if not all(word.isascii() and word.isdigit() and len(word) <= MAX_DIGITS for word in words):
         raise InputError(
-            f"rejection: {text!r} holds something other than whole numbers; choose one of {FORMS}"
+            f"rejection: {text!r:.60} holds something other than whole numbers of up to {MAX_DIGITS} digits; "
+            f"choose one of {FORMS}"
         )
     match name, [int(word) for word in words]:
         case "topk", [k]:
@@ -108,14 +107,15 @@ def parse_rejection(text: str) -> Rejection:
             return Budget(categories)
         case "none", []:
             return KeepAll()
-    raise InputError(f"rejection: {text!r} is unknown; choose one of {FORMS}")
+    raise InputError(f"rejection: {text!r:.60} is unknown; choose one of {FORMS}")
 
 
-def _check_ranks(policy: str, k: int) -> None:
-    if not 1 <= k <= VOTE_RANKS:
-        raise InputError(
-            f"rejection {policy}: k is {k}, expected 1 to {VOTE_RANKS} (the ranks that stages count)"
-        )
+def _check_number(policy: str, name: str, value: int, most: int | None = None) -> None:
+    # bool is an int to Python, but True is no number of anything.
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < 1 or (most is not None and value > most):
+        range_ = "of at least 1" if most is None else f"from 1 to {most}"
+        raise InputError(f"rejection {policy}: {name} is {value!r:.60}, expected a whole number {range_}")
 
 
 def _borda(votes: np.ndarray) -> np.ndarray:

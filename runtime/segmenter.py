@@ -4,6 +4,8 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ..engines.backends import open_engines
 from ..engines.bundle import Bundle
 from ..errors import InputError
@@ -73,8 +75,8 @@ class Segmenter:
         the picture's own size.
 
         Raises:
-            InputError: the picture cannot be read, the vocabulary is of another bundle or bad, or
-                `short_side` is out of range.
+            InputError: the picture cannot be read, names are bad, a vocabulary's embeddings are not float32
+                or not of this bundle's shape, or `short_side` is out of range.
         """
         embedded = self._checked_vocabulary(vocabulary)
         prepared = prepare(self._engines, image, short_side)
@@ -108,11 +110,12 @@ class Segmenter:
     def _checked_vocabulary(self, vocabulary: Vocabulary | Sequence[str]) -> Vocabulary:
         if not isinstance(vocabulary, Vocabulary):
             return self.vocabulary(vocabulary)
-        shape = self._text_shape(len(vocabulary))
-        if vocabulary.text.shape != shape:
+        shape, text = self._text_shape(len(vocabulary)), vocabulary.text
+        if text.shape != shape or text.dtype != np.float32:
             raise InputError(
-                f"vocabulary: its embeddings are {vocabulary.text.shape}, {self.bundle.path} expects {shape} "
-                "(categories, templates, width); make it with the vocabulary method of this segmenter"
+                f"vocabulary: its embeddings are {text.dtype} {text.shape}, {self.bundle.path} expects "
+                f"float32 {shape} (categories, templates, width); "
+                "make it with the vocabulary method of this segmenter"
             )
         return vocabulary
 

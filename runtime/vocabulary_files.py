@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from ..errors import InputError
+from ..paths import is_file
 from .vocabularies import published, published_names
 
 
@@ -18,9 +19,9 @@ def read_vocabulary(given: str | Path) -> list[str]:
     path = Path(given)
     if str(given) in published_names():
         return published(str(given))
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(
-            f"vocabulary: {str(given)!r} is neither a file nor a published vocabulary; "
+            f"vocabulary: {str(given)!r:.60} is neither a file nor a published vocabulary; "
             f"give a file or one of {', '.join(published_names())}"
         )
     try:

@@ -8,8 +8,8 @@ import torch
 from sed_trt.export import export_bundle
 from sed_trt.model import SED
 from sed_trt.tests.golden import write_published_checkpoint
+from sed_trt.tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "checkpoints" / "sed-tiny.safetensors"
 
 

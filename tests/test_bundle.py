@@ -80,6 +80,7 @@ EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
     "embed_dim": lambda data: data.pop("embed_dim"),
     "image_size": lambda data: data.update(image_size="256"),
     "vote_ranks": lambda data: data.update(vote_ranks=0),
+    "'vote_ranks' is 4, expected 8": lambda data: data.update(vote_ranks=4),
     "context_length": lambda data: data.update(context_length=True),
     "templates": lambda data: data.update(templates=["no place"]),
     "label": lambda data: data["stages"].pop("label"),

@@ -1,6 +1,7 @@
 """Checkpoints that load, and what is said of those that do not."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,25 @@ def test_text_file(tmp_path: Path) -> None:
     assert "cannot be read as a PyTorch checkpoint" in refused(path)
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.filterwarnings("error")
+def test_damaged_file(seed: int, new_format: bool, tmp_path: Path) -> None:
+    source = random.Random(seed)
+    path = tmp_path / "damaged.pth"
+    content = {"model": {"layer.weight": torch.zeros(3), "layer.bias": torch.zeros(2, 2)}}
+    torch.save(content, path, _use_new_zipfile_serialization=new_format)
+    whole = path.read_bytes()
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for _ in range(source.choice((1, 8))):
+            damaged[source.randrange(len(damaged))] ^= 1 << source.randrange(8)
+        path.write_bytes(damaged)
+        assert str(path) in refused(path)
+        path.write_bytes(source.choice((b"\x80\x02", b"PK\x03\x04", b"")) + source.randbytes(200))
+        assert str(path) in refused(path)
+
+
 def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self) -> tuple[object, tuple[str]]:
@@ -93,7 +113,9 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], {"model": {"a": 3}}])
+@pytest.mark.parametrize(
+    "content", [{"state_dict": {}}, [1, 2], {"model": {"a": 3}}, {"model": {1: torch.zeros(1)}}]
+)
 def test_foreign_structure(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "foreign.pth")
     assert 'no weights under "model"' in refused(tmp_path / "foreign.pth")
@@ -135,6 +157,18 @@ def test_unknown_preset_lists_the_valid_ones(tiny_checkpoint: Path) -> None:
 def test_safetensors_without_a_preset(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "plain.safetensors")
     assert "names no preset" in refused(tmp_path / "plain.safetensors")
+
+
+def test_safetensors_of_an_unknown_preset(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata={"preset": "sed-huge"})
+    message = refused(tmp_path / "odd.safetensors")
+    assert "odd.safetensors: names the preset 'sed-huge'" in message
+    assert "sed-b, sed-l, sed-tiny" in message
+
+
+def test_empty_safetensors_misses_our_own_keys(tmp_path: Path) -> None:
+    save_file({}, tmp_path / "none.safetensors", metadata={"preset": "sed-tiny"})
+    assert "missing (clip." in refused(tmp_path / "none.safetensors")
 
 
 def test_published_key_lists_are_whole() -> None:

@@ -3,12 +3,17 @@
 import importlib.metadata
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from sed_trt.cli import doctor as module
 from sed_trt.cli.main import main
+from sed_trt.engines.backends import BACKENDS
+from sed_trt.errors import InputError
+from sed_trt.runtime import Segmenter
 
 
 def versions(monkeypatch: pytest.MonkeyPatch, missing: set[str], present: dict[str, str]) -> None:
@@ -51,9 +56,10 @@ def test_gpu_extras_are_advised_where_a_gpu_is(
 ) -> None:
     versions(monkeypatch, {"onnxruntime-gpu"}, {})
     monkeypatch.setattr(module, "_gpus", lambda: ["NVIDIA RTX A6000, 580.1, 49140 MiB, 8.6"])
-    assert "missing onnxruntime-gpu: in sed-trt's folder, pip install -e '.[gpu]'" in str(
-        facts(capsys)["advice"]
-    )
+    assert (
+        "missing onnxruntime-gpu: in sed-trt's folder, pip install -e '.[gpu]' "
+        "&& pip uninstall -y onnxruntime && pip install --force-reinstall --no-deps onnxruntime-gpu"
+    ) in str(facts(capsys)["advice"])
 
 
 def test_both_onnxruntimes_are_noticed(
@@ -65,6 +71,33 @@ def test_both_onnxruntimes_are_noticed(
     advice = str(facts(capsys)["advice"])
     assert "overwrite each other" not in advice
     assert "missing onnxruntime:" not in advice
+
+
+def test_backends_are_usable_or_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "_gpus", lambda: [])
+    monkeypatch.setattr("sed_trt.engines.backends.cuda_offered", lambda: True)
+    without_gpu = {"auto": None, "onnxruntime": None, "onnxruntime-cuda": "nvidia-smi finds no GPU"}
+    assert facts(capsys)["backends"] == without_gpu
+    monkeypatch.setattr("sed_trt.engines.backends.cuda_offered", lambda: False)
+    without_cuda = {**without_gpu, "onnxruntime-cuda": "this ONNX Runtime has no CUDA provider"}
+    assert facts(capsys)["backends"] == without_cuda
+
+
+def test_leftover_of_an_onnxruntime_is_noticed(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
+    found = facts(capsys)
+    assert found["onnxruntime_providers"] == []
+    backends = found["backends"]
+    assert isinstance(backends, dict)
+    assert all("missing or broken" in obstacle for obstacle in backends.values())
+    assert "pip install --force-reinstall" in str(found["advice"])
+    for backend in BACKENDS:
+        with pytest.raises(InputError, match="onnxruntime: is missing or broken"):
+            Segmenter(tiny_bundle, backend)
 
 
 def test_bundle_is_checked_file_by_file(
@@ -81,4 +114,6 @@ def test_bundle_is_checked_file_by_file(
 
 def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
-    assert "onnxruntime providers" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "onnxruntime providers" in shown
+    assert all(f"backend {backend}" in shown for backend in BACKENDS)

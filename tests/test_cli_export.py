@@ -1,10 +1,14 @@
 """`sed-trt export`, `evaluate` and `train` as a user meets them."""
 
+import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sed_trt.benchmarks.scene_evaluation import SceneScores
+from sed_trt.cli.evaluate import show
 from sed_trt.cli.main import main
 from sed_trt.export import verification
 
@@ -59,6 +63,46 @@ def test_export_with_an_unknown_preset(
     assert "sed-b, sed-l, sed-tiny" in message
 
 
+def test_export_into_an_unwritable_parent(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.mkdir
+
+    def mkdir(self: Path, *arguments: Any, **options: Any) -> None:
+        # Root may write everywhere, so the refusal is played.
+        if self.parent == tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        real(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    message = failed(capsys, "export", tiny_checkpoint, "-o", tmp_path / "bundle")
+    assert "bundle: cannot be written (Permission denied)" in message
+
+
+def test_evaluate_into_a_bad_folder_fails_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The checkpoint, which is missing too, would be complained of later.
+    evaluation = ("evaluate", tmp_path / "none.pth", "--output")
+    assert "absent: cannot be written" in failed(capsys, *evaluation, tmp_path / "absent" / "results.json")
+    assert "is a folder; name a file" in failed(capsys, *evaluation, tmp_path)
+
+
+def test_table_of_results_fits_into_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    show([SceneScores(200, 4096, "min-pixels:8:20", 61.24, 41.5, 58.3, 90.1, (847.0, 312.4, 25.6))])
+    title, headers, _, row = capsys.readouterr().out.splitlines()
+    assert title.strip() == "mIoU in percent"
+    assert [word.strip() for word in headers.split("┃")] == [
+        "names", "rejection", "seen", "held-out", "all", "pixels", "alive after"
+    ]  # fmt: skip
+    assert [word.strip() for word in row.split("│")] == [
+        "4096", "min-pixels:8:20", "61.2", "41.5", "58.3", "90.1", "847 / 312 / 26"
+    ]  # fmt: skip
+
+
 def test_evaluate_gives_the_same_on_both_kinds(
     tiny_checkpoint: Path,
     tiny_bundle: Path,
@@ -89,7 +133,7 @@ def test_train_writes_a_checkpoint_that_evaluates(tmp_path: Path, capsys: pytest
     output = tmp_path / "runs" / "tiny.safetensors"
     arguments = ["--clip-steps", "0", "--steps", "1", "--batch", "1", "--scenes", "1"]
     assert main(["train", "-o", str(output), *arguments]) == 0
-    assert "mIoU seen" in capsys.readouterr().out
+    assert "mIoU in percent" in capsys.readouterr().out
     assert output.stat().st_size < 24_000_000
 
 

@@ -60,6 +60,14 @@ def test_input_error_is_one_line_without_traceback(
     assert capsys.readouterr().err == "sed-trt: error: x.png: is broken\n"
 
 
+def test_line_breaks_do_not_break_the_error_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "app", raising(InputError("a\nb.png: is\r\n broken")))
+    assert main([]) == 2
+    assert capsys.readouterr().err == "sed-trt: error: a b.png: is broken\n"
+
+
 def test_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "app", raising(KeyboardInterrupt()))
     assert main([]) == 130

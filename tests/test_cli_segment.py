@@ -1,8 +1,10 @@
 """`sed-trt segment` from files to files."""
 
+import errno
 import json
-import os
+import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -13,6 +15,11 @@ from sed_trt.cli.main import main
 from sed_trt.errors import InputError
 
 CATEGORIES = ["--categories", "sky, road, red car"]
+
+
+def forbidden(*_arguments: object, **_options: object) -> NoReturn:
+    """What the operating system says to whoever may not; root, who may, runs the tests in containers."""
+    raise PermissionError(errno.EACCES, "Permission denied")
 
 
 @pytest.fixture
@@ -113,7 +120,7 @@ def test_published_vocabulary(tiny_bundle: Path, photos: Path, tmp_path: Path) -
         (["--categories", ""], "category 1 is blank"),
         (["--categories", "sky,,road"], "category 2 is blank"),
         (["--categories", "sky,sky"], "duplicate"),
-        ([*CATEGORIES, "--rejection", "topk:9"], "expected 1 to 8"),
+        ([*CATEGORIES, "--rejection", "topk:9"], "expected a whole number from 1 to 8"),
         ([*CATEGORIES, "--rejection", "best"], "topk:K"),
         ([*CATEGORIES, "--backend", "openvino"], "choose one of auto, onnxruntime"),
         ([*CATEGORIES, "--threads", "0"], "threads: 0"),
@@ -148,14 +155,49 @@ def test_output_that_cannot_be_written(
     assert "cannot be made a folder" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_output_without_permission(
+    tiny_bundle: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", forbidden)
+    assert segment(tiny_bundle, photos, *CATEGORIES, "-o", tmp_path / "closed") == 2
+    assert "closed: cannot be written (Permission denied)" in capsys.readouterr().err
+
+
+def test_files_of_any_name_in_the_output_are_left(tiny_bundle: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "probe").write_text("mine")
+    assert segment(tiny_bundle, photos / "a.png", *CATEGORIES, "-o", tmp_path) == 0
+    assert (tmp_path / "probe").read_text() == "mine"
+
+
+def test_paths_that_are_too_long(
     tiny_bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o500)
-    assert segment(tiny_bundle, photos, *CATEGORIES, "-o", closed) == 2
-    assert "cannot be written (Permission denied)" in capsys.readouterr().err
+    long = "sky, tree, " * 30
+    commands: list[list[str | Path]] = [
+        [photos, "--vocabulary", long],
+        [photos, *CATEGORIES, "-o", tmp_path / long],
+        [photos / long, *CATEGORIES, "-o", tmp_path / "out"],
+        [photos / f"{long}*", *CATEGORIES, "-o", tmp_path / "out"],
+    ]
+    for arguments in commands:
+        assert segment(tiny_bundle, *arguments) == 2
+        assert capsys.readouterr().err.startswith("sed-trt: error: ")
+    assert main(["segment", long, str(photos), *CATEGORIES]) == 2
+    assert "no such bundle folder" in capsys.readouterr().err
+
+
+def test_loop_of_links_is_a_bad_file_among_good_ones(
+    tiny_bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "loop.png").symlink_to("loop.png")
+    assert segment(tiny_bundle, photos, *CATEGORIES, "-o", tmp_path / "out") == 2
+    captured = capsys.readouterr()
+    assert "loop.png: no such file, or it cannot be reached" in captured.err
+    assert "2 of 3 images" in captured.out
 
 
 def test_inputs_are_files_folders_and_globs(photos: Path) -> None:
@@ -177,6 +219,12 @@ def test_inputs_without_images(photos: Path, tmp_path: Path) -> None:
         expand_inputs([str(tmp_path / "empty")])
     with pytest.raises(InputError, match="matches no file"):
         expand_inputs([str(photos / "*.webp")])
+
+
+def test_folder_that_cannot_be_listed(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    with pytest.raises(InputError, match=r"photos: cannot be listed \(Permission denied\)"):
+        expand_inputs([str(photos)])
 
 
 def test_equal_stems_do_not_overwrite_each_other() -> None:

@@ -1,6 +1,6 @@
 """The exported graphs and the bundle around them."""
 
-import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from sed_trt.engines.bundle import STAGES, Bundle
 from sed_trt.errors import InputError
 from sed_trt.export import VerificationError, export_bundle, verification
+from sed_trt.export.bundle_export import put_in_place
 from sed_trt.model import SED
 from sed_trt.runtime import KeepAll, Segmenter, TopK, Vocabulary
 from sed_trt.tests.fill import random_text
@@ -96,6 +97,47 @@ def test_file_in_place_of_the_folder(tiny_checkpoint: Path, tmp_path: Path) -> N
         export_bundle(tiny_checkpoint, tmp_path / "bundle")
 
 
+def test_current_folder_is_not_replaced(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for output in (".", "..", "/"):
+        with pytest.raises(InputError, match="is the current folder or holds it"):
+            export_bundle(tiny_checkpoint, output)
+
+
+def test_paths_that_lead_nowhere(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    for output in ("loop", "file/bundle", "x" * 300):
+        with pytest.raises(InputError, match="cannot be written"):
+            export_bundle(tiny_checkpoint, tmp_path / output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop"]
+
+
+def test_bundle_behind_a_link_is_replaced_and_obeys_the_umask(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    before = os.umask(0o027)
+    try:
+        export_bundle(tiny_checkpoint, tmp_path / "link")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "link").is_symlink()
+    bundle = tmp_path / "real"
+    assert bundle.stat().st_mode & 0o777 == 0o750
+    assert {path.stat().st_mode & 0o777 for path in bundle.iterdir()} == {0o640}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_old_bundle_comes_back_when_the_new_one_cannot_take_its_place(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "old").touch()
+    with pytest.raises(OSError, match="No such file"):
+        put_in_place(tmp_path / "absent", tmp_path / "bundle")
+    assert (tmp_path / "bundle" / "old").exists()
+
+
 def test_runtime_agrees_with_pytorch(tiny_model: SED, tiny_bundle: Path) -> None:
     from sed_trt.train.scenes import VOCABULARY, make_scene
 
@@ -150,7 +192,3 @@ def test_bundle_of_sed_b_gives_the_golden_labels(base_bundle: Path) -> None:
     fast = segmenter(arrays["image"], vocabulary, TopK(1), short_side=None)
     assert (fast.labels == arrays["labels_fast"]).mean() >= 0.997
     assert fast.kept == tuple(int(arrays[f"kept{point}"].sum()) for point in range(3))
-
-
-def test_manifest_is_json(tiny_bundle: Path) -> None:
-    assert json.loads((tiny_bundle / "manifest.json").read_text())["format"] == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sed_trt.benchmarks.readme_table import markdown_table
-from sed_trt.tests.conftest import ROOT
+from sed_trt.tests.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

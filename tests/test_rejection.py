@@ -1,5 +1,7 @@
 """Rejection policies on vote tables worked out by hand."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -97,6 +99,7 @@ def test_parse(text: str, policy: Rejection) -> None:
         "topk:1.5",
         "topk:8:8",
         "topk:²",
+        "topk:" + "1" * 5000,
         "min-pixels:8",
         "none:1",
         "all",
@@ -111,3 +114,14 @@ def test_unknown_policies_list_the_choices(text: str) -> None:
 def test_numbers_out_of_range(text: str) -> None:
     with pytest.raises(InputError, match="expected"):
         parse_rejection(text)
+
+
+@pytest.mark.parametrize("number", [2.5, True, None, "8", 0])
+@pytest.mark.parametrize("policy", [TopK, Budget, MinPixels, lambda number: MinPixels(8, number)])
+def test_what_is_no_whole_number(policy: Callable[[object], Rejection], number: object) -> None:
+    with pytest.raises(InputError, match=f"is {number!r}, expected a whole number"):
+        policy(number)
+
+
+def test_numpy_integers_are_whole_numbers() -> None:
+    assert TopK(np.int64(2)).keep(VOTES).tolist() == [0, 1, 2]  # type: ignore[arg-type]

@@ -62,6 +62,14 @@ def test_vocabulary_without_a_name_is_refused(tiny_model: SED, names: list[str])
         tiny_model.encode_vocabulary(names)
 
 
+def test_name_that_is_too_long_for_the_text_tower_is_refused(tiny_model: SED) -> None:
+    # The longest template, "there is a … in the scene.", has seven tokens of its own, and the frame has two.
+    room = tiny_model.clip.context_length - 9
+    assert len(tiny_model.encode_vocabulary(["red " * (room - 1) + "car"])) == 1
+    with pytest.raises(InputError, match=r"has more than the 40 tokens .* shorten the name"):
+        tiny_model.encode_vocabulary(["sky", "red " * room + "car"])
+
+
 def test_published_presets_use_the_eighty_templates() -> None:
     for name in ("sed-b", "sed-l"):
         templates = templates_of(PRESETS[name])

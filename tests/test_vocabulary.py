@@ -168,6 +168,11 @@ def test_bad_vocabulary_files(file: str, content: bytes, message: str, tmp_path:
     assert str(path) in str(raised.value)
 
 
+def test_names_in_place_of_a_vocabulary_file() -> None:
+    with pytest.raises(InputError, match="is neither a file nor a published vocabulary"):
+        read_vocabulary("sky, tree, " * 30)
+
+
 def test_tokens_are_padded_and_framed(tiny_bundle: Path) -> None:
     tokenizer = SentenceTokenizer(Bundle.open(tiny_bundle))
     tokens = tokenizer.encode(["a photo of a car.", "Ünïcode 木 &amp; more"])

@@ -1,0 +1,24 @@
+"""What a path leads to: no, rather than an exception, where it is too long, forbidden or a loop of links."""
+
+import os
+from pathlib import Path
+
+
+def exists(path: Path) -> bool:
+    """Whether anything is there and can be reached."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there and can be reached."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there and can be reached."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def resolved(path: Path) -> Path:
+    """The absolute path without links, as far as they can be followed."""
+    return Path(os.path.realpath(path))
