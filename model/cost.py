@@ -10,15 +10,15 @@ def cost_map(embed: Tensor, text: Tensor) -> Tensor:
 
     Args:
         embed: image embeddings, (B, C, h, w), of any length.
-        text: unit vectors, (T, P, C).
+        text: unit vectors, (T, P, C) for all images or (B, T, P, C) for each its own.
 
     Returns:
         (B*T, P, h, w); categories stand in the batch axis.
     """
     height, width = embed.shape[-2:]
     positions = F.normalize(embed, dim=1).flatten(2)
-    cosines = text.flatten(0, 1) @ positions
-    return cosines.reshape(-1, text.shape[1], height, width)
+    cosines = text.flatten(-3, -2) @ positions
+    return cosines.reshape(-1, text.shape[-2], height, width)
 
 
 def scout_kernel(conv1: nn.Conv2d, head0: nn.Conv2d) -> tuple[Tensor, Tensor]:

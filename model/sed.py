@@ -113,7 +113,7 @@ class SED(nn.Module):
 
         Args:
             images: RGB uint8 (B, H, W, 3), any H and W.
-            text: unit vectors of `encode_vocabulary`, (T, P, C).
+            text: unit vectors of `encode_vocabulary`, (T, P, C) for all images, or (B, T, P, C).
 
         Returns:
             Logits (B, T, 8h, 8w) and three aux maps (B, T, h, h), (B, T, 2h, 2h), (B, T, 4h, 4h).

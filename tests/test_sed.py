@@ -33,6 +33,16 @@ def test_a_batch_is_its_images_one_by_one(tiny_model: SED, text: torch.Tensor) -
 
 
 @torch.no_grad()
+def test_each_image_may_have_its_own_categories(tiny_model: SED, text: torch.Tensor) -> None:
+    batch = torch.stack([picture(0), picture(1)])
+    own = torch.stack([text[:5], text[5:10]])
+    together = tiny_model(batch, own)
+    for index in range(2):
+        alone = tiny_model(batch[index : index + 1], own[index])
+        assert (together.logits[index] - alone.logits[0]).abs().max() < 1e-4
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (50, 300), (256, 256)])
 def test_shapes_follow_from_the_preset_not_the_picture(
     tiny_model: SED, text: torch.Tensor, height: int, width: int

@@ -52,18 +52,27 @@ def test_sampler_keeps_what_is_present_and_never_shows_a_held_out_pair() -> None
     sampler = CategorySampler(20, seed=0)
     assert not set(sampler.names) & set(HELD_OUT)
     assert set(ABSENT) <= set(sampler.names)
-    for seed in range(20):
-        labels = make_scene(seed, 64).labels
+    for seed in range(10):
+        labels = np.stack([make_scene(2 * seed + each, 64).labels for each in range(2)])
         chosen, targets = sampler.draw(labels)
-        names = np.array(sampler.names)[chosen]
-        assert len(set(names)) == len(names)
-        assert (names[targets] == np.array(VOCABULARY)[labels]).all()
+        assert chosen.shape[0] == 2 and targets.shape == labels.shape
+        for image in range(2):
+            names = np.array(sampler.names)[chosen[image]]
+            assert len(set(names)) == len(names)
+            assert (names[targets[image]] == np.array(VOCABULARY)[labels[image]]).all()
 
 
 def test_sampler_varies_the_number_of_categories() -> None:
     sampler = CategorySampler(20, seed=0)
-    counts = {len(sampler.draw(np.zeros((2, 2), dtype=np.int64))[0]) for _ in range(60)}
+    counts = {sampler.draw(np.zeros((1, 2, 2), dtype=np.int64))[0].shape[1] for _ in range(60)}
     assert min(counts) >= 10 and max(counts) <= 30 and len(counts) > 10
+
+
+def test_sampler_makes_room_for_all_that_is_present() -> None:
+    labels = np.arange(12).reshape(1, 3, 4)
+    chosen, targets = CategorySampler(4, seed=0).draw(labels)
+    assert chosen.shape == (1, 12)
+    assert len(set(targets.ravel().tolist())) == 12
 
 
 def test_data_sets_are_reproducible_and_apart() -> None:

@@ -10,7 +10,7 @@ ABSENT = longer_vocabulary(1205)[847:]
 
 
 class CategorySampler:
-    """Draws the categories of a step: those present, ones easily taken for them, and any others.
+    """Draws each image's categories: those present, ones easily taken for them, and any others.
 
     Attributes:
         names: every name a step may look at; held-out pairs are not among them.
@@ -25,26 +25,29 @@ class CategorySampler:
         self.confusable = [confusable(name, position) for name in SEEN]
 
     def draw(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Choose categories for a batch of label maps.
+        """Choose categories for each image of a batch.
 
         Args:
-            labels: indices into VOCABULARY, any shape.
+            labels: indices into VOCABULARY, (B, R, R).
 
         Returns:
-            Indices into `names`, int64 (T,), T between half and one and a half times `size` or as many as are
-            present, and the labels as positions in them, of the shape of `labels`.
+            Indices into `names`, int64 (B, T), and the labels as positions in them, int64 (B, R, R). T is half to
+            one and a half times `size`, or as many as are present in an image.
         """
-        found, inverse = np.unique(labels, return_inverse=True)
-        present = self.of_label[found]
-        alike = np.unique([other for name in present for other in self.confusable[name]]).astype(np.int64)
-        alike = self.random.permutation(np.setdiff1d(alike, present))
+        found = [np.unique(each, return_inverse=True) for each in labels]
         # Class attention must not get used to one number of categories.
         size = int(self.random.integers(self.size // 2, self.size * 3 // 2 + 1))
-        wanted = max(0, size - len(present))
-        chosen = np.concatenate([present, alike[: wanted * 2 // 3]])
+        size = max(size, *(len(present) for present, _ in found))
+        chosen = np.stack([self.choose(self.of_label[present], size) for present, _ in found])
+        return chosen, np.stack([inverse.reshape(labels.shape[1:]) for _, inverse in found])
+
+    def choose(self, present: np.ndarray, size: int) -> np.ndarray:
+        """`size` indices into `names`: those present, then others, two thirds of them easily taken for those."""
+        alike = np.unique([other for name in present for other in self.confusable[name]]).astype(np.int64)
+        alike = self.random.permutation(np.setdiff1d(alike, present))
+        chosen = np.concatenate([present, alike[: (size - len(present)) * 2 // 3]])
         others = self.random.permutation(np.setdiff1d(np.arange(len(self.names)), chosen))
-        chosen = np.concatenate([chosen, others[: max(0, size - len(chosen))]])
-        return chosen, inverse.reshape(labels.shape)
+        return np.concatenate([chosen, others[: size - len(chosen)]])
 
 
 def confusable(name: str, position: dict[str, int]) -> list[int]:

@@ -16,7 +16,7 @@ class TrainConfig:
         clip_lr: peak learning rate of the pre-training.
         steps: optimiser steps of the segmentation training.
         batch: scenes per step.
-        categories: categories per step on average, those present included.
+        categories: categories per scene on average, those present included.
         target_size: side of the maps on which the loss is taken, in pixels.
         lr: peak learning rate of the decoder.
         encoder_lr_factor: the image encoder learns at this fraction of `lr`.
@@ -34,11 +34,11 @@ class TrainConfig:
     clip_size: int = 128
     clip_lr: float = 2e-3
     steps: int = 2600
-    batch: int = 4
-    categories: int = 28
+    batch: int = 8
+    categories: int = 16
     target_size: int = 64
     lr: float = 1e-3
-    encoder_lr_factor: float = 0.5
+    encoder_lr_factor: float = 1.0
     weight_decay: float = 1e-4
     grad_clip: float = 0.01
     workers: int = 1

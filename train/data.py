@@ -1,6 +1,7 @@
 """Scenes as PyTorch data sets; each item is drawn when asked for, from its index alone."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import open_clip
@@ -10,6 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from .crops import caption_crops
 from .scenes import VOCABULARY, make_scene
+
+Item = TypeVar("Item")
 
 # Scene seeds below these are for segmentation; the pre-training must not see the same pictures.
 CAPTION_SEEDS = 1_000_000_000
@@ -55,9 +58,7 @@ class LabelledScenes(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(scene.image), torch.from_numpy(labels.astype(np.int64))
 
 
-def batches(
-    dataset: Dataset[tuple[Tensor, Tensor]], batch: int, workers: int
-) -> DataLoader[tuple[Tensor, Tensor]]:
+def batches(dataset: Dataset[Item], batch: int, workers: int) -> DataLoader[Item]:
     """The data set in order, in batches, drawn ahead by `workers` processes."""
     start: Callable[[int], None] | None = one_thread if workers else None
     return DataLoader(
