@@ -33,7 +33,7 @@ def sed_tiny_convnext(pretrained: bool = False, **kwargs: object) -> ConvNeXt:
         "dims": SED_TINY.trunk_widths,
         "conv_mlp": False,
         # From scratch in an hour: the usual 1e-6 would leave every block switched off for most of it.
-        "ls_init_value": 0.1,
+        "ls_init_value": 0.3,
     }
     return convnext_atto(pretrained=pretrained, **{**kwargs, **sizes})
 

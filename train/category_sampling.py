@@ -31,8 +31,8 @@ class CategorySampler:
             labels: indices into VOCABULARY, (B, R, R).
 
         Returns:
-            Indices into `names`, int64 (B, T), and the labels as positions in them, int64 (B, R, R). T is half to
-            one and a half times `size`, or as many as are present in an image.
+            Indices into `names`, int64 (B, T), and the labels as positions in them, int64 (B, R, R). T is half
+            to one and a half times `size`, or as many as are present in an image.
         """
         found = [np.unique(each, return_inverse=True) for each in labels]
         # Class attention must not get used to one number of categories.
@@ -42,7 +42,7 @@ class CategorySampler:
         return chosen, np.stack([inverse.reshape(labels.shape[1:]) for _, inverse in found])
 
     def choose(self, present: np.ndarray, size: int) -> np.ndarray:
-        """`size` indices into `names`: those present, then others, two thirds of them easily taken for those."""
+        """`size` indices into `names`: those present, then others, two thirds easily taken for those."""
         alike = np.unique([other for name in present for other in self.confusable[name]]).astype(np.int64)
         alike = self.random.permutation(np.setdiff1d(alike, present))
         chosen = np.concatenate([present, alike[: (size - len(present)) * 2 // 3]])

@@ -32,8 +32,9 @@ def pretrain_clip(model: SED, config: TrainConfig) -> Iterator[dict[str, float]]
     optimizer = adamw(parameter_groups(clip, config.clip_lr, weight_decay=0.05))
     for step, batch in enumerate(batches(dataset, scenes, config.workers)):
         images, tokens, content = (each.flatten(0, 1) for each in batch)
-        set_lr(optimizer, step, config.clip_steps, warm_up=50)
-        pixels = to_pixels(images, config.clip_size).contiguous(memory_format=torch.channels_last)
+        set_lr(optimizer, step, config.clip_steps, warm_up=100)
+        size = config.clip_size if step % 3 == 2 else config.clip_size // 2
+        pixels = to_pixels(images, size).contiguous(memory_format=torch.channels_last)
         embed, _ = dense_features(clip.visual, pixels)
         picture = F.normalize(embed.mean((2, 3)), dim=-1)
         caption = clip.encode_text(tokens, normalize=True)

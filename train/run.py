@@ -15,6 +15,7 @@ from ..model import SED, preset_named
 from ..model.checkpoint import save
 from .clip_pretraining import pretrain_clip
 from .config import TrainConfig
+from .initialise import initialise_trunk
 from .segmentation import train_segmentation
 
 # Phase, steps done, steps in all, mean metrics since the last report.
@@ -52,7 +53,11 @@ def train(
     if output.is_dir():
         raise InputError(f"{output}: is a folder; name the file to write in it")
     torch.manual_seed(config.seed)
-    model = SED.from_checkpoint(init, config.preset) if init else SED(preset_named(config.preset))
+    if init is not None:
+        model = SED.from_checkpoint(init, config.preset)
+    else:
+        model = SED(preset_named(config.preset))
+        initialise_trunk(model)
     model.to(memory_format=torch.channels_last)
     log_file = output.with_suffix(".log.jsonl")
     try:
