@@ -14,8 +14,9 @@ def train(
         Path, typer.Option("--output", "-o", help="The checkpoint to write; its log goes beside it.")
     ] = Path("runs/sed-tiny.safetensors"),
     init: Annotated[
-        Path | None, typer.Option(help="Start from this checkpoint and skip the CLIP pre-training.")
+        Path | None, typer.Option(help="Start from this checkpoint instead of random weights.")
     ] = None,
+    text_steps: Annotated[int | None, typer.Option(min=0, help="Steps of the text pre-training.")] = None,
     clip_steps: Annotated[int | None, typer.Option(min=0, help="Steps of the CLIP pre-training.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Steps of the segmentation training.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Scenes per segmentation step.")] = None,
@@ -34,7 +35,7 @@ def train(
         from ..train.config import TrainConfig
         from ..train.run import train as run
 
-    given = {"clip_steps": clip_steps, "steps": steps, "batch": batch}
+    given = {"text_steps": text_steps, "clip_steps": clip_steps, "steps": steps, "batch": batch}
     chosen = {name: value for name, value in given.items() if value is not None}
     with progress_bar() as bar:
         task = bar.add_task("drawing the first scenes", total=None)

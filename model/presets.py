@@ -57,7 +57,7 @@ SED_TINY = Preset(
     image_size=256,
     embed_dim=128,
     trunk_widths=(32, 64, 128, 256),
-    decoder_widths=(64, 32, 16, 16),
+    decoder_widths=(64, 32, 16, 8),
     guidance_widths=(16, 8, 4),
     # Its 8x8 cost map leaves nothing to pool.
     attention_pool=1,

@@ -131,7 +131,7 @@ def test_evaluate_refuses_what_it_cannot_do(
 
 def test_train_writes_a_checkpoint_that_evaluates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "runs" / "tiny.safetensors"
-    arguments = ["--clip-steps", "0", "--steps", "1", "--batch", "1", "--scenes", "1"]
+    arguments = ["--text-steps", "0", "--clip-steps", "0", "--steps", "1", "--batch", "1", "--scenes", "1"]
     assert main(["train", "-o", str(output), *arguments]) == 0
     assert "mIoU in percent" in capsys.readouterr().out
     assert output.stat().st_size < 24_000_000

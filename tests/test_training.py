@@ -9,18 +9,29 @@ import torch
 import torch.nn.functional as F
 
 from sed_trt.errors import InputError
-from sed_trt.model import SED, Output
+from sed_trt.model import SED, Output, preset_named
+from sed_trt.train.caption_pretraining import pretrain_text
 from sed_trt.train.category_sampling import ABSENT, CategorySampler
 from sed_trt.train.clip_pretraining import contrast, same_content
 from sed_trt.train.config import TrainConfig
 from sed_trt.train.crops import caption_crops
 from sed_trt.train.data import CaptionedCrops, LabelledScenes
+from sed_trt.train.initialise import initialise
 from sed_trt.train.run import train
 from sed_trt.train.scenes import HELD_OUT, VOCABULARY, longer_vocabulary, make_scene
 from sed_trt.train.segmentation import segmentation_loss
 
 FEW = TrainConfig(
-    clip_steps=2, clip_batch=8, clip_size=64, steps=2, batch=2, categories=8, workers=0, log_every=1
+    text_steps=2,
+    text_batch=8,
+    clip_steps=2,
+    clip_batch=8,
+    clip_size=64,
+    steps=2,
+    batch=2,
+    categories=8,
+    workers=0,
+    log_every=1,
 )
 
 
@@ -109,6 +120,21 @@ def test_contrast_shares_the_target_among_captions_that_fit(generator: torch.Gen
     assert contrast(similarity, same).item() == pytest.approx(expected.item())
 
 
+def test_text_pretraining_tells_names_apart_and_composes_them() -> None:
+    torch.manual_seed(0)
+    model = SED(preset_named("sed-tiny"))
+    initialise(model)
+    config = TrainConfig(text_steps=120, text_batch=32)
+    losses = [metrics["loss"] for metrics in pretrain_text(model, config)]
+    assert losses[-1] < losses[0] / 3
+    held_out = HELD_OUT[0]
+    colour, thing = held_out.split()
+    names = [held_out, f"{colour} cup", f"green {thing}", "white kite"]
+    text = F.normalize(model.eval().encode_vocabulary(names).mean(1), dim=-1)
+    alike = text[0] @ text[1:].T
+    assert min(alike[0], alike[1]) > alike[2] + 0.2
+
+
 def test_tested_vocabularies_hold_no_absent_name_of_training() -> None:
     assert not set(ABSENT) & set(longer_vocabulary(847))
     assert len(ABSENT) > 300
@@ -125,7 +151,7 @@ def test_short_run_trains_what_it_should(tmp_path: Path) -> None:
     # The text tower is frozen while SED trains.
     assert not any(name.startswith("clip.") and not name.startswith("clip.visual.") for name in moved)
     lines = [json.loads(line) for line in output.with_suffix(".log.jsonl").read_text().splitlines()]
-    assert [line.get("phase") for line in lines] == [None, "clip", "clip", "sed", "sed"]
+    assert [line.get("phase") for line in lines] == [None, "text", "text", "clip", "clip", "sed", "sed"]
     assert all(np.isfinite(line["loss"]) for line in lines[1:])
     again = train(FEW, tmp_path / "again.safetensors").state_dict()
     assert all(torch.equal(after[name], again[name]) for name in after)

@@ -31,8 +31,8 @@ class CategorySampler:
             labels: indices into VOCABULARY, (B, R, R).
 
         Returns:
-            Indices into `names`, int64 (B, T), and the labels as positions in them, int64 (B, R, R). T is half
-            to one and a half times `size`, or as many as are present in an image.
+            Indices into `names`, int64 (B, T), and the labels as positions in them, int64 (B, R, R). T is
+            half to one and a half times `size`, or as many as are present in an image.
         """
         found = [np.unique(each, return_inverse=True) for each in labels]
         # Class attention must not get used to one number of categories.

@@ -19,12 +19,17 @@ MAX_LOGIT_SCALE = math.log(100)
 
 
 def pretrain_clip(model: SED, config: TrainConfig) -> Iterator[dict[str, float]]:
-    """Train `model.clip` in place; yields the metrics of each step.
+    """Train the image tower of `model.clip` in place, its text tower locked; yields the metrics of each step.
 
+    Where pictures do not yet tell two names apart, an unlocked text tower would sooner merge them than wait.
     A picture's embedding is the mean over its positions, so that every position learns to speak for itself,
     which is how the cost map will read it.
     """
     clip = model.clip.train()
+    for parameter in clip.parameters():
+        parameter.requires_grad_(False)
+    clip.visual.requires_grad_(True)
+    clip.logit_scale.requires_grad_(True)
     scenes = config.clip_batch // CROPS_PER_SCENE
     dataset = CaptionedCrops(
         config.clip_steps * scenes, CROPS_PER_SCENE, config.clip_size, clip.context_length, config.seed
@@ -43,7 +48,7 @@ def pretrain_clip(model: SED, config: TrainConfig) -> Iterator[dict[str, float]]
         loss = (contrast(similarity, same) + contrast(similarity.T, same)) / 2
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(clip.visual.parameters(), 1.0)
         optimizer.step()
         clip.logit_scale.data.clamp_(0, MAX_LOGIT_SCALE)
         matched = same.gather(1, similarity.argmax(1, keepdim=True))

@@ -10,10 +10,13 @@ class TrainConfig:
     Attributes:
         preset: name of the network's preset.
         seed: of weights, scenes and samples.
+        text_steps: optimiser steps of the text pre-training; 0 skips it.
+        text_batch: captions per step.
+        text_lr: peak learning rate of the text pre-training.
         clip_steps: optimiser steps of the CLIP pre-training; 0 skips it.
         clip_batch: image-caption pairs per step; a multiple of 4.
-        clip_size: side of the crops CLIP is pre-trained on, in pixels, a multiple of 64; two steps in three see
-            them at half that size, which is quicker and teaches scale.
+        clip_size: side of the crops CLIP is pre-trained on, in pixels, a multiple of 64; two steps in three
+            see them at half that size, which is quicker and teaches scale.
         clip_lr: peak learning rate of the pre-training.
         steps: optimiser steps of the segmentation training.
         batch: scenes per step.
@@ -30,7 +33,10 @@ class TrainConfig:
 
     preset: str = "sed-tiny"
     seed: int = 0
-    clip_steps: int = 2300
+    text_steps: int = 300
+    text_batch: int = 64
+    text_lr: float = 1e-3
+    clip_steps: int = 1150
     clip_batch: int = 64
     clip_size: int = 128
     clip_lr: float = 2e-3

@@ -13,9 +13,10 @@ import torch
 from ..errors import InputError
 from ..model import SED, preset_named
 from ..model.checkpoint import save
+from .caption_pretraining import pretrain_text
 from .clip_pretraining import pretrain_clip
 from .config import TrainConfig
-from .initialise import initialise_trunk
+from .initialise import initialise
 from .segmentation import train_segmentation
 
 # Phase, steps done, steps in all, mean metrics since the last report.
@@ -34,8 +35,7 @@ def train(
     Args:
         config: the settings.
         output: the checkpoint to write (.safetensors).
-        init: a checkpoint to start from, whose CLIP is taken as it is; None means random weights and a CLIP
-            pre-training first.
+        init: a checkpoint to start from; None means random weights.
         half: store weights in 16 bits.
         report: called every `log_every` steps; None means no reports.
 
@@ -57,7 +57,7 @@ def train(
         model = SED.from_checkpoint(init, config.preset)
     else:
         model = SED(preset_named(config.preset))
-        initialise_trunk(model)
+        initialise(model)
     model.to(memory_format=torch.channels_last)
     log_file = output.with_suffix(".log.jsonl")
     try:
@@ -69,10 +69,11 @@ def train(
         ) from error
     with log:
         write_line(log, {"config": asdict(config)})
-        if init is None and config.clip_steps:
-            for _ in followed("clip", pretrain_clip(model, config), config.clip_steps, config, log, report):
+        for phase, steps in (("text", config.text_steps), ("clip", config.clip_steps)):
+            metrics = pretrain_text(model, config) if phase == "text" else pretrain_clip(model, config)
+            for _ in followed(phase, metrics, steps, config, log, report):
                 pass
-            save(model, output.with_name(f"{output.stem}.clip.safetensors"))
+        save(model, output.with_name(f"{output.stem}.clip.safetensors"))
         for step in followed("sed", train_segmentation(model, config), config.steps, config, log, report):
             if step % config.save_every == 0:
                 save(model, output, half)
