@@ -39,7 +39,7 @@ lint: $(VENV)/.dev
 		status=$$?; rm -rf "$$scratch"; exit $$status
 
 results: $(VENV)/.export
-	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --vocabulary-size 181 --vocabulary-size 459 --vocabulary-size 847 --output benchmarks/results/sed-tiny.json
+	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --scenes 100 --vocabulary-size 181 --vocabulary-size 459 --vocabulary-size 847 --output benchmarks/results/sed-tiny.json
 	$(BIN)/python -m sed_trt.benchmarks.readme_table README.md
 
 clean:

@@ -36,13 +36,13 @@ class TrainConfig:
     text_steps: int = 300
     text_batch: int = 64
     text_lr: float = 1e-3
-    clip_steps: int = 1150
+    clip_steps: int = 3400
     clip_batch: int = 64
     clip_size: int = 128
     clip_lr: float = 2e-3
-    steps: int = 1900
+    steps: int = 4000
     batch: int = 8
-    categories: int = 16
+    categories: int = 12
     target_size: int = 64
     lr: float = 1e-3
     encoder_lr_factor: float = 1.0
