@@ -30,7 +30,7 @@ def checkout(tmp_path: Path, tiny_bundle: Path) -> Path:
 
 
 def commands() -> list[str]:
-    """The README's segment commands; the bundle fixture has done the export's work, and training takes hours."""
+    """The README's segment commands: the bundle fixture has exported already, and training takes hours."""
     lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
     return [line for line in lines if line.startswith("sed-trt segment ")]
 
