@@ -41,8 +41,8 @@ class TrainConfig:
     clip_size: int = 128
     clip_lr: float = 2e-3
     steps: int = 4000
-    batch: int = 8
-    categories: int = 12
+    batch: int = 4
+    categories: int = 28
     target_size: int = 64
     lr: float = 1e-3
     encoder_lr_factor: float = 1.0
