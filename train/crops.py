@@ -39,7 +39,8 @@ def caption_crops(seed: int, count: int, size: int, scene_size: int = 256) -> li
     """
     random = np.random.default_rng([seed, 2])
     scene = make_scene(seed, scene_size, max_things=3)
-    things = [int(label) for label in np.flatnonzero(np.bincount(scene.labels.ravel())) if is_thing(label)]
+    present = np.flatnonzero(np.bincount(scene.labels.ravel())).tolist()
+    things = [label for label in present if is_thing(label)]
     crops = []
     for number in range(count):
         around = things[number % len(things)] if things and random.random() < 0.85 else None
