@@ -12,6 +12,9 @@ from .optimizer import adamw, parameter_groups, set_lr
 from .scenes import COLOURS, SEEN, STUFF
 from .scenes.captions import caption
 
+COLOURED = [name for name in SEEN if name.split()[0] in COLOURS]
+PLAIN = [name for name in SEEN if name.split()[0] not in COLOURS]
+
 
 def pretrain_text(model: SED, config: TrainConfig) -> Iterator[dict[str, float]]:
     """Train the text tower of `model.clip` in place on captions alone; yields the metrics of each step.
@@ -55,9 +58,7 @@ def pretrain_text(model: SED, config: TrainConfig) -> Iterator[dict[str, float]]
 
 def draw_names(random: np.random.Generator) -> tuple[list[str], list[str]]:
     """Things and stuff for a caption: mostly one thing, sometimes two or none, and up to one stuff."""
-    coloured = [name for name in SEEN if name.split()[0] in COLOURS]
-    plain = [name for name in SEEN if name.split()[0] not in COLOURS]
     count = int(random.choice([0, 1, 1, 1, 2]))
-    things = [str(name) for name in random.choice(coloured, count, replace=False)]
-    stuff = [name for name in random.choice(plain, int(count == 0 or random.random() < 0.3)) if name in STUFF]
-    return (things, [str(name) for name in stuff]) if things or stuff else ([str(random.choice(plain))], [])
+    things = [str(name) for name in random.choice(COLOURED, count, replace=False)]
+    stuff = [name for name in random.choice(PLAIN, int(count == 0 or random.random() < 0.3)) if name in STUFF]
+    return (things, [str(name) for name in stuff]) if things or stuff else ([str(random.choice(PLAIN))], [])

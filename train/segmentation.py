@@ -34,7 +34,6 @@ def segmentation_loss(output: Output, targets: Tensor) -> Tensor:
 
 def train_segmentation(model: SED, config: TrainConfig) -> Iterator[dict[str, float]]:
     """Train the decoder and the image encoder of `model` in place; yields the metrics of each step."""
-    model.train()
     for name, parameter in model.clip.named_parameters():
         parameter.requires_grad_(name.startswith("visual."))
     sampler = CategorySampler(config.categories, config.seed)
