@@ -17,11 +17,14 @@ def export(
     preset: Annotated[
         str | None, typer.Option(help="sed-b, sed-l or sed-tiny; by default read from the checkpoint.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="Of the graphs: fp32, fp16 or bf16; sums, norms and heads stay FP32 in all.")
+    ] = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
-    """Export a checkpoint to a bundle and verify each stage against PyTorch on a photo.
+    """Export a checkpoint to a bundle and verify each stage against PyTorch in FP32 on a photo.
 
-    Example: sed-trt export checkpoints/sed-tiny.safetensors -o bundle
+    Example: sed-trt export checkpoints/sed-tiny.safetensors -o bundle --precision fp16
     """
     from .extras import needs
 
@@ -38,6 +41,7 @@ def export(
                 progress=lambda what, done, total: bar.update(
                     task, description=what, completed=done, total=total
                 ),
+                precision=precision,
             )
         except VerificationError as error:
             show(error.checks, as_json)

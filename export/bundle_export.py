@@ -15,8 +15,10 @@ from ..errors import InputError
 from ..model import SED
 from ..model.votes import VOTE_RANKS
 from ..paths import exists, is_file, is_folder, resolved
+from .bfloat16_emulation import runnable
 from .graph_specs import GraphSpec, graph_specs
 from .onnx_graph import write_graph
+from .precision import FP32_STAGES, OPSETS, check_precision, lowered_spec
 from .tokenizer_file import write_tokenizer
 from .verification import Check, derive_inputs, verification_inputs, verify_stage
 
@@ -34,9 +36,13 @@ class VerificationError(InputError):
 
 
 def export_bundle(
-    checkpoint: str | Path, output: str | Path, preset: str | None = None, progress: Progress | None = None
+    checkpoint: str | Path,
+    output: str | Path,
+    preset: str | None = None,
+    progress: Progress | None = None,
+    precision: str = "fp32",
 ) -> list[Check]:
-    """Export a checkpoint and verify each stage against PyTorch on a photo.
+    """Export a checkpoint and verify each stage against PyTorch in FP32 on a photo.
 
     Args:
         checkpoint: a published `.pth` or a `.safetensors` of this package.
@@ -44,14 +50,16 @@ def export_bundle(
             complete.
         preset: name of the preset; None means read from the checkpoint.
         progress: called with (what is being done, steps done, steps in all).
+        precision: "fp32", "fp16" or "bf16".
 
     Returns:
         The checks, all passed.
 
     Raises:
-        InputError: the checkpoint is bad, or the folder is taken or cannot be written.
+        InputError: the checkpoint or the precision is bad, or the folder is taken or cannot be written.
         VerificationError: a stage is over its limit; no bundle is left.
     """
+    check_precision(precision)
     output = resolved(Path(output))
     check_folder(output)
     report = progress or (lambda _what, _done, _total: None)
@@ -64,7 +72,7 @@ def export_bundle(
         raise InputError(f"{output}: cannot be written ({error.strerror}); choose another folder") from error
     try:
         specs = graph_specs(model)
-        write_files(model, Path(checkpoint), specs, building, report)
+        write_files(model, Path(checkpoint), specs, precision, building, report)
         checks = verify(model, specs, Bundle.open(building), report)
         put_in_place(building, output)
     except OSError as error:
@@ -97,20 +105,26 @@ def check_folder(output: Path) -> None:
         raise InputError(f"{output}: is not empty and holds no bundle; name another folder or empty this one")
 
 
-def write_files(model: SED, checkpoint: Path, specs: list[GraphSpec], folder: Path, report: Progress) -> None:
+def write_files(
+    model: SED, checkpoint: Path, specs: list[GraphSpec], precision: str, folder: Path, report: Progress
+) -> None:
     """Write the graphs, the tokenizer and the manifest into `folder`."""
     stages = {}
-    common = {"sed_trt": __version__, "preset": model.preset.name, "precision": "fp32"}
+    common = {"sed_trt": __version__, "preset": model.preset.name}
     for done, spec in enumerate(specs):
         report(f"exporting {spec.name}", done, 2 * len(specs))
-        stages[spec.name] = write_graph(spec, folder / f"{spec.name}.onnx", {**common, "stage": spec.name})
+        # An FP32 stage is the same file in every bundle, and so are the text embeddings cached by its hash.
+        own = "fp32" if spec.name in FP32_STAGES else precision
+        properties = {**common, "precision": own, "stage": spec.name}
+        path = folder / f"{spec.name}.onnx"
+        stages[spec.name] = write_graph(lowered_spec(spec, own), path, OPSETS[own], properties)
     write_tokenizer(folder / TOKENIZER_FILE)
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     manifest = Manifest(
         sed_trt=__version__,
         preset=model.preset.name,
-        precision="fp32",
+        precision=precision,
         image_size=model.preset.image_size,
         embed_dim=model.preset.embed_dim,
         context_length=model.clip.context_length,
@@ -127,17 +141,19 @@ def write_files(model: SED, checkpoint: Path, specs: list[GraphSpec], folder: Pa
 
 
 def verify(model: SED, specs: list[GraphSpec], bundle: Bundle, report: Progress) -> list[Check]:
-    """Check every stage of a bundle.
+    """Check every stage of a bundle against the FP32 `specs`.
 
     Raises:
         VerificationError: a stage is over its limit.
     """
     tensors = verification_inputs(model)
     checks: list[Check] = []
-    for done, spec in enumerate(specs, start=len(specs)):
-        report(f"verifying {spec.name}", done, 2 * len(specs))
-        derive_inputs(spec, tensors, model)
-        checks += verify_stage(spec, bundle, tensors)
+    with runnable(bundle) as runs:
+        for done, spec in enumerate(specs, start=len(specs)):
+            report(f"verifying {spec.name}", done, 2 * len(specs))
+            derive_inputs(spec, tensors, model)
+            own = "fp32" if spec.name in FP32_STAGES else bundle.manifest.precision
+            checks += verify_stage(spec, runs, tensors, own)
     report("done", 2 * len(specs), 2 * len(specs))
     failed = [check for check in checks if not check.passed]
     if failed:

@@ -14,15 +14,14 @@ import torch
 from ..engines.bundle import Stage, Tensor
 from .graph_specs import GraphSpec
 
-OPSET = 20
 
-
-def write_graph(spec: GraphSpec, path: Path, metadata: Mapping[str, str]) -> Stage:
+def write_graph(spec: GraphSpec, path: Path, opset: int, metadata: Mapping[str, str]) -> Stage:
     """Export one stage.
 
     Args:
         spec: the stage.
         path: the file to write.
+        opset: version of the ONNX operators.
         metadata: goes into the graph's metadata_props.
 
     Returns:
@@ -36,7 +35,7 @@ def write_graph(spec: GraphSpec, path: Path, metadata: Mapping[str, str]) -> Sta
             spec.module.eval(),
             tuple(spec.inputs.values()),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=list(spec.inputs),
             output_names=list(spec.output_axes),
             dynamic_shapes=tuple(dynamic.values()),

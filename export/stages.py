@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from ..model import SED
 from ..model.clip import dense_features
-from ..model.cost import cost_map, scout_kernel, scout_logits
 from ..model.labels import label_band
 from ..model.pixels import to_pixels
-from ..model.votes import vote_table
+from ..model.scout import Scout
+from ..model.votes import LOWEST, vote_table
 
 
 class TextStage(nn.Module):
@@ -49,7 +49,7 @@ class ImageStage(nn.Module):
 
         (B, 3, S, S) to embed (B, C, h, h) and guidance (B, _, 2h, 2h), (B, _, 4h, 4h), (B, _, 8h, 8h).
         """
-        embed, maps = dense_features(self.visual, pixels)
+        embed, maps = dense_features(self.visual, pixels.to(self.decoder.conv1.weight.dtype))
         first, second, third = self.decoder.image_guidance(maps)
         return embed, first, second, third
 
@@ -57,26 +57,23 @@ class ImageStage(nn.Module):
 class ScoutStage(nn.Module):
     """head0 of every category, without the features it is defined on."""
 
-    weight: Tensor
-    bias: Tensor
-    head_bias: Tensor
-
     def __init__(self, model: SED) -> None:
         super().__init__()
-        weight, bias = scout_kernel(model.decoder.conv1, model.decoder.head0)
-        assert model.decoder.head0.bias is not None
-        self.register_buffer("weight", weight.detach())
-        self.register_buffer("bias", bias.detach())
-        self.register_buffer("head_bias", model.decoder.head0.bias.detach())
+        self.cost_map = model.cost_map
+        self.scout = Scout(model.decoder.conv1, model.decoder.head0)
 
     def forward(self, embed: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """(1, C, h, h) and (T, P, C) to logits0 (T, h, h) and votes0 (8, T)."""
-        logits = scout_logits(cost_map(embed, text), self.weight, self.bias, self.head_bias)
+        logits = self.scout(self.cost_map(embed, text))
         return logits, vote_table(logits)
 
 
 class DecodeStage(nn.Module):
-    """What decode1, decode2 and decode3 share: the cost guidance, the decoder stage, its head."""
+    """What decode1, decode2 and decode3 share: the cost guidance, the decoder stage, its head.
+
+    The kept indices of a decoder stage may end in entries of -1, which fill the category axis up to a size
+    that an engine has met before: nothing real depends on those categories, and their logits are `LOWEST`.
+    """
 
     own_kernel: Tensor
     image_kernel: Tensor
@@ -90,15 +87,23 @@ class DecodeStage(nn.Module):
         self.register_buffer("own_kernel", own.detach())
         self.register_buffer("image_kernel", image.detach())
 
-    def decode(self, x: Tensor, cost: Tensor, guidance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def decode(
+        self, x: Tensor, cost: Tensor, guidance: Tensor, alive: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Run the decoder stage.
 
-        Features (K, width, h, h), cost map or guidance (K, _, h, h) and image guidance (1, _, 2h, 2h) to the
-        next features and cost guidance (K, _, 2h, 2h) and the head's logits (K, 2h, 2h).
+        Features (K, width, h, h), cost map or guidance (K, _, h, h), image guidance (1, _, 2h, 2h) and
+        bool (K,) to the next features and cost guidance (K, _, 2h, 2h) and the head's logits (K, 2h, 2h).
         """
         cost = self.project(cost)
-        x = self.stage(x, guidance, cost, (self.own_kernel, self.image_kernel))
-        return x, cost, self.head(x).squeeze(1)
+        x = self.stage(x, guidance, cost, (self.own_kernel, self.image_kernel), alive)
+        logits = self.head(x).squeeze(1)
+        return x, cost, torch.where(alive.view(-1, 1, 1), logits, LOWEST)
+
+
+def gather(values: Tensor, kept: Tensor) -> Tensor:
+    """The rows of `values` that int64 `kept` names; the first one where it is -1."""
+    return values.index_select(0, kept.clamp(min=0))
 
 
 class Decode1Stage(DecodeStage):
@@ -106,6 +111,7 @@ class Decode1Stage(DecodeStage):
 
     def __init__(self, model: SED) -> None:
         super().__init__(model, 0)
+        self.cost_map = model.cost_map
         self.conv1 = model.decoder.conv1
 
     def forward(
@@ -116,9 +122,10 @@ class Decode1Stage(DecodeStage):
         (1, C, h, h), (T, P, C), int64 (K1,), (1, _, 2h, 2h) to x1 and cost1 (K1, _, 2h, 2h), logits1
         (K1, 2h, 2h) and votes1 (8, K1).
         """
-        cost = cost_map(embed, text.index_select(0, kept0))
-        x, cost, logits = self.decode(self.conv1(cost), cost, guidance1)
-        return x, cost, logits, vote_table(logits)
+        alive = kept0 >= 0
+        cost = self.cost_map(embed, gather(text, kept0))
+        x, cost, logits = self.decode(self.conv1(cost), cost, guidance1, alive)
+        return x, cost, logits, vote_table(logits, alive)
 
 
 class Decode2Stage(DecodeStage):
@@ -135,8 +142,9 @@ class Decode2Stage(DecodeStage):
         (K1, _, 2h, 2h) twice, int64 (K2,), (1, _, 4h, 4h) to x2 and cost2 (K2, _, 4h, 4h), logits2
         (K2, 4h, 4h) and votes2 (8, K2).
         """
-        x, cost, logits = self.decode(x1.index_select(0, kept1), cost1.index_select(0, kept1), guidance2)
-        return x, cost, logits, vote_table(logits)
+        alive = kept1 >= 0
+        x, cost, logits = self.decode(gather(x1, kept1), gather(cost1, kept1), guidance2, alive)
+        return x, cost, logits, vote_table(logits, alive)
 
 
 class Decode3Stage(DecodeStage):
@@ -147,7 +155,7 @@ class Decode3Stage(DecodeStage):
 
     def forward(self, x2: Tensor, cost2: Tensor, kept2: Tensor, guidance3: Tensor) -> Tensor:
         """(K2, _, 4h, 4h) twice, int64 (K3,), (1, _, 8h, 8h) to logits (K3, 8h, 8h)."""
-        return self.decode(x2.index_select(0, kept2), cost2.index_select(0, kept2), guidance3)[2]
+        return self.decode(gather(x2, kept2), gather(cost2, kept2), guidance3, kept2 >= 0)[2]
 
 
 class LabelStage(nn.Module):

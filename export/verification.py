@@ -25,7 +25,11 @@ PHOTO = Path(__file__).with_name("verification.jpg")
 CATEGORIES = (
     "cup", "saucer", "coffee", "spoon", "table", "wood", "plate", "sky", "tree", "person", "car", "dog",
 )  # fmt: skip
-RELATIVE_LIMIT = 1e-4
+# Largest error, relative to the larger of 1 and the largest absolute value. A half-precision stage is run on
+# rounded inputs and compared with FP32, so what counts is rounding by 2^-11 or 2^-8 in a few dozen layers.
+RELATIVE_LIMITS = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 4e-2}
+# Share of the pixels that may vote or be labelled otherwise: two categories may lie as close as rounding.
+PIXEL_LIMITS = {"fp32": 1 / 500, "fp16": 1 / 50, "bf16": 1 / 8}
 # Stands for the error of NaN and infinity, which JSON does not have.
 BOUNDLESS = float(np.finfo(np.float32).max)
 
@@ -39,8 +43,8 @@ class Check:
         output: name of the output.
         error: largest absolute difference from PyTorch, `BOUNDLESS` where a value is NaN or infinite; for
             votes and labels, the pixels that differ.
-        limit: 1e-4 times the larger of 1 and the largest absolute value; for votes and labels one pixel in
-            500, since two categories may lie as close as rounding.
+        limit: of `RELATIVE_LIMITS` times the larger of 1 and the largest absolute value; for votes and labels
+            of `PIXEL_LIMITS` times the pixels.
     """
 
     stage: str
@@ -54,13 +58,16 @@ class Check:
         return self.error <= self.limit
 
 
-def verify_stage(spec: GraphSpec, bundle: Bundle, tensors: dict[str, Tensor]) -> list[Check]:
-    """Run one stage in ONNX Runtime and in PyTorch on the same inputs.
+def verify_stage(
+    spec: GraphSpec, bundle: Bundle, tensors: dict[str, Tensor], precision: str = "fp32"
+) -> list[Check]:
+    """Run one stage in ONNX Runtime, in its own precision, and in PyTorch in FP32 on the same inputs.
 
     Args:
-        spec: the stage.
+        spec: the FP32 stage.
         bundle: holds its graph.
         tensors: inputs by name; PyTorch's outputs are added to them, as inputs of later stages.
+        precision: decides the limits.
 
     Raises:
         InputError: an output has another dtype or shape than PyTorch's.
@@ -70,26 +77,31 @@ def verify_stage(spec: GraphSpec, bundle: Bundle, tensors: dict[str, Tensor]) ->
         outputs = spec.module(*inputs.values())
     expected = dict(zip(spec.output_axes, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
     engine = OnnxRuntimeEngine(bundle, spec.name)
-    found = engine.run({name: tensor.numpy() for name, tensor in inputs.items()})
+    stage = bundle.manifest.stages[spec.name]
+    found = engine.run(
+        {described.name: inputs[described.name].numpy().astype(described.dtype) for described in stage.inputs}
+    )
+    # Outputs may be rounded; of whole numbers every bit counts.
+    types = {described.name: described.dtype for described in stage.outputs}
     checks = []
     for name, tensor in expected.items():
         reference, got = tensor.numpy(), found[name]
-        if (got.dtype, got.shape) != (reference.dtype, reference.shape):
+        if (got.dtype, got.shape) != (np.dtype(types[name]), reference.shape):
             raise InputError(
-                f"stage {spec.name}: its graph gives {name} as {got.dtype} {got.shape}, PyTorch as "
-                f"{reference.dtype} {reference.shape}; try other versions of torch, onnx or onnxruntime"
+                f"stage {spec.name}: its graph gives {name} as {got.dtype} {got.shape}, expected "
+                f"{types[name]} {reference.shape}; try other versions of torch, onnx or onnxruntime"
             )
         if np.issubdtype(reference.dtype, np.floating):
             with np.errstate(invalid="ignore"):
-                differences = np.abs(got - reference)
+                differences = np.abs(got.astype(np.float32) - reference)
             error = float(np.nan_to_num(differences, nan=BOUNDLESS, posinf=BOUNDLESS).max())
-            limit = RELATIVE_LIMIT * max(1.0, float(np.abs(np.nan_to_num(reference)).max()))
+            limit = RELATIVE_LIMITS[precision] * max(1.0, float(np.abs(np.nan_to_num(reference)).max()))
         elif name.startswith("votes"):
             error = float(np.abs(got.astype(np.int64) - reference).sum(1).max()) / 2
-            limit = np.ceil(reference[0].sum() / 500)
+            limit = np.ceil(reference[0].sum() * PIXEL_LIMITS[precision])
         else:
             error = float((got != reference).sum())
-            limit = np.ceil(reference.size / 500)
+            limit = np.ceil(reference.size * PIXEL_LIMITS[precision])
         checks.append(Check(spec.name, name, error, float(limit)))
     tensors.update(expected)
     return checks

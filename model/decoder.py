@@ -8,9 +8,11 @@ from .presets import Preset
 from .stage import DecoderStage
 
 
-def head(width: int) -> nn.Conv2d:
+class Head(nn.Conv2d):
     """3x3 convolution from features to one logit per pixel."""
-    return nn.Conv2d(width, 1, 3, padding=1)
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 1, 3, padding=1)
 
 
 class Decoder(nn.Module):
@@ -32,8 +34,8 @@ class Decoder(nn.Module):
         self.decoder1 = DecoderStage(widths[0], guidance[0], widths[1], pool)
         self.decoder2 = DecoderStage(widths[1], guidance[1], widths[2], pool)
         self.decoder3 = DecoderStage(widths[2], guidance[2], widths[3], pool)
-        self.head0, self.head1, self.head2 = head(widths[0]), head(widths[1]), head(widths[2])
-        self.head = head(widths[3])
+        self.head0, self.head1, self.head2 = Head(widths[0]), Head(widths[1]), Head(widths[2])
+        self.head = Head(widths[3])
 
     @property
     def stages(self) -> tuple[DecoderStage, DecoderStage, DecoderStage]:

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .clip import build_clip, dense_features
-from .cost import cost_map, scout_kernel, scout_logits
+from .cost import CostMap
 from .decoder import Decoder
 from .labels import label_map
 from .pixels import to_pixels
 from .presets import Preset
+from .scout import Scout
 from .text import encode_vocabulary, templates_of
 from .votes import VOTE_RANKS, survivors, vote_table
 
@@ -55,6 +56,7 @@ class SED(nn.Module):
         self.preset = preset
         self.templates = templates_of(preset)
         self.clip = build_clip(preset)
+        self.cost_map = CostMap()
         self.decoder = Decoder(preset, prompts=len(self.templates))
 
     @classmethod
@@ -120,7 +122,7 @@ class SED(nn.Module):
         """
         decoder, batch = self.decoder, images.shape[0]
         embed, guidance = self.encode_images(images)
-        guide = cost_map(embed, text.to(self.device))
+        guide = self.cost_map(embed, text.to(self.device))
         x = decoder.conv1(guide)
         # The aux heads learn from the features but do not shape them.
         logits = [decoder.head0(x.detach())]
@@ -159,14 +161,12 @@ class SED(nn.Module):
             )
         decoder, text = self.decoder, text.to(self.device)
         embed, guidance = self.encode_images(image.unsqueeze(0))
-        weight, bias = scout_kernel(decoder.conv1, decoder.head0)
-        assert decoder.head0.bias is not None
-        aux = scout_logits(cost_map(embed, text), weight, bias, decoder.head0.bias)
+        aux = Scout(decoder.conv1, decoder.head0)(self.cost_map(embed, text))
         dropped = []
         chosen = survivors(vote_table(aux), k)
         dropped.append(chosen)
         kept = chosen
-        guide = cost_map(embed, text[kept])
+        guide = self.cost_map(embed, text[kept])
         x = decoder.conv1(guide)
         for index, stage in enumerate(decoder.stages):
             if index > 0:

@@ -70,7 +70,12 @@ class DecoderStage(nn.Module):
         self.conv = GuidedConv(width - guidance, guidance, out)
 
     def forward(
-        self, x: Tensor, image: Tensor, cost: Tensor, kernels: tuple[Tensor, Tensor] | None = None
+        self,
+        x: Tensor,
+        image: Tensor,
+        cost: Tensor,
+        kernels: tuple[Tensor, Tensor] | None = None,
+        alive: Tensor | None = None,
     ) -> Tensor:
         """Refine the categories of B images.
 
@@ -79,9 +84,10 @@ class DecoderStage(nn.Module):
             image: image guidance, (B, guidance, 2h, 2w).
             cost: cost guidance, (B*T, guidance, 2h, 2w).
             kernels: of the guided convolution; None means computed now.
+            alive: (T,), False for categories that do not count for the others; None means all do.
 
         Returns:
             (B*T, out, 2h, 2w).
         """
-        x = self.attention(self.cnext(x), images=image.shape[0])
+        x = self.attention(self.cnext(x), image.shape[0], alive)
         return self.conv(self.up(x), image, cost, kernels)

@@ -8,7 +8,7 @@ VOTE_RANKS = 8
 LOWEST = -60000.0
 
 
-def vote_table(logits: Tensor) -> Tensor:
+def vote_table(logits: Tensor, alive: Tensor | None = None) -> Tensor:
     """Count, for each of the first 8 ranks, the pixels at which each category holds it.
 
     The category axis is padded by 8 very low rows, so that fewer than 8 categories rank as well; a rank taken
@@ -17,6 +17,8 @@ def vote_table(logits: Tensor) -> Tensor:
 
     Args:
         logits: (T, h, w).
+        alive: (T,), False for categories whose logits are `LOWEST` everywhere and that get no vote even where
+            fewer than 8 others are there; None means all are alive.
 
     Returns:
         int32 (8, T).
@@ -25,7 +27,8 @@ def vote_table(logits: Tensor) -> Tensor:
     padding = flat.new_full((VOTE_RANKS, flat.shape[1]), LOWEST)
     holders = torch.cat([flat, padding]).topk(VOTE_RANKS, dim=0).indices
     categories = torch.arange(flat.shape[0], device=flat.device)
-    return (holders.unsqueeze(-1) == categories).sum(1, dtype=torch.int32)
+    votes = (holders.unsqueeze(-1) == categories).sum(1, dtype=torch.int32)
+    return votes if alive is None else votes * alive.to(torch.int32)
 
 
 def survivors(votes: Tensor, k: int) -> Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sed_trt.engines.bundle import STAGES
 from sed_trt.export import export_bundle
 from sed_trt.model import SED
 from sed_trt.tests.golden import write_published_checkpoint
@@ -40,6 +41,22 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
+def tiny_bundle_fp16(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """sed-tiny exported in FP16."""
+    folder = tmp_path_factory.mktemp("bundles") / "tiny-fp16"
+    export_bundle(tiny_checkpoint, folder, precision="fp16")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle_bf16(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """sed-tiny exported in BF16."""
+    folder = tmp_path_factory.mktemp("bundles") / "tiny-bf16"
+    export_bundle(tiny_checkpoint, folder, precision="bf16")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def base_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """sed-b with the weights of `fill`, in the published format."""
     return write_published_checkpoint(tmp_path_factory.mktemp("checkpoints") / "sed-b.pth")
@@ -49,6 +66,23 @@ def base_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base_model(base_checkpoint: Path) -> SED:
     """sed-b with the weights of `fill`, in PyTorch."""
     return SED.from_checkpoint(base_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def base_bundle(base_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """sed-b, filled with known weights, exported."""
+    folder = tmp_path_factory.mktemp("bundles") / "base"
+    checks = export_bundle(base_checkpoint, folder)
+    assert {check.stage for check in checks} == set(STAGES)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base_bundle_fp16(base_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """sed-b, filled with known weights, exported in FP16."""
+    folder = tmp_path_factory.mktemp("bundles") / "base-fp16"
+    export_bundle(base_checkpoint, folder, precision="fp16")
+    return folder
 
 
 @pytest.fixture

@@ -6,22 +6,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sed_trt.model.attention import HEADS, ClassAttention, LinearAttention
-from sed_trt.model.cost import cost_map, scout_kernel, scout_logits
-from sed_trt.model.decoder import Decoder, head
+from sed_trt.model.cost import CostMap
+from sed_trt.model.decoder import Decoder, Head
 from sed_trt.model.labels import label_map
 from sed_trt.model.presets import SED_B
+from sed_trt.model.scout import Scout
 from sed_trt.model.stage import GuidedConv
-from sed_trt.model.votes import survivors, vote_table
+from sed_trt.model.votes import LOWEST, survivors, vote_table
 
 EXACT = 1e-5
 
 
 def test_scout_is_head0_of_conv1(generator: torch.Generator) -> None:
-    conv1, head0 = nn.Conv2d(20, 128, 7, padding=3), head(128)
+    conv1, head0 = nn.Conv2d(20, 128, 7, padding=3), Head(128)
     cost = torch.randn(6, 20, 11, 9, generator=generator)
     plain = head0(conv1(cost)).squeeze(1)
-    assert head0.bias is not None
-    folded = scout_logits(cost, *scout_kernel(conv1, head0), head0.bias)
+    folded = Scout(conv1, head0)(cost)
     # Borders included: that is where a bias under zero padding would show.
     assert (plain - folded).abs().max() < EXACT
 
@@ -86,7 +86,25 @@ def test_cost_map_is_the_cosine(generator: torch.Generator) -> None:
     embed = torch.randn(2, 16, 3, 4, generator=generator)
     text = F.normalize(torch.randn(5, 6, 16, generator=generator), dim=-1)
     plain = torch.einsum("bchw,tpc->btphw", F.normalize(embed, dim=1), text).flatten(0, 1)
-    assert (plain - cost_map(embed, text)).abs().max() < EXACT
+    assert (plain - CostMap()(embed, text)).abs().max() < EXACT
+
+
+def test_attention_to_the_living_is_attention_among_them(generator: torch.Generator) -> None:
+    layer = LinearAttention(32)
+    tokens = torch.randn(2, 5, 9, 32, generator=generator)
+    alive = torch.arange(9) < 6
+    among_all = layer(tokens, alive)[:, :, :6]
+    assert (layer(tokens[:, :, :6]) - among_all).abs().max() < EXACT
+    assert (layer(tokens)[:, :, :6] - among_all).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("living", [1, 3, 8, 20])
+def test_padding_gets_no_votes(living: int, generator: torch.Generator) -> None:
+    logits = torch.randn(living, 6, 5, generator=generator)
+    padded = torch.cat([logits, torch.full((12, 6, 5), LOWEST)])
+    votes = vote_table(padded, torch.arange(living + 12) < living)
+    assert torch.equal(votes[:, :living], vote_table(logits))
+    assert not votes[:, living:].any()
 
 
 @pytest.mark.parametrize("categories", [1, 3, 8, 9, 40])
