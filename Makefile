@@ -14,7 +14,7 @@ $(VENV)/.base: pyproject.toml
 	touch $@
 
 $(VENV)/.export: $(VENV)/.base
-	$(BIN)/pip install --quiet --editable '.[export]'
+	$(BIN)/pip install --quiet --editable '.[cpu,export]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base

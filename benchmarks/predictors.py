@@ -1,12 +1,14 @@
 """Checkpoints and bundles behind one call: a picture in, labels and kept counts out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..engines.bundle import Bundle
 from ..errors import InputError
 from ..paths import is_folder
 from ..runtime import KeepAll, Rejection, Segmenter, TopK
@@ -28,40 +30,85 @@ class Prediction:
 Predictor = Callable[[np.ndarray], Prediction]
 
 
-def open_predictor(
-    source: Path, names: Sequence[str], backend: str | None = None, progress: Progress | None = None
-) -> Callable[[Rejection], Predictor]:
-    """Load a checkpoint file (PyTorch) or a bundle folder (the runtime) and embed a vocabulary once.
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A checkpoint or a bundle, opened.
+
+    Attributes:
+        name: of its file or folder.
+        runs_on: "PyTorch", or the backend of the bundle with what is special about it.
+        precision: "fp32", "fp16" or "bf16".
+        with_names: embeds a vocabulary and gives, for a rejection policy, the predictor of pictures, uint8
+            (H, W, 3); it raises InputError for names or a policy that cannot be.
+        segmenter: of a bundle.
+    """
+
+    name: str
+    runs_on: str
+    precision: str
+    with_names: Callable[[Sequence[str], Progress | None], Callable[[Rejection], Predictor]]
+    segmenter: Segmenter | None
+
+
+@contextmanager
+def open_source(path: Path, backend: str | None = None) -> Iterator[Source]:
+    """Open a checkpoint file, which PyTorch runs, or a bundle folder, which the runtime runs on `backend`.
 
     Pictures go straight to the network, without the first resize to a shorter side of 640.
 
-    Returns:
-        For a rejection policy, the predictor of pictures, uint8 (H, W, 3).
-
     Raises:
-        InputError: neither can be read there, or PyTorch is asked for a policy it does not have.
+        InputError: neither can be read there, or the backend is not there.
     """
-    if is_folder(source):
-        return bundle_predictors(Segmenter(source, backend), names, progress)
+    if is_folder(path):
+        with open_bundle(path, backend) as source:
+            yield source
+        return
     from ..model import SED
 
-    return checkpoint_predictors(SED.from_checkpoint(source), names, progress)
+    model = SED.from_checkpoint(path)
+    yield Source(
+        path.name,
+        "PyTorch",
+        "fp32",
+        lambda names, progress: checkpoint_predictors(model, names, progress),
+        None,
+    )
 
 
-def bundle_predictors(
-    segmenter: Segmenter, names: Sequence[str], progress: Progress | None
-) -> Callable[[Rejection], Predictor]:
-    """Predictors that run a bundle's engines."""
-    vocabulary = segmenter.vocabulary(names, progress)
+@contextmanager
+def open_bundle(path: Path, backend: str | None) -> Iterator[Source]:
+    """Open a bundle folder; one of bfloat16 is emulated where only ONNX Runtime's CPU provider can run it."""
+    try:
+        segmenter = Segmenter(path, backend)
+    except InputError:
+        bundle = Bundle.open(path)
+        if bundle.manifest.precision != "bf16" or backend not in (None, "auto", "onnxruntime"):
+            raise
+        from ..export.bfloat16_emulation import runnable
 
-    def with_rejection(rejection: Rejection) -> Predictor:
-        def predict(image: np.ndarray) -> Prediction:
-            result = segmenter(image, vocabulary, rejection=rejection, short_side=None)
-            return Prediction(result.labels, result.kept)
+        with runnable(bundle) as emulated:
+            segmenter = Segmenter(emulated.path, "onnxruntime")
+            yield bundle_source(path, "onnxruntime, bfloat16 emulated", "bf16", segmenter)
+        return
+    yield bundle_source(path, segmenter.backend, segmenter.bundle.manifest.precision, segmenter)
 
-        return predict
 
-    return with_rejection
+def bundle_source(path: Path, runs_on: str, precision: str, segmenter: Segmenter) -> Source:
+    """A bundle's engines as a source."""
+
+    def with_names(names: Sequence[str], progress: Progress | None) -> Callable[[Rejection], Predictor]:
+        vocabulary = segmenter.vocabulary(names, progress)
+
+        def with_rejection(rejection: Rejection) -> Predictor:
+            def predict(image: np.ndarray) -> Prediction:
+                result = segmenter(image, vocabulary, rejection=rejection, short_side=None)
+                return Prediction(result.labels, result.kept)
+
+            return predict
+
+        return with_rejection
+
+    return Source(path.name, runs_on, precision, with_names, segmenter)
 
 
 def checkpoint_predictors(

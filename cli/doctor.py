@@ -17,7 +17,6 @@ from .. import __version__
 from ..errors import InputError
 
 _NO_EXTRA = "base"
-_GPU_ONLY = "pip uninstall -y onnxruntime && pip install --force-reinstall --no-deps onnxruntime-gpu"
 
 
 def doctor(
@@ -113,19 +112,21 @@ def _advice(packages: dict[str, dict[str, str | None]], gpus: list[str]) -> list
         advice.append("sed-trt is not installed as a package: run `pip install -e .` in its folder")
     for extra, versions in packages.items():
         missing = [name for name, version in versions.items() if version is None]
-        if "onnxruntime" in missing and _version("onnxruntime-gpu"):
+        if extra == "cpu" and _version("onnxruntime-gpu"):
             # The GPU build stands in for it, and the two must not be installed together.
-            missing.remove("onnxruntime")
+            missing = []
         # Without a GPU the extras for it would bring nothing.
-        if missing and (gpus or extra not in ("gpu", "rtx")):
+        if missing and (gpus or extra not in ("gpu", "rtx", "tensorrt")):
             target = "." if extra == _NO_EXTRA else f".[{extra}]"
-            # The base install has brought onnxruntime, whose files onnxruntime-gpu must not share.
-            then = f" && {_GPU_ONLY}" if "onnxruntime-gpu" in missing else ""
+            first = "pip uninstall -y onnxruntime && " if extra == "gpu" and _version("onnxruntime") else ""
             advice.append(
-                f"missing {', '.join(missing)}: in sed-trt's folder, pip install -e '{target}'{then}"
+                f"missing {', '.join(missing)}: in sed-trt's folder, {first}pip install -e '{target}'"
             )
     if _version("onnxruntime") and _version("onnxruntime-gpu"):
-        advice.append(f"onnxruntime and onnxruntime-gpu overwrite each other's files: {_GPU_ONLY}")
+        advice.append(
+            "onnxruntime and onnxruntime-gpu overwrite each other's files: in sed-trt's folder, "
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install -e '.[gpu]', or '.[cpu]' without a GPU"
+        )
     return advice
 
 

@@ -42,7 +42,9 @@ def segment(
     short_side: Annotated[
         int, typer.Option(help="Resize the shorter side to so many pixels first; 0 leaves the image.", min=0)
     ] = 640,
-    backend: Annotated[str, typer.Option(help="auto, onnxruntime or onnxruntime-cuda.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, tensorrt, tensorrt-rtx, onnxruntime-cuda or onnxruntime.")
+    ] = "auto",
     threads: Annotated[
         int | None, typer.Option(help="CPU threads per stage; one per core if left out.", show_default=False)
     ] = None,
@@ -82,7 +84,8 @@ def segment(
         _print_json(segmenter, output, done, failed)
     else:
         typer.echo(
-            f"{len(done)} of {len(paths)} images segmented on {segmenter.backend}, written to {output}"
+            f"{len(done)} of {len(paths)} images segmented on {segmenter.backend} "
+            f"({segmenter.backend_reason}), written to {output}"
         )
     if failed:
         raise typer.Exit(2)
@@ -143,5 +146,11 @@ def _line(content: dict[str, Any], folder: Path) -> str:
 
 
 def _print_json(segmenter: "Segmenter", output: Path, done: list[dict[str, Any]], failed: list[str]) -> None:
-    content = {"backend": segmenter.backend, "output": str(output), "images": done, "errors": failed}
+    content = {
+        "backend": segmenter.backend,
+        "backend_reason": segmenter.backend_reason,
+        "output": str(output),
+        "images": done,
+        "errors": failed,
+    }
     typer.echo(json.dumps(content, indent=1))

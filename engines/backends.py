@@ -1,19 +1,22 @@
-"""The backends by name, and the engines of a bundle opened on first use."""
+"""The backends by name, and the engines of a bundle on one of them."""
 
-import threading
+from collections.abc import Sequence
 from typing import Protocol
+
+import numpy as np
 
 from ..errors import InputError
 from .bundle import Bundle
-from .engine import Engine
-from .onnxruntime_engine import OnnxRuntimeEngine, cuda_offered, library
+from .engine import Engine, Value
+from .onnxruntime_engine import cuda_offered
 
-BACKENDS = ("auto", "onnxruntime", "onnxruntime-cuda")
+# Fastest first, after "auto", which takes the first that works.
+BACKENDS = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime")
 NO_CUDA = "this ONNX Runtime has no CUDA provider"
 
 
 class Engines(Protocol):
-    """The engines of one bundle by stage name."""
+    """The engines of one bundle by stage name. Safe to use from several threads at once."""
 
     @property
     def backend(self) -> str:
@@ -23,37 +26,18 @@ class Engines(Protocol):
     def reason(self) -> str:
         """Why this backend was taken, as one phrase."""
 
+    @property
+    def buckets(self) -> tuple[int, ...] | None:
+        """Rising category counts to pad kept indices to with -1; None where padding gains nothing."""
+
+    def stack(self, values: Sequence[Value]) -> Value:
+        """Concatenate arrays along their first axis, where the backend keeps them."""
+
+    def hold(self, array: np.ndarray) -> Value:
+        """Put an array that stages will take again and again where the backend computes."""
+
     def __getitem__(self, stage: str) -> Engine:
         """The engine of a stage."""
-
-
-class OnnxRuntimeEngines:
-    """Stages run by ONNX Runtime, each opened when it is first asked for."""
-
-    def __init__(self, bundle: Bundle, cuda: bool, threads: int | None, reason: str) -> None:
-        self._bundle = bundle
-        self._cuda = cuda
-        self._threads = threads
-        self._reason = reason
-        self._opened: dict[str, Engine] = {}
-        self._lock = threading.Lock()
-
-    @property
-    def backend(self) -> str:
-        """Name of the backend."""
-        return "onnxruntime-cuda" if self._cuda else "onnxruntime"
-
-    @property
-    def reason(self) -> str:
-        """Why this backend was taken."""
-        return self._reason
-
-    def __getitem__(self, stage: str) -> Engine:
-        """The engine of a stage; raises InputError when its file is missing, altered or cannot be loaded."""
-        with self._lock:
-            if stage not in self._opened:
-                self._opened[stage] = OnnxRuntimeEngine(self._bundle, stage, self._cuda, self._threads)
-            return self._opened[stage]
 
 
 def open_engines(bundle: Bundle, backend: str | None = "auto", threads: int | None = None) -> Engines:
@@ -69,32 +53,54 @@ def open_engines(bundle: Bundle, backend: str | None = "auto", threads: int | No
         raise InputError(f"backend: {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
     if threads is not None and threads < 1:
         raise InputError(f"threads: {threads} is too few, expected at least 1; leave it out for one per core")
-    library()
-    if backend == "onnxruntime":
-        return OnnxRuntimeEngines(bundle, False, threads, "asked for")
-    if not cuda_offered():
-        if backend == "onnxruntime-cuda":
-            raise InputError(
-                f"backend onnxruntime-cuda: {NO_CUDA}; install onnxruntime-gpu instead of onnxruntime, "
-                "or use the backend onnxruntime"
-            )
-        return OnnxRuntimeEngines(bundle, False, threads, NO_CUDA)
-    reason = "CUDA starts here" if backend == "auto" else "asked for"
-    cuda = OnnxRuntimeEngines(bundle, True, threads, reason)
-    try:
-        # Only a session tells whether CUDA starts; `label` is the smallest graph.
-        cuda["label"]
-    except InputError as error:
-        if backend != "auto":
-            raise
-        return OnnxRuntimeEngines(bundle, False, threads, f"CUDA did not start ({error})")
-    return cuda
+    if backend != "auto":
+        return _open(bundle, backend, threads, "asked for")
+    # What was found wrong, without the way to mend it, and the backends of which it is true.
+    passed_over: dict[str, list[str]] = {}
+    for candidate in BACKENDS[1:-1]:
+        try:
+            return _open(bundle, candidate, threads, _reason(passed_over))
+        except InputError as error:
+            found = str(error).split("; ", 1)[0].removeprefix(f"backend {candidate}: ")
+            passed_over.setdefault(found, []).append(candidate)
+    return _open(bundle, BACKENDS[-1], threads, _reason(passed_over))
 
 
 def obstacle(backend: str) -> str | None:
-    """Why one of `BACKENDS` cannot be used here, as one phrase, as far as that shows without a graph."""
+    """Why one of `BACKENDS` cannot be used here, as one phrase, as far as that shows without a bundle."""
+    from .gpu import check_driver, find_gpu
+    from .trt_library import TENSORRT_BACKENDS, load_library
+
     try:
+        if backend in TENSORRT_BACKENDS:
+            load_library(backend)
+            check_driver(backend, find_gpu())
+            return None
         offered = cuda_offered()
     except InputError as error:
         return str(error)
     return NO_CUDA if backend == "onnxruntime-cuda" and not offered else None
+
+
+def _open(bundle: Bundle, backend: str, threads: int | None, reason: str) -> Engines:
+    # Each backend is imported when it is wanted: opening one must not cost the imports of all.
+    if backend in ("tensorrt", "tensorrt-rtx"):
+        from .tensorrt_engines import TensorRTEngines
+
+        return TensorRTEngines(bundle, backend, reason)
+    from .onnxruntime_engines import OnnxRuntimeCudaEngines, OnnxRuntimeEngines
+
+    if backend == "onnxruntime-cuda":
+        if not cuda_offered():
+            raise InputError(
+                f"backend onnxruntime-cuda: {NO_CUDA}; install onnxruntime-gpu instead of onnxruntime, "
+                "or use the backend onnxruntime"
+            )
+        return OnnxRuntimeCudaEngines(bundle, threads, reason)
+    return OnnxRuntimeEngines(bundle, threads, reason)
+
+
+def _reason(passed_over: dict[str, list[str]]) -> str:
+    """Why a backend was taken after others were not."""
+    parts = [f"{', '.join(backends)}: {found}" for found, backends in passed_over.items()]
+    return "; ".join(["the fastest that works here", *parts])

@@ -1,12 +1,14 @@
-"""A stage run by ONNX Runtime, on the CPU or through its CUDA provider."""
+"""A stage run by ONNX Runtime on the CPU."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from .bundle import Bundle
+from .bundle import Bundle, Stage
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -25,8 +27,8 @@ def library() -> ModuleType:
         onnxruntime.get_available_providers()
     except (ImportError, AttributeError) as error:
         raise InputError(
-            f"onnxruntime: is missing or broken ({error}); pip install --force-reinstall --no-deps "
-            "onnxruntime, or onnxruntime-gpu with an NVIDIA GPU"
+            f"onnxruntime: is missing or broken ({error}); pip uninstall -y onnxruntime onnxruntime-gpu, then "
+            "in sed-trt's folder pip install -e '.[cpu]', or '.[gpu]' with an NVIDIA GPU"
         ) from error
     return onnxruntime
 
@@ -40,40 +42,63 @@ def cuda_offered() -> bool:
     return CUDA_PROVIDER in library().get_available_providers()
 
 
+def open_session(model: Path | bytes, file: Path, threads: int | None, providers: list[Any]) -> Any:
+    """A session for a graph; `file` is where it came from, `threads` bounds those within one operator.
+
+    Raises:
+        InputError: ONNX Runtime is missing or broken, or cannot load the graph.
+    """
+    onnxruntime = library()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    # A bundle has eight sessions; the idle ones would otherwise spin and take cores from the busy one.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=providers)
+    except Exception as error:
+        # ONNX Runtime's exceptions share no base class of their own.
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{file}: ONNX Runtime {onnxruntime.__version__} cannot load it ({reason}); "
+            "update onnxruntime or export the checkpoint again"
+        ) from error
+
+
+def check_runs_on_cpu(bundle: Bundle, *stages: Stage) -> None:
+    """Refuse stages of bfloat16.
+
+    Raises:
+        InputError: a stage takes or gives it.
+    """
+    if any(tensor.dtype == "bfloat16" for stage in stages for tensor in (*stage.inputs, *stage.outputs)):
+        raise InputError(
+            f"{bundle.path}: is of bfloat16, and ONNX Runtime has no bfloat16 kernels for the CPU; "
+            "export with --precision fp16 or fp32"
+        )
+
+
 class OnnxRuntimeEngine:
     """One stage in one session, shared by all threads."""
 
-    def __init__(self, bundle: Bundle, stage: str, cuda: bool = False, threads: int | None = None) -> None:
-        """Open the graph of `stage`; `threads` are those within one operator, None for one per CPU core.
+    def __init__(
+        self, bundle: Bundle, stage: str, threads: int | None = None, optimised: bytes | None = None
+    ) -> None:
+        """Open the graph of `stage`, or what `sed-trt build` made of it, where that is given.
+
+        `threads` are those within one operator, None for one per CPU core.
 
         Raises:
             InputError: ONNX Runtime is missing or broken, the file is missing or altered, ONNX Runtime
-                cannot load it, or `cuda` is asked for and CUDA does not start.
+                cannot load it, or it is of bfloat16.
         """
-        onnxruntime = library()
+        description = bundle.manifest.stages[stage]
+        library()
+        path = bundle.verified(description.file)
+        check_runs_on_cpu(bundle, description)
         self._name = stage
-        path = bundle.verified(bundle.manifest.stages[stage].file)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        # A bundle has eight sessions; the idle ones would otherwise spin and take cores from the busy one.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers: Sequence[str] = (CUDA_PROVIDER, CPU_PROVIDER) if cuda else (CPU_PROVIDER,)
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=list(providers))
-        except Exception as error:
-            # ONNX Runtime's exceptions share no base class of their own.
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it ({reason}); "
-                "update onnxruntime or export the checkpoint again"
-            ) from error
-        if cuda and CUDA_PROVIDER not in self._session.get_providers():
-            raise InputError(
-                "backend onnxruntime-cuda: CUDA did not start, expected an NVIDIA GPU, its driver and cuDNN; "
-                "use the backend onnxruntime or see `sed-trt doctor`"
-            )
+        self._session = open_session(optimised or path, path, threads, [CPU_PROVIDER])
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     @property
@@ -81,6 +106,6 @@ class OnnxRuntimeEngine:
         """Name of the stage."""
         return self._name
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Run the stage; see `Engine.run`."""
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))

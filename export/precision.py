@@ -93,6 +93,9 @@ def _lower(module: nn.Module, dtype: torch.dtype, islands: Sequence[Island]) -> 
             if not island.widens:
                 module.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
             return
+    if any(isinstance(module, island.modules) for island in ISLANDS):
+        # An island left out computes in half even where it takes an FP32 input of the stage.
+        module.register_forward_pre_hook(lambda _module, inputs: _cast(inputs, dtype))
     # Not module.to, which would reach into the islands.
     for name, parameter in module._parameters.items():
         if parameter is not None:

@@ -3,6 +3,7 @@
 The photo, verification.jpg, is "coffee" by Rachel Michetti, in the public domain (CC0).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,11 +108,11 @@ def verify_stage(
     return checks
 
 
-def verification_inputs(model: SED) -> dict[str, Tensor]:
-    """What the first stages take: the photo, and one sentence for each of a dozen categories."""
+def verification_inputs(model: SED, names: Sequence[str] = CATEGORIES) -> dict[str, Tensor]:
+    """What the first stages take: the photo, and one sentence for each category name."""
     image = np.array(Image.open(PHOTO).convert("RGB"))
     tokenizer = open_clip.SimpleTokenizer(context_length=model.clip.context_length)
-    sentences = [model.templates[0].format(name) for name in CATEGORIES]
+    sentences = [model.templates[0].format(name) for name in names]
     return {"image": torch.from_numpy(image).unsqueeze(0), "tokens": tokenizer(sentences)}
 
 

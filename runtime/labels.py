@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..engines.engine import Engine
+from ..engines.engine import Engine, Value
 
 # Values of the up-sampled logits alive at once: 64 MB in float32.
 MAX_BAND_VALUES = 16_000_000
+# Engines built for a range of shapes take up to this many rows and columns.
+MAX_BAND_SIDE = 4096
 
 
 def source_coordinates(size: int, output_size: int) -> np.ndarray:
@@ -21,20 +23,20 @@ def source_coordinates(size: int, output_size: int) -> np.ndarray:
 
 
 def label_map(
-    engine: Engine, logits: np.ndarray, kept_ids: np.ndarray, height: int, width: int
+    engine: Engine, logits: Value, kept_ids: np.ndarray, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels uint16 and scores float32, both (height, width), from logits (K, h, w).
+    """Labels uint16 and scores float32, both (height, width), from logits (K', h, w).
 
-    `engine` runs the stage `label`. Labels are entries of `kept_ids`, int64 (K,); scores are probabilities.
+    `engine` runs the stage `label`. Labels are entries of `kept_ids`, int64 (K,), K <= K'; scores are
+    probabilities. What stands in `logits` beyond K never wins.
     """
+    kept = np.pad(kept_ids, (0, logits.shape[0] - len(kept_ids)))
     labels = np.empty((height, width), dtype=np.uint16)
     scores = np.empty((height, width), dtype=np.float32)
     rows = source_coordinates(logits.shape[1], height)
     columns = source_coordinates(logits.shape[2], width)
-    for down, across in _bands(height, width, MAX_BAND_VALUES // len(kept_ids)):
-        outputs = engine.run(
-            {"logits": logits, "kept": kept_ids, "rows": rows[down], "columns": columns[across]}
-        )
+    for down, across in _bands(height, width, MAX_BAND_VALUES // len(kept)):
+        outputs = engine.run({"logits": logits, "kept": kept, "rows": rows[down], "columns": columns[across]})
         labels[down, across] = outputs["labels"]
         scores[down, across] = outputs["scores"]
     return labels, scores
@@ -42,8 +44,8 @@ def label_map(
 
 def _bands(height: int, width: int, pixels: int) -> Iterator[tuple[slice, slice]]:
     """Cut a picture into parts of at most `pixels`: bands of rows, or parts of a row wider than that."""
-    columns = min(width, max(1, pixels))
-    rows = max(1, pixels // columns)
+    columns = min(width, max(1, pixels), MAX_BAND_SIDE)
+    rows = min(max(1, pixels // columns), MAX_BAND_SIDE)
     for top in range(0, height, rows):
         for left in range(0, width, columns):
             yield slice(top, top + rows), slice(left, left + columns)

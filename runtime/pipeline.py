@@ -6,24 +6,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..engines.backends import Engines
+from ..engines.engine import Value
 from .decoder import decode
+from .held_vocabulary import Categories
 from .images import Source, load_image
 from .labels import label_map
 from .rejection import Rejection
 from .resize import resize_short_side
 from .result import Result
 from .timing import timed
-from .vocabulary import Vocabulary
 
 _FEATURES = ("embed", "guidance1", "guidance2", "guidance3")
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A picture, uint8 (H, W, 3), with the network's input made of it, float32 (1, 3, S, S)."""
+    """A picture, uint8 (H, W, 3), with the network's input made of it, (1, 3, S, S)."""
 
     image: np.ndarray
-    pixels: np.ndarray
+    pixels: Value
     timings: dict[str, float]
 
 
@@ -32,7 +33,7 @@ class Encoded:
     """A picture, uint8 (H, W, 3), with the outputs of the stage `image`, each with a batch axis of 1."""
 
     image: np.ndarray
-    features: dict[str, np.ndarray]
+    features: dict[str, Value]
     timings: dict[str, float]
 
 
@@ -54,8 +55,7 @@ def encode(engines: Engines, batch: Sequence[Prepared]) -> list[Encoded]:
     engine = engines["image"]
     timings: dict[str, float] = {}
     with timed(timings, "image"):
-        pixels = batch[0].pixels if len(batch) == 1 else np.concatenate([item.pixels for item in batch])
-        outputs = engine.run({"pixels": pixels})
+        outputs = engine.run({"pixels": engines.stack([item.pixels for item in batch])})
     share = {"image": timings["image"] / len(batch)}
     return [
         Encoded(item.image, {name: outputs[name][row : row + 1] for name in _FEATURES}, item.timings | share)
@@ -63,7 +63,7 @@ def encode(engines: Engines, batch: Sequence[Prepared]) -> list[Encoded]:
     ]
 
 
-def finish(engines: Engines, encoded: Encoded, vocabulary: Vocabulary, rejection: Rejection) -> Result:
+def finish(engines: Engines, encoded: Encoded, vocabulary: Categories, rejection: Rejection) -> Result:
     """Decode one picture and label it at its own size."""
     timings = dict(encoded.timings)
     decoded = decode(engines, encoded.features, vocabulary.text, rejection, timings)

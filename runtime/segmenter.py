@@ -10,6 +10,7 @@ from ..engines.backends import open_engines
 from ..engines.bundle import Bundle
 from ..errors import InputError
 from .embedding import Progress, embed_names
+from .held_vocabulary import HeldVocabularies, HeldVocabulary
 from .images import Source
 from .pipeline import encode, finish, prepare
 from .rejection import Rejection, TopK
@@ -19,6 +20,7 @@ from .stream import StreamItem, stream_results
 from .text_cache import cache_file, load_text, store_text
 from .tokenizer import SentenceTokenizer
 from .vocabulary import Vocabulary, checked_names
+from .warmup import warm_up
 
 
 class Segmenter:
@@ -45,6 +47,7 @@ class Segmenter:
         self.backend_reason = self._engines.reason
         self._latest: Vocabulary | None = None
         self._latest_lock = threading.Lock()
+        self._held = HeldVocabularies(self._engines)
 
     def vocabulary(self, names: Sequence[str], progress: Progress | None = None) -> Vocabulary:
         """Embed category names, or read their embeddings from the cache on disk.
@@ -76,9 +79,10 @@ class Segmenter:
 
         Raises:
             InputError: the picture cannot be read, names are bad, a vocabulary's embeddings are not float32
-                or not of this bundle's shape, or `short_side` is out of range.
+                or not of this bundle's shape, `short_side` is out of range, the engines were built for less
+                (categories, pixels), or the GPU's memory is too small.
         """
-        embedded = self._checked_vocabulary(vocabulary)
+        embedded = self._held_vocabulary(vocabulary)
         prepared = prepare(self._engines, image, short_side)
         (encoded,) = encode(self._engines, [prepared])
         return finish(self._engines, encoded, embedded, rejection or TopK())
@@ -104,8 +108,30 @@ class Segmenter:
         if batch < 1:
             raise InputError(f"batch: {batch} is too few, expected at least 1")
         check_short_side(short_side)
-        embedded = self._checked_vocabulary(vocabulary)
+        embedded = self._held_vocabulary(vocabulary)
         return stream_results(self._engines, images, embedded, rejection or TopK(), short_side, batch)
+
+    def warmup(
+        self,
+        vocabulary: Vocabulary | Sequence[str] | None = None,
+        batch: int = 1,
+        progress: Progress | None = None,
+    ) -> None:
+        """Run every stage at every size that pictures will need, so that none of them waits for a first run.
+
+        With a `vocabulary` sizes that it cannot need are left out. `batch` is the one that `stream` will be
+        given. `progress` is called with the runs done and their total.
+
+        Raises:
+            InputError: as a call does, or `batch` is less than 1.
+        """
+        if batch < 1:
+            raise InputError(f"batch: {batch} is too few, expected at least 1")
+        text = None if vocabulary is None else self._held_vocabulary(vocabulary).text
+        warm_up(self._engines, self.bundle.manifest, text, batch, progress)
+
+    def _held_vocabulary(self, vocabulary: Vocabulary | Sequence[str]) -> HeldVocabulary:
+        return self._held(self._checked_vocabulary(vocabulary))
 
     def _checked_vocabulary(self, vocabulary: Vocabulary | Sequence[str]) -> Vocabulary:
         if not isinstance(vocabulary, Vocabulary):

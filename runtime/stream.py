@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from ..engines.backends import Engines
 from ..errors import InputError
+from .held_vocabulary import Categories
 from .images import Source
 from .pipeline import Encoded, Prepared, encode, finish, prepare
 from .rejection import Rejection
 from .result import Result
 from .run_ahead import run_ahead
-from .vocabulary import Vocabulary
 
 _LOADERS = 2
 _RESULTS_AHEAD = 2
@@ -34,7 +34,7 @@ _Coded = tuple[Source, Encoded | str]
 def stream_results(
     engines: Engines,
     images: Iterable[Source],
-    vocabulary: Vocabulary,
+    vocabulary: Categories,
     rejection: Rejection,
     short_side: int | None,
     batch: int,
@@ -91,7 +91,7 @@ def _encode(engines: Engines, loaded: list[_Loaded]) -> Iterator[_Coded]:
 
 
 def _decode_each(
-    engines: Engines, coded: Generator[_Coded, None, None], vocabulary: Vocabulary, rejection: Rejection
+    engines: Engines, coded: Generator[_Coded, None, None], vocabulary: Categories, rejection: Rejection
 ) -> Generator[StreamItem, None, None]:
     try:
         for source, outcome in coded:

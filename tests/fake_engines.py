@@ -4,7 +4,8 @@ Shapes are those of the bundle contract with C = 3 and P = 1, so that what the r
 can be checked against a result known beforehand.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,9 @@ from sed_trt.runtime import Vocabulary
 
 SIDE = 64
 RANKS = 8
-Arrays = Mapping[str, np.ndarray]
+# Logit of a category that is only padding.
+PADDING = -60000.0
+Arrays = Mapping[str, Any]
 
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (0.9, 0.9, 0.9)}
 
@@ -29,12 +32,25 @@ def votes(logits: np.ndarray) -> np.ndarray:
     table = np.zeros((RANKS, len(logits)), dtype=np.int32)
     for rank, winners in enumerate(ranked):
         table[rank] = np.bincount(winners, minlength=len(logits))
+    # What is only padding ranks last, and without votes.
+    table[:, logits.reshape(len(logits), -1).max(1) == PADDING] = 0
     return table
+
+
+def gather(maps: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The maps at `kept`, where -1 stands for padding."""
+    gathered = maps[kept]
+    gathered[kept < 0] = PADDING
+    return gathered
 
 
 def enlarge(maps: np.ndarray) -> np.ndarray:
     """Twice the height and width, by repetition."""
     return maps.repeat(2, axis=-2).repeat(2, axis=-1)
+
+
+def _text(inputs: Arrays) -> Arrays:
+    return {"embedding": inputs["tokens"][:, :3].astype(np.float32)}
 
 
 def _pixels(inputs: Arrays) -> Arrays:
@@ -56,17 +72,17 @@ def _scout(inputs: Arrays) -> Arrays:
 
 
 def _decode1(inputs: Arrays) -> Arrays:
-    x = enlarge(_scout(inputs)["logits0"][inputs["kept0"]])
+    x = enlarge(gather(_scout(inputs)["logits0"], inputs["kept0"]))
     return {"x1": x, "cost1": x, "logits1": x, "votes1": votes(x)}
 
 
 def _decode2(inputs: Arrays) -> Arrays:
-    x = enlarge(inputs["x1"][inputs["kept1"]])
+    x = enlarge(gather(inputs["x1"], inputs["kept1"]))
     return {"x2": x, "cost2": x, "logits2": x, "votes2": votes(x)}
 
 
 def _decode3(inputs: Arrays) -> Arrays:
-    return {"logits": enlarge(inputs["x2"][inputs["kept2"]])}
+    return {"logits": enlarge(gather(inputs["x2"], inputs["kept2"]))}
 
 
 def _label(inputs: Arrays) -> Arrays:
@@ -76,6 +92,7 @@ def _label(inputs: Arrays) -> Arrays:
 
 
 STAGES: dict[str, Callable[[Arrays], Arrays]] = {
+    "text": _text,
     "pixels": _pixels,
     "image": _image,
     "scout": _scout,
@@ -103,13 +120,22 @@ class FakeEngine:
 
 
 class FakeEngines:
-    """All stages by name."""
+    """All stages by name; counts the arrays that it was given to hold."""
 
     backend = "fake"
     reason = "asked for"
 
-    def __init__(self) -> None:
+    def __init__(self, buckets: tuple[int, ...] | None = None) -> None:
         self.engines = {name: FakeEngine(name) for name in STAGES}
+        self.buckets = buckets
+        self.held = 0
+
+    def stack(self, values: Sequence[Any]) -> Any:
+        return np.concatenate(values)
+
+    def hold(self, array: np.ndarray) -> np.ndarray:
+        self.held += 1
+        return array
 
     def __getitem__(self, stage: str) -> FakeEngine:
         return self.engines[stage]

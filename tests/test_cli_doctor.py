@@ -12,6 +12,7 @@ import pytest
 from sed_trt.cli import doctor as module
 from sed_trt.cli.main import main
 from sed_trt.engines.backends import BACKENDS
+from sed_trt.engines.gpu import Gpu
 from sed_trt.errors import InputError
 from sed_trt.runtime import Segmenter
 
@@ -57,8 +58,8 @@ def test_gpu_extras_are_advised_where_a_gpu_is(
     versions(monkeypatch, {"onnxruntime-gpu"}, {})
     monkeypatch.setattr(module, "_gpus", lambda: ["NVIDIA RTX A6000, 580.1, 49140 MiB, 8.6"])
     assert (
-        "missing onnxruntime-gpu: in sed-trt's folder, pip install -e '.[gpu]' "
-        "&& pip uninstall -y onnxruntime && pip install --force-reinstall --no-deps onnxruntime-gpu"
+        "missing onnxruntime-gpu: in sed-trt's folder, pip uninstall -y onnxruntime "
+        "&& pip install -e '.[gpu]'"
     ) in str(facts(capsys)["advice"])
 
 
@@ -76,9 +77,20 @@ def test_both_onnxruntimes_are_noticed(
 def test_backends_are_usable_or_not(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def no_gpu() -> Gpu:
+        raise InputError("GPU: there is no NVIDIA driver; install it")
+
     monkeypatch.setattr(module, "_gpus", lambda: [])
+    monkeypatch.setattr("sed_trt.engines.gpu.find_gpu", no_gpu)
+    monkeypatch.setattr("sed_trt.engines.trt_library.load_library", lambda backend: None)
     monkeypatch.setattr("sed_trt.engines.backends.cuda_offered", lambda: True)
-    without_gpu = {"auto": None, "onnxruntime": None, "onnxruntime-cuda": "nvidia-smi finds no GPU"}
+    without_gpu = {
+        "auto": None,
+        "tensorrt": "GPU: there is no NVIDIA driver; install it",
+        "tensorrt-rtx": "GPU: there is no NVIDIA driver; install it",
+        "onnxruntime-cuda": "nvidia-smi finds no GPU",
+        "onnxruntime": None,
+    }
     assert facts(capsys)["backends"] == without_gpu
     monkeypatch.setattr("sed_trt.engines.backends.cuda_offered", lambda: False)
     without_cuda = {**without_gpu, "onnxruntime-cuda": "this ONNX Runtime has no CUDA provider"}
@@ -93,9 +105,10 @@ def test_leftover_of_an_onnxruntime_is_noticed(
     assert found["onnxruntime_providers"] == []
     backends = found["backends"]
     assert isinstance(backends, dict)
-    assert all("missing or broken" in obstacle for obstacle in backends.values())
-    assert "pip install --force-reinstall" in str(found["advice"])
-    for backend in BACKENDS:
+    broken = ("auto", "onnxruntime-cuda", "onnxruntime")
+    assert all("missing or broken" in backends[backend] for backend in broken)
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in str(found["advice"])
+    for backend in broken:
         with pytest.raises(InputError, match="onnxruntime: is missing or broken"):
             Segmenter(tiny_bundle, backend)
 

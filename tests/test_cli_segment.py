@@ -59,6 +59,7 @@ def test_folder_to_files(
     assert lines[0].startswith(f"{photos / 'a.png'}: ")
     assert "kept 3 > 3 > 3" in lines[0]
     assert str(output) in lines[2]
+    assert "segmented on onnxruntime (the fastest that works here; tensorrt" in lines[2]
 
 
 def test_json_summary_is_all_of_stdout(
@@ -76,7 +77,7 @@ def test_json_summary_is_all_of_stdout(
     ]
     assert segment(tiny_bundle, photos / "a.png", *CATEGORIES, *options, "-o", tmp_path / "out") == 0
     content = json.loads(capsys.readouterr().out)
-    assert content["backend"] == "onnxruntime"
+    assert (content["backend"], content["backend_reason"]) == ("onnxruntime", "asked for")
     assert content["errors"] == []
     assert content["images"][0]["kept"] == [2, 2, 2]
     assert content["images"][0]["overlay"] is None
@@ -122,7 +123,10 @@ def test_published_vocabulary(tiny_bundle: Path, photos: Path, tmp_path: Path) -
         (["--categories", "sky,sky"], "duplicate"),
         ([*CATEGORIES, "--rejection", "topk:9"], "expected a whole number from 1 to 8"),
         ([*CATEGORIES, "--rejection", "best"], "topk:K"),
-        ([*CATEGORIES, "--backend", "openvino"], "choose one of auto, onnxruntime"),
+        (
+            [*CATEGORIES, "--backend", "openvino"],
+            "choose one of auto, tensorrt, tensorrt-rtx, onnxruntime-cuda, onnxruntime",
+        ),
         ([*CATEGORIES, "--threads", "0"], "threads: 0"),
         ([*CATEGORIES, "--batch", "0"], "batch: 0"),
         ([*CATEGORIES, "--short-side", "9999"], "short_side: 9999"),

@@ -1,5 +1,6 @@
 """The runtime on the exported sed-tiny."""
 
+import gc
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,10 +101,48 @@ def test_stream_gives_what_single_calls_give(segmenter: Segmenter, picture: np.n
 
 def test_threads_share_a_segmenter(segmenter: Segmenter, picture: np.ndarray) -> None:
     vocabulary = segmenter.vocabulary(NAMES)
-    expected = segmenter(picture, vocabulary).labels
+    cases: list[tuple[np.ndarray, Rejection]] = [
+        (picture, TopK(2)),
+        (picture[::-1].copy(), KeepAll()),
+        (picture[:30], Budget(4)),
+    ]
+    expected = [segmenter(image, vocabulary, policy) for image, policy in cases]
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda _: segmenter(picture, vocabulary).labels, range(8)))
-    assert all(np.array_equal(labels, expected) for labels in results)
+        results = list(pool.map(lambda case: segmenter(case[0], vocabulary, case[1]), cases * 3))
+    for result, wanted in zip(results, expected * 3, strict=True):
+        assert np.array_equal(result.labels, wanted.labels)
+        assert np.array_equal(result.scores, wanted.scores)
+
+
+def test_text_is_given_to_the_backend_once(
+    tiny_bundle: Path, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = Segmenter(tiny_bundle, "onnxruntime")
+    held: list[tuple[int, ...]] = []
+
+    def hold(array: np.ndarray) -> np.ndarray:
+        held.append(array.shape)
+        return array
+
+    monkeypatch.setattr(segmenter._engines, "hold", hold)
+    vocabulary, other = segmenter.vocabulary(NAMES), segmenter.vocabulary(NAMES[:3])
+    for each in (vocabulary, other, vocabulary):
+        segmenter(picture, each, short_side=None)
+    assert [shape[0] for shape in held] == [18, 3]
+    assert len(segmenter._held._held) == 2
+    del vocabulary, each
+    gc.collect()
+    assert len(segmenter._held._held) == 1
+
+
+def test_warmup(tiny_bundle: Path, picture: np.ndarray) -> None:
+    segmenter = Segmenter(tiny_bundle, "onnxruntime")
+    seen: list[tuple[int, int]] = []
+    segmenter.warmup(NAMES, batch=2, progress=lambda done, total: seen.append((done, total)))
+    segmenter.warmup()
+    assert seen == [(done, 5) for done in range(1, 6)]
+    with pytest.raises(InputError, match="batch: 0"):
+        segmenter.warmup(batch=0)
 
 
 def test_bad_stream_arguments_are_refused_at_once(segmenter: Segmenter) -> None:

@@ -1,0 +1,110 @@
+"""The GPU through pycuda; nothing else in the package touches CUDA."""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from .device_protocol import DeviceMemoryError
+from .gpu import cuda_driver
+
+
+class CudaEvent:
+    """A mark in the stream; its CUDA event is used again for a later mark."""
+
+    def __init__(self, event: Any, spare: deque[Any]) -> None:
+        self._event = event
+        self._spare = spare
+
+    def is_done(self) -> bool:
+        """Whether all work before the mark is done."""
+        return bool(self._event.query())
+
+    def wait(self) -> None:
+        """Block this thread until it is; others run on."""
+        self._event.synchronize()
+
+    def __del__(self) -> None:
+        # pycuda can destroy an event only where its context is current, which may not be here.
+        self._spare.append(self._event)
+
+
+class CudaDevice:
+    """One GPU: its primary context, which other CUDA libraries of this process share, and one stream."""
+
+    def __init__(self, index: int = 0) -> None:
+        """Open the GPU; raises InputError when there is none or its driver does not start."""
+        self._cuda = cuda_driver()
+        self._context = self._cuda.Device(index).retain_primary_context()
+        # pycuda frees memory and destroys events only through the objects it gave.
+        self._allocations: dict[int, Any] = {}
+        self._spare_events: deque[Any] = deque()
+        with self.active():
+            self._stream = self._cuda.Stream()
+
+    @property
+    def stream(self) -> int:
+        """Handle of the stream."""
+        return int(self._stream.handle)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make the context current in this thread for the length of a block."""
+        self._context.push()
+        try:
+            yield
+        finally:
+            # pycuda aborts the process when a thread ends with a context that is still current.
+            self._cuda.Context.pop()
+
+    def allocate(self, size: int) -> int:
+        """Address of `size` new bytes; raises DeviceMemoryError."""
+        try:
+            allocation = self._cuda.mem_alloc(size)
+        except self._cuda.MemoryError as error:
+            raise DeviceMemoryError(str(error)) from error
+        pointer = int(allocation)
+        self._allocations[pointer] = allocation
+        return pointer
+
+    def free(self, pointer: int) -> None:
+        """Give memory back; CUDA waits for the work that uses it."""
+        self._allocations.pop(pointer).free()
+
+    def free_bytes(self) -> int:
+        """Bytes that are free on the device at this moment."""
+        return int(self._cuda.mem_get_info()[0])
+
+    def allocate_host(self, size: int) -> np.ndarray:
+        """New pinned host memory, uint8 (size,)."""
+        memory: np.ndarray = self._cuda.pagelocked_empty(size, np.uint8)
+        return memory
+
+    def upload(self, pointer: int, source: np.ndarray) -> None:
+        """Copy from pinned host memory, in the stream."""
+        self._cuda.memcpy_htod_async(pointer, source, self._stream)
+
+    def download(self, target: np.ndarray, pointer: int) -> None:
+        """Copy to pinned host memory, in the stream."""
+        self._cuda.memcpy_dtoh_async(target, pointer, self._stream)
+
+    def copy(self, target: int, source: int, size: int) -> None:
+        """Copy on the device, in the stream."""
+        self._cuda.memcpy_dtod_async(target, source, size, self._stream)
+
+    def record(self) -> CudaEvent:
+        """Put a mark into the stream."""
+        try:
+            event = self._spare_events.popleft()
+        except IndexError:
+            event = self._cuda.Event(self._cuda.event_flags.DISABLE_TIMING)
+        event.record(self._stream)
+        return CudaEvent(event, self._spare_events)
+
+    def close(self) -> None:
+        """Destroy the stream and the events: no work may be under way, nor come."""
+        with self.active():
+            self._spare_events.clear()
+            del self._stream

@@ -1,0 +1,18 @@
+"""Errors that concern the device's memory."""
+
+from ..errors import InputError
+
+
+def out_of_memory(doing: str, asked: int | None, free: int | None) -> InputError:
+    """The error of a GPU whose memory is too small: what for, bytes asked for and free, and the way out."""
+    wanted = "more memory" if asked is None else _mebibytes(asked)
+    left = "" if free is None else f", {_mebibytes(free)} free"
+    return InputError(
+        f"{doing}: the GPU's memory is too small ({wanted} asked for{left}); lower the number of categories "
+        "that are kept (--rejection budget:N), --batch or --short-side, build with a lower --max-categories, "
+        "or end other programs on the GPU"
+    )
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"

@@ -1,0 +1,61 @@
+"""What the runtime needs of a GPU: memory, one stream of work, and events that tell how far it has come."""
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import numpy as np
+
+
+class DeviceMemoryError(Exception):
+    """The device has too little free memory for an allocation."""
+
+
+class Event(Protocol):
+    """A mark in the stream of work."""
+
+    def is_done(self) -> bool:
+        """Whether all work before the mark is done."""
+
+    def wait(self) -> None:
+        """Block this thread, and no other, until it is."""
+
+
+class Device(Protocol):
+    """A GPU with one stream: what is put into it is done in that order, after the call has returned.
+
+    Every method but `active` and `close` is called within `active`, in any thread.
+    """
+
+    @property
+    def stream(self) -> int:
+        """Handle of the stream."""
+
+    def active(self) -> AbstractContextManager[None]:
+        """Make the device current in this thread for the length of a block."""
+
+    def allocate(self, size: int) -> int:
+        """Address of `size` new bytes, a multiple of 256; raises DeviceMemoryError."""
+
+    def free(self, pointer: int) -> None:
+        """Give back what `allocate` gave, once the work that uses it is done."""
+
+    def free_bytes(self) -> int:
+        """Bytes that are free on the device at this moment."""
+
+    def allocate_host(self, size: int) -> np.ndarray:
+        """New host memory that the device can copy by itself, uint8 (size,)."""
+
+    def upload(self, pointer: int, source: np.ndarray) -> None:
+        """Put a copy from host memory into the stream; `source` must be left alone until it is done."""
+
+    def download(self, target: np.ndarray, pointer: int) -> None:
+        """Put a copy to host memory into the stream."""
+
+    def copy(self, target: int, source: int, size: int) -> None:
+        """Put a copy of `size` bytes on the device into the stream."""
+
+    def record(self) -> Event:
+        """Put a mark into the stream."""
+
+    def close(self) -> None:
+        """Let go of stream and marks, outside `active`: no work may be under way, nor come."""
