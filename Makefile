@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test test-all lint results clean
+.PHONY: demo test test-all lint results results-scores results-parity clean
 
 $(VENV)/.base: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("sed-trt needs Python 3.11 or later, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
@@ -38,9 +38,16 @@ lint: $(VENV)/.dev
 		&& MYPYPATH="$$scratch" "$(CURDIR)/$(BIN)/mypy" --config-file sed_trt/pyproject.toml --cache-dir "$(CURDIR)/.mypy_cache" -p sed_trt; \
 		status=$$?; rm -rf "$$scratch"; exit $$status
 
-results: $(VENV)/.export
-	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --scenes 100 --vocabulary-size 181 --vocabulary-size 459 --vocabulary-size 847 --output benchmarks/results/sed-tiny.json
+results: results-scores results-parity
 	$(BIN)/python -m sed_trt.benchmarks.readme_table README.md
+
+results-scores: $(VENV)/.export
+	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --scenes 100 --vocabulary-size 181 --vocabulary-size 459 --vocabulary-size 847 --output benchmarks/results/sed-tiny.json
+
+results-parity: $(VENV)/.export
+	for precision in fp32 fp16 bf16; do $(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-$$precision --precision $$precision || exit; done
+	for precision in fp16 bf16; do $(BIN)/sed-trt evaluate $(DEMO)/sed-tiny-$$precision --against $(DEMO)/sed-tiny-fp32 --scenes 100 --output benchmarks/results/sed-tiny-$$precision.json || exit; done
+	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --layerwise fp16 --output benchmarks/results/sed-tiny-fp16-islands.json
 
 clean:
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache

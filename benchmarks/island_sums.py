@@ -9,26 +9,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..export.graph_specs import GraphSpec, graph_specs
-from ..export.precision import FP32_STAGES, ISLANDS
+from ..export.precision import FP32_STAGES, Island
 from ..export.verification import derive_inputs, verification_inputs
 from ..model import SED
 
 
-def largest_sums(model: SED, names: Sequence[str]) -> dict[str, float]:
+def largest_sums(model: SED, names: Sequence[str], islands: Sequence[Island]) -> dict[str, float]:
     """By island, the largest absolute sum that its formula forms in FP32 over all stages."""
     tensors = verification_inputs(model, names)
-    sums = {island.name: 0.0 for island in ISLANDS}
+    sums = {island.name: 0.0 for island in islands}
     for spec in graph_specs(model):
         derive_inputs(spec, tensors, model)
         # An FP32 stage has no islands: all of it is one.
-        watched = contextlib.nullcontext() if spec.name in FP32_STAGES else summing(spec.module, sums)
+        watched = (
+            contextlib.nullcontext() if spec.name in FP32_STAGES else summing(spec.module, islands, sums)
+        )
         with torch.no_grad(), watched:
             tensors.update(outputs_by_name(spec, spec.module(*(tensors[name] for name in spec.inputs))))
     return sums
 
 
 @contextlib.contextmanager
-def summing(stage: nn.Module, sums: dict[str, float]) -> Iterator[None]:
+def summing(stage: nn.Module, islands: Sequence[Island], sums: dict[str, float]) -> Iterator[None]:
     """Raise the entries of `sums` while the block runs, as the islands inside `stage` form larger ones."""
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -39,7 +41,7 @@ def summing(stage: nn.Module, sums: dict[str, float]) -> Iterator[None]:
 
     hooks = [
         module.register_forward_pre_hook(hook(island.name))
-        for island in ISLANDS
+        for island in islands
         for module in stage.modules()
         if isinstance(module, island.modules)
     ]
@@ -77,12 +79,18 @@ def sum_of_head(head: nn.Conv2d, inputs: tuple[Tensor, ...]) -> Tensor:
     return F.conv2d(inputs[0], head.weight, head.bias, padding=1).abs().max()
 
 
+def sum_of_deconvolution(layer: nn.ConvTranspose2d, inputs: tuple[Tensor, ...]) -> Tensor:
+    """Largest output."""
+    return F.conv_transpose2d(inputs[0], layer.weight, layer.bias, layer.stride).abs().max()
+
+
 SUMS: dict[str, Callable[[Any, tuple[Tensor, ...]], Tensor]] = {
     "layer norm": sum_of_layer_norm,
     "group norm": sum_of_group_norm,
     "cosine": sum_of_cosine,
     "attention sums": sum_of_attention,
     "heads": sum_of_head,
+    "deconvolution": sum_of_deconvolution,
 }
 
 

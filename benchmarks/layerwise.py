@@ -60,7 +60,7 @@ def tensor_errors(
     model: SED,
     precision: str,
     names: Sequence[str],
-    islands: Sequence[Island] = ISLANDS,
+    left_out: Sequence[Island] = (),
     progress: Progress | None = None,
 ) -> list[TensorError]:
     """Run every half-precision stage on FP32's inputs and compare what each of its modules gives.
@@ -69,7 +69,7 @@ def tensor_errors(
         model: in FP32; it is left alone.
         precision: "fp16" or "bf16".
         names: categories to compare the photo with.
-        islands: what stays FP32.
+        left_out: islands to compute in half.
         progress: called with (stages done, stages in all).
 
     Returns:
@@ -85,7 +85,7 @@ def tensor_errors(
                 given = outputs_by_name(spec, spec.module(*(tensors[name] for name in spec.inputs)))
         else:
             given, whole = watched(spec, tensors)
-            _, half = watched(lowered_spec(spec, precision, islands), tensors)
+            _, half = watched(lowered_spec(spec, precision, left_out), tensors)
             errors += [compared(spec.name, path, whole[path], half[path]) for path in whole]
         tensors.update(given)
         if progress is not None:
@@ -98,24 +98,24 @@ def island_worths(
 ) -> list[IslandWorth]:
     """Measure every island with and without it; `progress` is called with (islands done, islands in all)."""
     complete = tensor_errors(model, precision, names)
-    sums = largest_sums(model, names)
+    islands = ISLANDS[precision]
+    sums = largest_sums(model, names, islands)
     worths = []
-    for done, island in enumerate(ISLANDS):
+    for done, island in enumerate(islands):
         inside = {
             (spec.name, path)
             for spec in graph_specs(model)
             for path, module in spec.module.named_modules()
             if isinstance(module, island.modules)
         }
-        others = [each for each in ISLANDS if each is not island]
-        left_out = tensor_errors(model, precision, names, others)
+        without = tensor_errors(model, precision, names, [island])
         with_it, without_it = (
             max(error.relative_error for error in errors if (error.stage, error.tensor) in inside)
-            for errors in (complete, left_out)
+            for errors in (complete, without)
         )
         worths.append(IslandWorth(island.name, island.reason, with_it, without_it, sums[island.name]))
         if progress is not None:
-            progress(done + 1, len(ISLANDS))
+            progress(done + 1, len(islands))
     return worths
 
 

@@ -7,30 +7,95 @@ from typing import Any
 
 from ..atomic import replacing
 
+OPENING, CLOSING = "<!-- results: ", "<!-- end of results -->"
 
-def markdown_table(results: dict[str, Any]) -> str:
-    """The table of a results file of `sed-trt evaluate`."""
-    lines = [
-        "| categories | rejection | mIoU seen | mIoU held-out | pixel accuracy | alive after each point |",
-        "|---|---|---|---|---|---|",
+
+def markdown_table(files: list[dict[str, Any]]) -> str:
+    """The table of results files of `sed-trt evaluate`, all of one kind.
+
+    Raises:
+        ValueError: they are of several kinds.
+    """
+    kinds = {file["kind"] for file in files}
+    if len(kinds) != 1:
+        raise ValueError(f"one table cannot show results of the kinds {', '.join(sorted(kinds))}")
+    headers, rows_of = TABLES[kinds.pop()]
+    rows = [headers, "|".join(["---"] * (headers.count("|") + 1))]
+    rows += [row for file in files for row in rows_of(file)]
+    return "\n".join(f"| {row} |" if row != rows[1] else f"|{row}|" for row in rows)
+
+
+def score_rows(file: dict[str, Any]) -> list[str]:
+    """mIoU by vocabulary and policy."""
+    return [
+        " | ".join(
+            [
+                str(row["categories"]),
+                row["rejection"],
+                *(f"{row[key]:.1f}" for key in ("miou_seen", "miou_held_out", "pixel_accuracy")),
+                " → ".join(f"{count:.0f}" for count in row["kept"]),
+            ]
+        )
+        for row in file["results"]
     ]
-    for row in results["results"]:
-        figures = " | ".join(f"{row[key]:.1f}" for key in ("miou_seen", "miou_held_out", "pixel_accuracy"))
-        alive = " → ".join(f"{count:.0f}" for count in row["kept"])
-        lines.append(f"| {row['categories']} | {row['rejection']} | {figures} | {alive} |")
-    return "\n".join(lines)
+
+
+def parity_rows(file: dict[str, Any]) -> list[str]:
+    """Two precisions on the same scenes."""
+    return [
+        " | ".join(
+            [
+                f"{file['source']['precision']} ({file['source']['runs_on']})",
+                row["source"]["rejection"],
+                f"{row['source']['miou']:.2f}",
+                f"{row['against']['miou']:.2f}",
+                f"{-row['drop']:+.2f}",
+                f"{row['agreement']:.2f}",
+            ]
+        )
+        for row in file["results"]
+    ]
+
+
+def island_rows(file: dict[str, Any]) -> list[str]:
+    """What each FP32 island is worth."""
+    return [
+        " | ".join(
+            [
+                worth["island"],
+                worth["reason"],
+                *(f"{worth[key]:.1e}" for key in ("error_with", "error_without")),
+                f"{worth['largest_sum']:,.0f}",
+            ]
+        )
+        for worth in file["islands"]
+    ]
+
+
+TABLES = {
+    "scores": (
+        "categories | rejection | mIoU seen | mIoU held-out | pixel accuracy | alive after each point",
+        score_rows,
+    ),
+    "parity": (
+        "precision | rejection | mIoU | mIoU in FP32 | difference | pixels alike, %",
+        parity_rows,
+    ),
+    "layerwise": (
+        "island | why it is FP32 | relative error | in half | largest sum",
+        island_rows,
+    ),
+}
 
 
 def update(readme: Path) -> None:
-    """Put every results file that `readme` names between its markers."""
-    text = readme.read_text(encoding="utf-8")
-    opening, closing = "<!-- results: ", "<!-- end of results -->"
-    head, *parts = text.split(opening)
+    """Put the tables of all results files that `readme` names between its markers."""
+    head, *parts = readme.read_text(encoding="utf-8").split(OPENING)
     for part in parts:
-        file, rest = part.split(" -->\n", 1)
-        _, after = rest.split(closing, 1)
-        results = json.loads((readme.parent / file).read_text(encoding="utf-8"))
-        head += f"{opening}{file} -->\n{markdown_table(results)}\n{closing}{after}"
+        names, rest = part.split(" -->\n", 1)
+        _, after = rest.split(CLOSING, 1)
+        files = [json.loads((readme.parent / name).read_text(encoding="utf-8")) for name in names.split()]
+        head += f"{OPENING}{names} -->\n{markdown_table(files)}\n{CLOSING}{after}"
     with replacing(readme) as temporary:
         temporary.write_text(head, encoding="utf-8")
 

@@ -125,7 +125,7 @@ def _advice(packages: dict[str, dict[str, str | None]], gpus: list[str]) -> list
     if _version("onnxruntime") and _version("onnxruntime-gpu"):
         advice.append(
             "onnxruntime and onnxruntime-gpu overwrite each other's files: in sed-trt's folder, "
-            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install -e '.[gpu]', or '.[cpu]' without a GPU"
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install -e '.[gpu]' (no GPU: '.[cpu]')"
         )
     return advice
 

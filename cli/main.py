@@ -8,15 +8,19 @@ import typer
 
 from .. import __version__
 from ..errors import InputError
+from .build import build
 from .console import PROGRAM, print_error
 from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
+from .inspect import inspect
 from .segment import segment
 from .train import train
 
+_INTERRUPTED = 130
+
 app = typer.Typer(name=PROGRAM, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for _command in (segment, export, evaluate, train, doctor):
+for _command in (segment, export, build, inspect, evaluate, train, doctor):
     app.command()(_command)
 
 
@@ -56,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_error(f"{message}; see `{PROGRAM} --help`")
         return 2
     except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    # Typer turns Ctrl-C in a command into this code and says nothing.
+    if code == _INTERRUPTED:
         print_error("interrupted")
-        return 130
     return int(code or 0)

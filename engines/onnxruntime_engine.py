@@ -27,8 +27,8 @@ def library() -> ModuleType:
         onnxruntime.get_available_providers()
     except (ImportError, AttributeError) as error:
         raise InputError(
-            f"onnxruntime: is missing or broken ({error}); pip uninstall -y onnxruntime onnxruntime-gpu, then "
-            "in sed-trt's folder pip install -e '.[cpu]', or '.[gpu]' with an NVIDIA GPU"
+            f"onnxruntime: is missing or broken ({error}); pip uninstall -y onnxruntime onnxruntime-gpu, "
+            "then in sed-trt's folder pip install -e '.[cpu]', or '.[gpu]' with an NVIDIA GPU"
         ) from error
     return onnxruntime
 

@@ -14,7 +14,7 @@ from .trt_library import Library
 # By class, what the runtime uses of TensorRT and TensorRT-RTX alike.
 RUNTIME_NAMES: Mapping[str, tuple[str, ...]] = {
     "ILogger": ("Severity", "log"),
-    "Runtime": ("deserialize_cuda_engine",),
+    "Runtime": ("deserialize_cuda_engine", "engine_host_code_allowed"),
     "ICudaEngine": ("create_execution_context",),
     "ExecutionContextAllocationStrategy": ("USER_MANAGED",),
     "IExecutionContext": (
@@ -53,10 +53,12 @@ class TensorRTContexts:
     and can share it.
     """
 
-    def __init__(self, library: Library, cache: Path) -> None:
+    def __init__(self, library: Library, cache: Path, version_compatible: bool) -> None:
         """Start the runtime of `library`.
 
         `cache` is where TensorRT-RTX keeps the kernels that it compiles; TensorRT leaves it alone.
+        `version_compatible` says how the plans were built: such a plan brings code for the host, which
+        TensorRT runs only where it is allowed to.
 
         Raises:
             InputError: TensorRT does not start, for example because the driver is too old for it.
@@ -75,6 +77,8 @@ class TensorRTContexts:
             # TensorRT hands out a runtime that failed to start, and crashes the process when it is destroyed.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(runtime))
             raise self._not_started()
+        if version_compatible:
+            runtime.engine_host_code_allowed = True
         self._runtime = runtime
 
     def reason(self) -> str:

@@ -46,7 +46,9 @@ class TensorRTEngines:
         )
         self._session = DeviceSession(open_device())
         with self._session.device.active():
-            self._contexts = TensorRTContexts(library, self._built.folder / CACHE_FILE)
+            self._contexts = TensorRTContexts(
+                library, self._built.folder / CACHE_FILE, bool(self._built.options.version_compatible)
+            )
         self._opened: dict[str, TensorRTEngine] = {}
         self._lock = threading.Lock()
         # TensorRT's objects end while CUDA still runs, at the latest when the interpreter does.

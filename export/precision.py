@@ -46,7 +46,7 @@ class Island:
     widens: bool = False
 
 
-ISLANDS = (
+_ISLANDS = (
     Island("layer norm", (nn.LayerNorm,), "the sum of squares overflows FP16 once activations exceed 256"),
     Island("group norm", (nn.GroupNorm,), "as layer norm, over a whole map"),
     Island("cosine", (CostMap,), "the length of the embedding is a sum of squares; text is FP32 anyway"),
@@ -55,6 +55,10 @@ ISLANDS = (
         "heads", (Head,), "votes and labels follow from logits that may differ in the last bits", widens=True
     ),
 )
+ISLANDS = {
+    "fp16": _ISLANDS,
+    "bf16": (*_ISLANDS, Island("deconvolution", (nn.ConvTranspose2d,), "TensorRT-RTX has none of bfloat16")),
+}
 
 
 def check_precision(precision: str) -> None:
@@ -67,8 +71,11 @@ def check_precision(precision: str) -> None:
         raise InputError(f"precision: {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
 
 
-def lowered_spec(spec: GraphSpec, precision: str, islands: Sequence[Island] = ISLANDS) -> GraphSpec:
-    """How the stage of `spec`, which is FP32, is exported in one of `PRECISIONS`."""
+def lowered_spec(spec: GraphSpec, precision: str, left_out: Sequence[Island] = ()) -> GraphSpec:
+    """How the stage of `spec`, which is FP32, is exported in one of `PRECISIONS`.
+
+    The islands `left_out` are computed in half, to measure what they are worth.
+    """
     if precision == "fp32" or spec.name in FP32_STAGES:
         return spec
     dtype = PRECISIONS[precision]
@@ -76,26 +83,26 @@ def lowered_spec(spec: GraphSpec, precision: str, islands: Sequence[Island] = IS
         name: tensor.to(dtype) if tensor.is_floating_point() and name not in FP32_INPUTS else tensor
         for name, tensor in spec.inputs.items()
     }
-    return replace(spec, module=lowered(spec.module, dtype, islands), inputs=inputs)
+    module = copy.deepcopy(spec.module)
+    _lower(module, dtype, ISLANDS[precision], left_out)
+    return replace(spec, module=module, inputs=inputs)
 
 
-def lowered(stage: nn.Module, dtype: torch.dtype, islands: Sequence[Island] = ISLANDS) -> nn.Module:
-    """A copy of a stage whose weights and arithmetic are of `dtype`, but for the islands."""
-    stage = copy.deepcopy(stage)
-    _lower(stage, dtype, islands)
-    return stage
-
-
-def _lower(module: nn.Module, dtype: torch.dtype, islands: Sequence[Island]) -> None:
+def _lower(
+    module: nn.Module, dtype: torch.dtype, islands: Sequence[Island], left_out: Sequence[Island]
+) -> None:
+    """Bring the weights and the arithmetic of a module to `dtype`, but for the islands inside it."""
     for island in islands:
-        if isinstance(module, island.modules):
-            module.register_forward_pre_hook(lambda _module, inputs: _cast(inputs, torch.float32))
-            if not island.widens:
-                module.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
-            return
-    if any(isinstance(module, island.modules) for island in ISLANDS):
-        # An island left out computes in half even where it takes an FP32 input of the stage.
-        module.register_forward_pre_hook(lambda _module, inputs: _cast(inputs, dtype))
+        if not isinstance(module, island.modules):
+            continue
+        if island in left_out:
+            # It may take an FP32 input of the stage.
+            module.register_forward_pre_hook(lambda _module, inputs: _cast(inputs, dtype))
+            break
+        module.register_forward_pre_hook(lambda _module, inputs: _cast(inputs, torch.float32))
+        if not island.widens:
+            module.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
+        return
     # Not module.to, which would reach into the islands.
     for name, parameter in module._parameters.items():
         if parameter is not None:
@@ -104,7 +111,7 @@ def _lower(module: nn.Module, dtype: torch.dtype, islands: Sequence[Island]) -> 
         if buffer is not None and buffer.is_floating_point():
             module._buffers[name] = buffer.to(dtype)
     for child in module.children():
-        _lower(child, dtype, islands)
+        _lower(child, dtype, islands, left_out)
 
 
 def _cast(values: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:

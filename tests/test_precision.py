@@ -16,7 +16,7 @@ from sed_trt.errors import InputError
 from sed_trt.export import export_bundle
 from sed_trt.export.graph_specs import graph_specs
 from sed_trt.export.onnx_graph import write_graph
-from sed_trt.export.precision import FP32_STAGES, ISLANDS, OPSETS, PRECISIONS, lowered, lowered_spec
+from sed_trt.export.precision import FP32_STAGES, ISLANDS, OPSETS, Island, lowered_spec
 from sed_trt.model import SED
 
 HALF_STAGES = tuple(stage for stage in STAGES if stage not in FP32_STAGES)
@@ -63,8 +63,10 @@ def test_what_is_half_and_what_is_not(half: tuple[str, Path], stage: str) -> Non
     for node in graph.node:
         kind = "Head" if node.op_type == "Conv" and node.input[1] in heads else node.op_type
         found.setdefault(kind, Counter())[types.get(node.input[0], 0)] += 1
-    for kind in ("Conv", "ConvTranspose", "Gelu"):
+    for kind in ("Conv", "Gelu"):
         assert set(found.get(kind, {})) <= {element}, kind
+    deconvolution = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
+    assert set(found.get("ConvTranspose", {})) <= {deconvolution}
     for kind in (
         "LayerNormalization",
         "GroupNormalization",
@@ -80,15 +82,18 @@ def test_what_is_half_and_what_is_not(half: tuple[str, Path], stage: str) -> Non
 
 
 @pytest.mark.parametrize("stage", HALF_STAGES)
-def test_weights_are_half_but_for_the_head(half: tuple[str, Path], stage: str) -> None:
+def test_weights_are_half_but_for_islands(half: tuple[str, Path], stage: str) -> None:
     graph, _ = typed(half[1] / f"{stage}.onnx")
     matrices = {
         tensor.name: tensor.data_type
         for tensor in graph.initializer
         if sum(size > 1 for size in tensor.dims) > 1 and len(np.unique(numpy_helper.to_array(tensor))) > 1
     }
+    islands = heads_of(graph)
+    if half[0] == "bf16":
+        islands |= {node.input[1] for node in graph.node if node.op_type == "ConvTranspose"}
     whole = {name for name, element in matrices.items() if element == TensorProto.FLOAT}
-    assert whole == heads_of(graph)
+    assert whole == islands
     assert ELEMENT_TYPES[half[0]] in matrices.values()
 
 
@@ -129,11 +134,10 @@ def test_lowering_leaves_the_stage_alone(tiny_model: SED) -> None:
     )
 
 
-@pytest.mark.parametrize("island", ISLANDS, ids=lambda island: island.name)
-def test_every_island_is_in_the_network(tiny_model: SED, island: object) -> None:
-    types = next(each.modules for each in ISLANDS if each is island)
+@pytest.mark.parametrize("island", ISLANDS["bf16"], ids=lambda island: island.name)
+def test_every_island_is_in_the_network(tiny_model: SED, island: Island) -> None:
     stages = [spec.module for spec in graph_specs(tiny_model)]
-    assert any(isinstance(module, types) for stage in stages for module in stage.modules())
+    assert any(isinstance(module, island.modules) for stage in stages for module in stage.modules())
 
 
 def naive_layer_norm(x: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
@@ -173,13 +177,9 @@ def test_large_activations_overflow_naive_fp16_layer_norm_but_not_ours(
 
 
 def test_an_island_left_out_is_half(tiny_model: SED) -> None:
-    stage = next(spec.module for spec in graph_specs(tiny_model) if spec.name == "decode1")
-    without = [island for island in ISLANDS if island.name != "group norm"]
-    halved = lowered(stage, PRECISIONS["fp16"], without)
-    types = {
-        type(module): module.weight.dtype
-        for module in halved.modules()
-        if isinstance(module, nn.GroupNorm | nn.LayerNorm)
-    }
-    assert types[nn.GroupNorm] == torch.float16
-    assert torch.float32 in types.values()
+    spec = next(spec for spec in graph_specs(tiny_model) if spec.name == "decode1")
+    (group_norm,) = (island for island in ISLANDS["fp16"] if island.name == "group norm")
+    halved = lowered_spec(spec, "fp16", [group_norm]).module
+    for kind, dtype in ((nn.GroupNorm, torch.float16), (nn.LayerNorm, torch.float32)):
+        norms = [module for module in halved.modules() if isinstance(module, kind)]
+        assert {module.weight.dtype for module in norms} == {dtype}

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,32 +22,52 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, tiny_bundle: Path) -> Path:
-    """A folder that looks like the repository's root with a bundle in it."""
+def checkout(tmp_path: Path, tiny_bundle: Path, tiny_bundle_fp16: Path) -> Path:
+    """A folder that looks like the repository's root with two bundles in it."""
     for name in ("checkpoints", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "bundle").symlink_to(tiny_bundle)
+    # Copies, since engines are built into them.
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    shutil.copytree(tiny_bundle_fp16, tmp_path / "bundle-fp16")
     return tmp_path
 
 
-def commands() -> list[str]:
-    """The README's segment commands: the bundle fixture has exported already, and training takes hours."""
+def commands(*names: str) -> list[str]:
+    """The README's commands with one of these names, in order."""
     lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
-    return [line for line in lines if line.startswith("sed-trt segment ")]
+    return [line for line in lines if line.startswith(tuple(f"sed-trt {name} " for name in names))]
+
+
+def run(command: str, folder: Path) -> str:
+    """What a command prints; it must succeed."""
+    program = Path(sys.executable).with_name("sed-trt")
+    words = shlex.split(command)[1:]
+    done = subprocess.run([program, *words], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_there_are_commands() -> None:
-    assert len(commands()) >= 2
+    assert len(commands("segment")) >= 2
     assert "make demo" in README and "make test" in README
 
 
-@pytest.mark.parametrize("command", commands())
-def test_command_runs(command: str, checkout: Path) -> None:
-    program = Path(sys.executable).with_name("sed-trt")
-    words = shlex.split(command)[1:]
-    done = subprocess.run([program, *words], cwd=checkout, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("command", commands("segment"))
+def test_segment_runs(command: str, checkout: Path) -> None:
+    run(command, checkout)
     assert list((checkout / "segmented").glob("*.overlay.png"))
+
+
+def test_evaluate_runs(checkout: Path) -> None:
+    (command,) = commands("evaluate")
+    assert "drop" in run(command, checkout)
+
+
+def test_build_and_inspect_run(checkout: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    build, inspect = commands("build", "inspect")
+    assert "sm86" in run(build, checkout)
+    assert "decode3" in run(inspect, checkout)
 
 
 def test_python_example_runs(checkout: Path) -> None:
@@ -59,7 +80,8 @@ def test_python_example_runs(checkout: Path) -> None:
     assert "scene-2.png" in done.stdout
 
 
-@pytest.mark.parametrize("file", re.findall(r"<!-- results: (\S+) -->", README))
-def test_table_is_that_of_the_results_file(file: str) -> None:
-    shown = README.split(f"<!-- results: {file} -->\n")[1].split("\n<!-- end of results -->")[0]
-    assert shown.strip() == markdown_table(json.loads((ROOT / file).read_text()))
+@pytest.mark.parametrize("files", re.findall(r"<!-- results: (.+) -->", README))
+def test_table_is_that_of_the_results_files(files: str) -> None:
+    shown = README.split(f"<!-- results: {files} -->\n")[1].split("\n<!-- end of results -->")[0]
+    results = [json.loads((ROOT / name).read_text()) for name in files.split()]
+    assert shown.strip() == markdown_table(results)

@@ -1,0 +1,105 @@
+"""`sed-trt build`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import progress_bar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+def build(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder made by `sed-trt export`.")],
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="tensorrt, tensorrt-rtx or onnxruntime; by default the first that works here.",
+            show_default=False,
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="tensorrt-rtx: portable (the default), sm86 and the like, a6000 and the like, or current. "
+            "tensorrt: current. onnxruntime: cpu.",
+            show_default=False,
+        ),
+    ] = None,
+    max_categories: Annotated[int, typer.Option(help="Most categories of a vocabulary.")] = 1024,
+    max_batch: Annotated[int, typer.Option(help="Most pictures that the encoder takes at a time.")] = 8,
+    max_side: Annotated[int, typer.Option(help="Largest height and width of a picture.")] = 4096,
+    workspace: Annotated[
+        int | None, typer.Option(help="Most bytes of scratch memory for a kernel.", show_default=False)
+    ] = None,
+    optimization_level: Annotated[
+        int | None, typer.Option(help="0 builds fastest, 5 runs fastest.", show_default=False)
+    ] = None,
+    timing_cache: Annotated[
+        bool | None,
+        typer.Option(help="Keep measured kernel times for the next build (tensorrt).", show_default=False),
+    ] = None,
+    hardware_compatibility: Annotated[
+        str | None,
+        typer.Option(
+            help="ampere-plus or same-capability: for other GPUs too (tensorrt).", show_default=False
+        ),
+    ] = None,
+    version_compatible: Annotated[
+        bool | None, typer.Option(help="For later versions of TensorRT too (tensorrt).", show_default=False)
+    ] = None,
+    refit: Annotated[bool, typer.Option(help="Weights can be replaced in the engines (tensorrt).")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build what is there already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was built as JSON.")] = False,
+) -> None:
+    """Build the engines of a bundle, ahead of time and without a GPU where the backend can.
+
+    They go into BUNDLE/engines and are used from there when they fit the GPU.
+
+    Example: sed-trt build bundle --backend tensorrt-rtx --target a6000
+    """
+    from ..engines.build import build_engines
+    from ..engines.build_options import BuildOptions
+    from ..engines.bundle import Bundle
+    from ..engines.profiles import Limits
+    from .build_table import engines_json, stage_table
+
+    limits = Limits(max_categories, max_batch, max_side)
+    options = BuildOptions(
+        workspace=workspace,
+        optimization_level=optimization_level,
+        timing_cache=timing_cache,
+        hardware_compatibility=hardware_compatibility,
+        version_compatible=version_compatible,
+        refit=refit,
+    )
+    with progress_bar() as bar:
+        done = build_engines(Bundle.open(bundle), backend, target, limits, options, force, _Bars(bar).report)
+    engines = done.engines
+    if as_json:
+        print(json.dumps({"already_built": done.found, **engines_json(engines)}, indent=1))
+        return
+    from rich.console import Console
+
+    Console().print(stage_table(engines))
+    verb = "already built" if done.found else "built"
+    chosen = " (the first that works here)" if backend is None else ""
+    print(f"{verb} by {engines.backend} {engines.version}{chosen} for {engines.target}: {engines.folder}")
+
+
+class _Bars:
+    """A bar per stage, in percent."""
+
+    def __init__(self, progress: "Progress") -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def report(self, stage: str, what: str, fraction: float) -> None:
+        """Show how far a stage is; "" is the work before the first one."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=100)
+        description = f"{stage}: {what}" if stage else what
+        self._progress.update(self._tasks[stage], description=description, completed=int(100 * fraction))

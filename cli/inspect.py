@@ -1,0 +1,111 @@
+"""`sed-trt inspect`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .console import PROGRAM
+
+if TYPE_CHECKING:
+    from ..engines.bundle import Bundle, Manifest
+    from ..engines.plan_record import BuiltEngines
+
+
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder made by `sed-trt export`.")],
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Also ask the engines themselves; needs the GPU they are for.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the stages of a bundle, their inputs and outputs, and the engines that are built of them.
+
+    Example: sed-trt inspect bundle
+    """
+    from ..engines.bundle import Bundle
+    from ..engines.plan_layers import engine_layers
+    from ..engines.plans import list_built
+
+    opened = Bundle.open(bundle)
+    sets, damaged = list_built(opened)
+    inspected = [
+        {name: engine_layers(built, name) for name in built.stages} if engine else None for built in sets
+    ]
+    warnings = [*damaged, *(line for built in sets for line in _warnings(built, opened.manifest))]
+    if as_json:
+        print(json.dumps(_as_json(opened, sets, inspected, warnings), indent=1))
+    else:
+        _show(opened, sets, inspected, warnings)
+
+
+def _warnings(built: "BuiltEngines", manifest: "Manifest") -> list[str]:
+    from ..engines.plan_layers import is_float_by_mistake
+    from ..engines.plans import build_command, is_built_from
+
+    command = build_command(
+        built.folder.parent.parent, built.backend, built.target, built.limits, built.options
+    )
+    if not is_built_from(built, manifest):
+        return [f"{built.folder}: was built from other graphs than the bundle holds now; run `{command}`"]
+    mistaken = [stage.name for stage in built.stages.values() if is_float_by_mistake(stage, manifest)]
+    if not mistaken:
+        return []
+    precision = manifest.precision
+    return [
+        f"{built.folder}: most convolutions of {', '.join(mistaken)} are in float32, though the bundle is "
+        f"{precision}; export it again with `sed-trt export --precision {precision}`"
+    ]
+
+
+def _as_json(
+    bundle: "Bundle", sets: "list[BuiltEngines]", inspected: list[Any], warnings: list[str]
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from .build_table import engines_json
+
+    manifest = bundle.manifest
+    return {
+        "bundle": str(bundle.path),
+        "preset": manifest.preset,
+        "precision": manifest.precision,
+        "stages": {name: asdict(stage) for name, stage in manifest.stages.items()},
+        "engines": [
+            engines_json(built) | ({"engine_layers": layers} if layers else {})
+            for built, layers in zip(sets, inspected, strict=True)
+        ],
+        "warnings": warnings,
+    }
+
+
+def _show(bundle: "Bundle", sets: "list[BuiltEngines]", inspected: list[Any], warnings: list[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from .build_table import stage_table
+
+    console = Console(markup=False, highlight=False)
+    manifest = bundle.manifest
+    bindings = Table("stage", "", "name", "type", "shape")
+    for name, stage in manifest.stages.items():
+        for side, tensors in (("in", stage.inputs), ("out", stage.outputs)):
+            for tensor in tensors:
+                shape = ", ".join(str(size) for size in tensor.shape)
+                bindings.add_row(name, side, tensor.name, tensor.dtype, f"({shape})")
+    console.print(f"{bundle.path}: {manifest.preset}, {manifest.precision}")
+    console.print(bindings)
+    for built, layers in zip(sets, inspected, strict=True):
+        where = f", on {built.gpu}" if built.gpu else ""
+        console.print(
+            f"\n{built.folder.name}: for {built.target}, built by {built.backend} {built.version}{where} "
+            f"at {built.built[:16]} UTC"
+        )
+        console.print(stage_table(built))
+        for name, counts in (layers or {}).items():
+            console.print(f"{name}, layers of the engine: {counts}")
+    if not sets:
+        console.print(f"no engines are built; `{PROGRAM} build {bundle.path}` builds them")
+    for line in warnings:
+        console.print(f"warning: {line}", soft_wrap=True)
