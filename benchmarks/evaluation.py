@@ -1,7 +1,7 @@
 """The evaluations behind `sed-trt evaluate`: each gives the content of its results file."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +24,40 @@ STAGE_SCENES = 5
 WORST_TENSORS = 20
 
 
-def measure(
-    path: Path,
-    backend: str | None,
-    vocabularies: Sequence[Sequence[str]],
-    policies: Mapping[str, Rejection],
-    scenes: int,
-    report: Report,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Task:
+    """What to evaluate on.
+
+    Attributes:
+        vocabularies: lists of names, each starting with the scenes' own.
+        policies: rejection policies by their text on the command line.
+        scenes: how many test scenes.
+        backend: of bundles; None is "auto".
+        emulate: whether a half-precision bundle that only the CPU can run is rounded after every operator.
+    """
+
+    vocabularies: Sequence[Sequence[str]]
+    policies: Mapping[str, Rejection]
+    scenes: int
+    backend: str | None = None
+    emulate: bool = True
+
+
+def measure(path: Path, task: Task, report: Report) -> dict[str, Any]:
     """mIoU of a checkpoint or bundle for every vocabulary and policy.
 
     Raises:
         InputError: it cannot be opened, or cannot run a policy.
     """
     rows = []
-    with open_source(path, backend) as source:
-        for names in vocabularies:
+    with open_source(path, task.backend, task.emulate) as source:
+        for names in task.vocabularies:
             predictors = source.with_names(names, _steps(report, f"embedding {len(names)} names"))
-            for text, policy in policies.items():
+            for text, policy in task.policies.items():
                 steps = _steps(report, f"{len(names)} categories, rejection {text}")
-                rows.append(evaluate_scenes(predictors(policy), scenes, len(names), text, SCENE_SIZE, steps))
+                rows.append(
+                    evaluate_scenes(predictors(policy), task.scenes, len(names), text, SCENE_SIZE, steps)
+                )
         return {
             "source": _description(source),
             "data": SCENES,
@@ -52,15 +66,7 @@ def measure(
         }
 
 
-def compare(
-    path: Path,
-    against: Path,
-    backend: str | None,
-    vocabularies: Sequence[Sequence[str]],
-    policies: Mapping[str, Rejection],
-    scenes: int,
-    report: Report,
-) -> dict[str, Any]:
+def compare(path: Path, against: Path, task: Task, report: Report) -> dict[str, Any]:
     """mIoU of two checkpoints or bundles on the same scenes, how far they agree, where their stages differ.
 
     The stages of two bundles are compared on the CPU, each on the inputs that the one of `against` was given.
@@ -68,29 +74,30 @@ def compare(
     Raises:
         InputError: one cannot be opened, they are of different networks, or cannot run a policy.
     """
-    rows, errors = [], None
-    with open_source(path, backend) as source, open_source(against, backend) as reference:
-        for names in vocabularies:
+    rows = []
+    with (
+        open_source(path, task.backend, task.emulate) as source,
+        open_source(against, task.backend, task.emulate) as reference,
+    ):
+        for names in task.vocabularies:
             ours, theirs = (
                 each.with_names(names, _steps(report, f"embedding {len(names)} names"))
                 for each in (source, reference)
             )
-            for text, policy in policies.items():
+            for text, policy in task.policies.items():
                 steps = _steps(report, f"{len(names)} categories, rejection {text}")
                 rows.append(
                     compare_on_scenes(
-                        ours(policy), theirs(policy), scenes, len(names), text, SCENE_SIZE, steps
+                        ours(policy), theirs(policy), task.scenes, len(names), text, SCENE_SIZE, steps
                     )
                 )
-        errors = _stage_errors(source, reference, vocabularies[0], next(iter(policies.values())), report)
         return {
             "source": _description(source),
             "against": _description(reference),
             "data": SCENES,
             "size": SCENE_SIZE,
             "results": [asdict(row) for row in rows],
-            "stage_scenes": STAGE_SCENES,
-            "stages": errors,
+            "stages": _stage_errors(source, reference, task, report),
         }
 
 
@@ -119,9 +126,7 @@ def name_worst(path: Path, precision: str, report: Report) -> dict[str, Any]:
     }
 
 
-def _stage_errors(
-    source: Source, reference: Source, names: Sequence[str], policy: Rejection, report: Report
-) -> list[dict[str, Any]] | None:
+def _stage_errors(source: Source, reference: Source, task: Task, report: Report) -> dict[str, Any] | None:
     """Errors of the stages, worst first; None where one of the two is no bundle that the CPU runs."""
     ours, theirs = source.segmenter, reference.segmenter
     if ours is None or theirs is None or {ours.backend, theirs.backend} != {"onnxruntime"}:
@@ -129,11 +134,12 @@ def _stage_errors(
     collected = StageErrors(
         ours.bundle, open_engines(ours.bundle, ours.backend), open_engines(theirs.bundle, theirs.backend)
     )
-    vocabulary = theirs.vocabulary(names)
+    vocabulary = theirs.vocabulary(task.vocabularies[0])
+    policy = next(iter(task.policies.values()))
     for seed in range(STAGE_SCENES):
-        report("comparing stages", seed, STAGE_SCENES)
         collected.add(make_scene(seed, SCENE_SIZE, split="test").image, vocabulary, policy)
-    return [asdict(error) for error in worst_first(collected.errors())]
+        report("comparing stages", seed + 1, STAGE_SCENES)
+    return {"scenes": STAGE_SCENES, "errors": [asdict(error) for error in worst_first(collected.errors())]}
 
 
 def _description(source: Source) -> dict[str, str]:

@@ -51,16 +51,21 @@ class Source:
 
 
 @contextmanager
-def open_source(path: Path, backend: str | None = None) -> Iterator[Source]:
+def open_source(path: Path, backend: str | None = None, emulate: bool = True) -> Iterator[Source]:
     """Open a checkpoint file, which PyTorch runs, or a bundle folder, which the runtime runs on `backend`.
 
     Pictures go straight to the network, without the first resize to a shorter side of 640.
+
+    Args:
+        path: of the file or folder.
+        backend: of a bundle; None is "auto".
+        emulate: whether a half-precision bundle that only the CPU can run is rounded after every operator.
 
     Raises:
         InputError: neither can be read there, or the backend is not there.
     """
     if is_folder(path):
-        with open_bundle(path, backend) as source:
+        with open_bundle(path, backend, emulate) as source:
             yield source
         return
     from ..model import SED
@@ -76,21 +81,26 @@ def open_source(path: Path, backend: str | None = None) -> Iterator[Source]:
 
 
 @contextmanager
-def open_bundle(path: Path, backend: str | None) -> Iterator[Source]:
-    """Open a bundle folder; one of bfloat16 is emulated where only ONNX Runtime's CPU provider can run it."""
+def open_bundle(path: Path, backend: str | None, emulate: bool) -> Iterator[Source]:
+    """Open a bundle folder; see `open_source`."""
+    bundle = Bundle.open(path)
+    precision = bundle.manifest.precision
+    half = emulate and precision != "fp32" and backend in (None, "auto", "onnxruntime")
     try:
         segmenter = Segmenter(path, backend)
     except InputError:
-        bundle = Bundle.open(path)
-        if bundle.manifest.precision != "bf16" or backend not in (None, "auto", "onnxruntime"):
+        # The CPU refuses bfloat16, but not its emulation.
+        if not half:
             raise
-        from ..export.bfloat16_emulation import runnable
+    else:
+        if not half or segmenter.backend != "onnxruntime":
+            yield bundle_source(path, segmenter.backend, precision, segmenter)
+            return
+    from ..export.rounding_emulation import rounding
 
-        with runnable(bundle) as emulated:
-            segmenter = Segmenter(emulated.path, "onnxruntime")
-            yield bundle_source(path, "onnxruntime, bfloat16 emulated", "bf16", segmenter)
-        return
-    yield bundle_source(path, segmenter.backend, segmenter.bundle.manifest.precision, segmenter)
+    with rounding(bundle) as rounded:
+        segmenter = Segmenter(rounded.path, "onnxruntime")
+        yield bundle_source(path, "onnxruntime, every operator rounded", precision, segmenter)
 
 
 def bundle_source(path: Path, runs_on: str, precision: str, segmenter: Segmenter) -> Source:

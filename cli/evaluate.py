@@ -34,6 +34,10 @@ def evaluate(
         typer.Option(help="Names to choose from, repeatable; by default 181, the scenes' own."),
     ] = None,
     backend: Annotated[str, typer.Option(help="Backend of a bundle.")] = "auto",
+    emulate: Annotated[
+        bool,
+        typer.Option(help="Where only the CPU runs a half-precision bundle, round after every operator."),
+    ] = True,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write the results as JSON.")
     ] = None,
@@ -63,7 +67,7 @@ def evaluate(
             raise InputError(f"{output}: is a folder; name a file for the results")
         check_writable(output.parent)
     with needs("export"):
-        from ..benchmarks.evaluation import compare, measure, name_worst
+        from ..benchmarks.evaluation import Task, compare, measure, name_worst
     from ..benchmarks.results_file import results_text
     from ..runtime import parse_rejection
     from ..train.scenes import VOCABULARY, longer_vocabulary
@@ -74,6 +78,7 @@ def evaluate(
         vocabularies = [longer_vocabulary(size) for size in vocabulary_size or [len(VOCABULARY)]]
     except ValueError as error:
         raise InputError(f"--vocabulary-size: {error}") from error
+    wanted = Task(vocabularies, policies, scenes, backend, emulate)
     with progress_bar() as bar, needs("export"):
         task = bar.add_task("")
 
@@ -83,10 +88,9 @@ def evaluate(
         if layerwise is not None:
             kind, content = "layerwise", name_worst(source, layerwise, report)
         elif against is not None:
-            kind = "parity"
-            content = compare(source, against, backend, vocabularies, policies, scenes, report)
+            kind, content = "parity", compare(source, against, wanted, report)
         else:
-            kind, content = "scores", measure(source, backend, vocabularies, policies, scenes, report)
+            kind, content = "scores", measure(source, wanted, report)
     text = results_text(kind, content)
     # A disk that fills up meanwhile must not take the results with it.
     if as_json:

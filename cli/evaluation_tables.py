@@ -43,9 +43,9 @@ def _show_parity(content: dict[str, Any]) -> None:
         table.add_row(str(source["categories"]), source["rejection"], *figures, _alive(source))
     Console().print(table)
     if content["stages"] is not None:
-        title = f"stages, worst first, {content['stage_scenes']} scenes"
+        title = f"stages, worst first, {content['stages']['scenes']} scenes"
         table = _table(title, "stage", "output", "max error", "mean error", "largest value")
-        for error in content["stages"][:WORST_STAGES]:
+        for error in content["stages"]["errors"][:WORST_STAGES]:
             keys = ("max_error", "mean_error", "peak")
             table.add_row(error["stage"], error["output"], *(f"{error[key]:.2g}" for key in keys))
         Console().print(table)

@@ -15,10 +15,10 @@ from ..errors import InputError
 from ..model import SED
 from ..model.votes import VOTE_RANKS
 from ..paths import exists, is_file, is_folder, resolved
-from .bfloat16_emulation import runnable
 from .graph_specs import GraphSpec, graph_specs
 from .onnx_graph import write_graph
 from .precision import FP32_STAGES, OPSETS, check_precision, lowered_spec
+from .rounding_emulation import rounding
 from .tokenizer_file import write_tokenizer
 from .verification import Check, derive_inputs, verification_inputs, verify_stage
 
@@ -148,12 +148,12 @@ def verify(model: SED, specs: list[GraphSpec], bundle: Bundle, report: Progress)
     """
     tensors = verification_inputs(model)
     checks: list[Check] = []
-    with runnable(bundle) as runs:
+    with rounding(bundle) as rounded:
         for done, spec in enumerate(specs, start=len(specs)):
             report(f"verifying {spec.name}", done, 2 * len(specs))
             derive_inputs(spec, tensors, model)
             own = "fp32" if spec.name in FP32_STAGES else bundle.manifest.precision
-            checks += verify_stage(spec, runs, tensors, own)
+            checks += verify_stage(spec, rounded, tensors, own)
     report("done", 2 * len(specs), 2 * len(specs))
     failed = [check for check in checks if not check.passed]
     if failed:
@@ -162,7 +162,8 @@ def verify(model: SED, specs: list[GraphSpec], bundle: Bundle, report: Progress)
         )
         raise VerificationError(
             f"{bundle.manifest.checkpoint['file']}: exported stages differ from PyTorch: {worst}; no bundle "
-            "is written; look for extreme weights, or for other versions of torch, onnx or onnxruntime",
+            "is written; look for extreme weights, export with --precision fp32, or try other versions of "
+            "torch, onnx or onnxruntime",
             checks,
         )
     return checks
