@@ -25,30 +25,47 @@ def inspect(
     Example: sed-trt inspect bundle
     """
     from ..engines.bundle import Bundle
-    from ..engines.plan_layers import engine_layers
     from ..engines.plans import list_built
 
     opened = Bundle.open(bundle)
     sets, damaged = list_built(opened)
-    inspected = [
-        {name: engine_layers(built, name) for name in built.stages} if engine else None for built in sets
-    ]
-    warnings = [*damaged, *(line for built in sets for line in _warnings(built, opened.manifest))]
+    inspected, skipped = _inspected(sets) if engine and sets else ([None] * len(sets), [])
+    warnings = [*damaged, *(line for built in sets for line in _warnings(built, opened.manifest)), *skipped]
     if as_json:
         print(json.dumps(_as_json(opened, sets, inspected, warnings), indent=1))
     else:
         _show(opened, sets, inspected, warnings)
 
 
+def _inspected(sets: "list[BuiltEngines]") -> tuple[list[Any], list[str]]:
+    """What each set of engines says itself, None where it cannot be asked, and a line for each such."""
+    from ..engines.gpu import find_gpu
+    from ..engines.plan_layers import engine_layers
+    from ..errors import InputError
+
+    gpu = find_gpu()
+    inspected: list[Any] = []
+    skipped = []
+    for built in sets:
+        try:
+            inspected.append(engine_layers(built, gpu))
+        except InputError as error:
+            inspected.append(None)
+            skipped.append(f"skipped by --engine: {error}")
+    return inspected, skipped
+
+
 def _warnings(built: "BuiltEngines", manifest: "Manifest") -> list[str]:
     from ..engines.plan_layers import is_float_by_mistake
-    from ..engines.plans import build_command, is_built_from
+    from ..engines.plans import build_command, is_built_from, is_complete
 
     command = build_command(
         built.folder.parent.parent, built.backend, built.target, built.limits, built.options
     )
     if not is_built_from(built, manifest):
         return [f"{built.folder}: was built from other graphs than the bundle holds now; run `{command}`"]
+    if not is_complete(built.folder):
+        return [f"{built.folder}: a plan is missing or was truncated after the build; run `{command}`"]
     mistaken = [stage.name for stage in built.stages.values() if is_float_by_mistake(stage, manifest)]
     if not mistaken:
         return []

@@ -20,6 +20,7 @@ from .build_options import BuildOptions
 from .build_target import cpu_target, default_backend, gpu_target
 from .build_tensorrt import Recipe, build_plan
 from .bundle import Bundle, file_record
+from .onnxruntime_engine import check_runs_on_cpu
 from .plan_record import BuiltEngines, BuiltStage, read_engines, write_engines, write_stage
 from .plans import ENGINES_FOLDER, build_key, installed_version, is_complete
 from .profiles import Limits, Profile, stage_profiles
@@ -64,8 +65,8 @@ def build_engines(
 
     Raises:
         InputError: unknown backend or target, one that cannot be built for here, a missing library or one
-            outside its range, an option it lacks, an altered bundle, a graph that is refused, or a store
-            that cannot be written.
+            outside its range, an option or limit it lacks, an altered bundle, a graph that is refused, a
+            bundle of bfloat16 for onnxruntime, or a store that cannot be written.
         KeyboardInterrupt: interrupted; nothing is left of the build.
     """
     backend = backend or default_backend()
@@ -78,13 +79,15 @@ def build_engines(
         built_for, gpu = gpu_target(load_library(backend), target, options)
         profiles = stage_profiles(bundle.manifest, limits)
     else:
-        built_for = cpu_target(target, options)
-    name = f"{backend}-{version}-{built_for}-{build_key(bundle.manifest, profiles, options)}"
+        built_for = cpu_target(target, limits, options)
+        check_runs_on_cpu(bundle, *bundle.manifest.stages.values())
     store = bundle.path / ENGINES_FOLDER
-    # The folder is not there yet; its stages are added as they are built.
+    # Its stages are added as they are built.
     engines = BuiltEngines(
-        store / name, backend, version, built_for, limits, {}, options, gpu=gpu.name if gpu else None
+        store, backend, version, built_for, limits, {}, options, gpu=gpu.name if gpu else None
     )
+    key = build_key(bundle.manifest, profiles, options, engines.only_gpu)
+    engines = replace(engines, folder=store / f"{backend}-{version}-{built_for}-{key}")
     with _locked(store, report):
         if not force and is_complete(engines.folder):
             return Build(read_engines(engines.folder), True)

@@ -55,6 +55,9 @@ class BuildOptions:
             InputError: an option of `lacking` is asked for.
         """
         if missing := [name for name in self.asked() if name in lacking]:
-            raise InputError(
-                f"option {missing[0].replace('_', ' ')}: {backend} has no such option; leave it out"
-            )
+            raise no_such_option(missing[0], backend)
+
+
+def no_such_option(name: str, backend: str) -> InputError:
+    """The error of an option, by its field's name, that a backend lacks."""
+    return InputError(f"option {name.replace('_', ' ')}: {backend} has no such option; leave it out")

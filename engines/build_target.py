@@ -1,9 +1,10 @@
 """Which backend and target a build is for, and whether that can be built here."""
 
 from ..errors import InputError
-from .build_options import BuildOptions
+from .build_options import BuildOptions, no_such_option
 from .gpu import Gpu, find_gpu
 from .onnxruntime_engine import library as onnxruntime_library
+from .profiles import Limits
 from .targets import (
     AMPERE_PLUS,
     CPU,
@@ -35,13 +36,16 @@ def default_backend() -> str:
     return "onnxruntime"
 
 
-def cpu_target(target: str | None, options: BuildOptions) -> str:
+def cpu_target(target: str | None, limits: Limits, options: BuildOptions) -> str:
     """The target of a build by ONNX Runtime.
 
     Raises:
-        InputError: another one than the CPU, or any option, is asked for.
+        InputError: another one than the CPU, any option, or other limits than the usual ones are asked for.
     """
     options.refuse("onnxruntime", frozenset(options.asked()))
+    for name, value in vars(limits).items():
+        if value != getattr(Limits(), name):
+            raise no_such_option(name, "onnxruntime")
     if target is not None and canonical_target(target) != CPU:
         raise InputError(
             f"target: onnxruntime builds for {CPU} only, not for {target!r}; leave the target out, "

@@ -19,18 +19,22 @@ def in_worker(work: Callable[[], Result], tick: Callable[[], None], cancel: Call
     future: Future[Result] = Future()
 
     def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
         try:
             future.set_result(work())
         except BaseException as error:
             future.set_exception(error)
 
     thread = threading.Thread(target=run, name="sed-trt build", daemon=True)
-    thread.start()
     try:
+        # An interrupt may come while this waits for the thread to start.
+        thread.start()
         while not wait((future,), timeout=_TICK_SECONDS).done:
             tick()
     except BaseException:
         cancel()
-        thread.join()
+        if not future.cancel():
+            thread.join()
         raise
     return future.result()

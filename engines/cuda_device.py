@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from .device_protocol import DeviceMemoryError
 from .gpu import cuda_driver
 
@@ -35,14 +36,29 @@ class CudaDevice:
     """One GPU: its primary context, which other CUDA libraries of this process share, and one stream."""
 
     def __init__(self, index: int = 0) -> None:
-        """Open the GPU; raises InputError when there is none or its driver does not start."""
+        """Open the GPU.
+
+        Raises:
+            InputError: there is none, its driver does not start, or its memory is too full for that.
+        """
         self._cuda = cuda_driver()
-        self._context = self._cuda.Device(index).retain_primary_context()
         # pycuda frees memory and destroys events only through the objects it gave.
         self._allocations: dict[int, Any] = {}
         self._spare_events: deque[Any] = deque()
-        with self.active():
-            self._stream = self._cuda.Stream()
+        try:
+            self._context = self._cuda.Device(index).retain_primary_context()
+            with self.active():
+                self._stream = self._cuda.Stream()
+        except self._cuda.MemoryError as error:
+            raise InputError(
+                f"GPU: its memory is too full to open it ({error}); end other programs on the GPU, or use "
+                "the backend onnxruntime"
+            ) from error
+        except self._cuda.Error as error:
+            raise InputError(
+                f"GPU: it cannot be opened ({error}); check with `nvidia-smi` that it is free and in order, "
+                "or use the backend onnxruntime"
+            ) from error
 
     @property
     def stream(self) -> int:
@@ -78,8 +94,11 @@ class CudaDevice:
         return int(self._cuda.mem_get_info()[0])
 
     def allocate_host(self, size: int) -> np.ndarray:
-        """New pinned host memory, uint8 (size,)."""
-        memory: np.ndarray = self._cuda.pagelocked_empty(size, np.uint8)
+        """New pinned host memory, uint8 (size,); raises DeviceMemoryError."""
+        try:
+            memory: np.ndarray = self._cuda.pagelocked_empty(size, np.uint8)
+        except self._cuda.MemoryError as error:
+            raise DeviceMemoryError(str(error)) from error
         return memory
 
     def upload(self, pointer: int, source: np.ndarray) -> None:
@@ -100,8 +119,10 @@ class CudaDevice:
             event = self._spare_events.popleft()
         except IndexError:
             event = self._cuda.Event(self._cuda.event_flags.DISABLE_TIMING)
+        # First, so that the event is kept when it cannot be recorded.
+        mark = CudaEvent(event, self._spare_events)
         event.record(self._stream)
-        return CudaEvent(event, self._spare_events)
+        return mark
 
     def close(self) -> None:
         """Destroy the stream and the events: no work may be under way, nor come."""

@@ -7,7 +7,7 @@ import numpy as np
 
 
 class DeviceMemoryError(Exception):
-    """The device has too little free memory for an allocation."""
+    """There is too little free memory on the device, or of the host's for the device, for an allocation."""
 
 
 class Event(Protocol):
@@ -43,7 +43,7 @@ class Device(Protocol):
         """Bytes that are free on the device at this moment."""
 
     def allocate_host(self, size: int) -> np.ndarray:
-        """New host memory that the device can copy by itself, uint8 (size,)."""
+        """New host memory that the device can copy by itself, uint8 (size,); raises DeviceMemoryError."""
 
     def upload(self, pointer: int, source: np.ndarray) -> None:
         """Put a copy from host memory into the stream; `source` must be left alone until it is done."""

@@ -3,13 +3,13 @@
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from .device_array import ITEM_BYTES, DeviceArray
-from .device_errors import out_of_memory
+from .device_errors import out_of_memory, out_of_pinned_memory
 from .device_pool import Buffer, DevicePool
 from .device_protocol import Device, DeviceMemoryError, Event
 from .device_staging import StagingPool
@@ -51,9 +51,13 @@ class Work:
         return DeviceArray(buffer, buffer.pointer, dtype, shape)
 
     def upload(self, array: np.ndarray) -> DeviceArray:
-        """A copy of `array` on the device; `array` may change as soon as this returns."""
+        """A copy of `array` on the device; `array` may change as soon as this returns.
+
+        Raises:
+            InputError: the device, or the host, has too little memory.
+        """
         target = self.empty(array.dtype.name, array.shape)
-        staging = self._staging.take(array.nbytes)
+        staging = self._stage(array.nbytes)
         self._uploads.append(staging)
         part = staging[: array.nbytes]
         part.view(array.dtype).reshape(array.shape)[...] = array
@@ -75,8 +79,12 @@ class Work:
         return target
 
     def download(self, array: DeviceArray) -> Download:
-        """Start to bring an array to the host; `DeviceSession.received` has it."""
-        staging = self._staging.take(array.nbytes)
+        """Start to bring an array to the host; `DeviceSession.received` has it.
+
+        Raises:
+            InputError: the host has too little memory.
+        """
+        staging = self._stage(array.nbytes)
         self._device.download(staging[: array.nbytes], array.pointer)
         return Download(staging, array.dtype, array.shape)
 
@@ -91,6 +99,12 @@ class Work:
         """The mark at the end, once the block of `DeviceSession.work` is over."""
         assert self._event is not None
         return self._event
+
+    def _stage(self, size: int) -> np.ndarray:
+        try:
+            return self._staging.take(size)
+        except DeviceMemoryError as error:
+            raise out_of_pinned_memory(self._doing, size) from error
 
 
 class DeviceSession:
@@ -111,8 +125,12 @@ class DeviceSession:
             work = Work(self.device, self._pool, self._staging, doing)
             try:
                 yield work
-            finally:
-                work.finish()
+            except BaseException:
+                # A device that failed may take no mark either; what went wrong first is what matters.
+                with suppress(Exception):
+                    work.finish()
+                raise
+            work.finish()
 
     def received(self, work: Work, download: Download) -> np.ndarray:
         """The array that `download` was to bring; waits for `work` without keeping other threads."""

@@ -20,7 +20,7 @@ class StagingPool:
         self._returned: deque[np.ndarray] = deque()
 
     def take(self, size: int) -> np.ndarray:
-        """A buffer, uint8 of at least `size`, that no copy under way uses."""
+        """A buffer, uint8 of at least `size`, that no copy under way uses; raises DeviceMemoryError."""
         # Marks are passed in the order they were recorded.
         while self._busy and self._busy[0][1].is_done():
             self._idle.append(self._busy.popleft()[0])

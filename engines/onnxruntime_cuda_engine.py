@@ -17,6 +17,8 @@ _CUDA_OPTIONS = {
     "cudnn_conv_algo_search": "HEURISTIC",
     # The default doubles the memory each time it grows, for each of the eight sessions.
     "arena_extend_strategy": "kSameAsRequested",
+    # On by default; what the graphs say is float32 must be.
+    "use_tf32": "0",
 }
 # Two ways in which ONNX Runtime says that memory is short; the number is what it asked for.
 _NO_MEMORY = re.compile(r"requested (?:buffer of size|bytes of) (\d+)|out of memory", re.IGNORECASE)

@@ -42,11 +42,19 @@ def cuda_offered() -> bool:
     return CUDA_PROVIDER in library().get_available_providers()
 
 
-def open_session(model: Path | bytes, file: Path, threads: int | None, providers: list[Any]) -> Any:
+def open_session(
+    model: Path | bytes,
+    file: Path,
+    threads: int | None,
+    providers: list[Any],
+    optimised: Path | None = None,
+) -> Any:
     """A session for a graph; `file` is where it came from, `threads` bounds those within one operator.
 
+    Where `optimised` is given, the graph is written there as ONNX Runtime optimises it for any CPU.
+
     Raises:
-        InputError: ONNX Runtime is missing or broken, or cannot load the graph.
+        InputError: ONNX Runtime is missing or broken, cannot load the graph, or cannot write it.
     """
     onnxruntime = library()
     options = onnxruntime.SessionOptions()
@@ -55,14 +63,19 @@ def open_session(model: Path | bytes, file: Path, threads: int | None, providers
         options.intra_op_num_threads = threads
     # A bundle has eight sessions; the idle ones would otherwise spin and take cores from the busy one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    cannot, remedy = "load", "update onnxruntime or export the checkpoint again"
+    if optimised is not None:
+        cannot, remedy = "optimise", "free space, update onnxruntime or run the bundle as it is"
+        options.optimized_model_filepath = str(optimised)
+        # The next level ties the graph to the processor it was made on.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     try:
         return onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:
         # ONNX Runtime's exceptions share no base class of their own.
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"{file}: ONNX Runtime {onnxruntime.__version__} cannot load it ({reason}); "
-            "update onnxruntime or export the checkpoint again"
+            f"{file}: ONNX Runtime {onnxruntime.__version__} cannot {cannot} it ({reason}); {remedy}"
         ) from error
 
 

@@ -8,14 +8,22 @@ from typing import Any
 
 from ..errors import InputError
 from .bundle import Manifest
-from .gpu import find_gpu
+from .cuda_device import CudaDevice
+from .gpu import Gpu, check_driver
 from .plan_record import BuiltEngines, BuiltStage
-from .plans import read_plan
-from .trt_library import TENSORRT_BACKENDS, load_library
+from .plans import build_command, check_runs_here, read_plan
+from .tensorrt_contexts import CACHE_FILE, TensorRTContexts
+from .trt_library import TENSORRT_BACKENDS, Library, load_library
 
 FLOAT = "FLOAT"
 # These stages are in float32 in every bundle.
 _FLOAT_STAGES = ("text", "label")
+# By class, what is used of TensorRT and TensorRT-RTX beside what running them takes.
+INSPECTOR_NAMES: Mapping[str, tuple[str, ...]] = {
+    "ICudaEngine": ("create_engine_inspector",),
+    "EngineInspector": ("execution_context", "get_engine_information"),
+    "LayerInformationFormat": ("JSON",),
+}
 _NAMES = (
     ("BF16", r"BF16|BFLOAT16"),
     ("HALF", r"FP16|HALF|FLOAT16"),
@@ -35,38 +43,50 @@ def is_float_by_mistake(stage: BuiltStage, manifest: Manifest) -> bool:
     return 2 * weights.get(FLOAT, 0) > sum(weights.values())
 
 
-def engine_layers(built: BuiltEngines, stage: str) -> dict[str, int]:
-    """Data type to the number of layers with an output of it, from TensorRT's engine inspector.
+def engine_layers(built: BuiltEngines, gpu: Gpu) -> dict[str, dict[str, int]]:
+    """By stage, data type to the number of layers with an output of it, from TensorRT's engine inspector.
 
     Raises:
-        InputError: there is no GPU, the plan is altered, or the library cannot load it here.
+        InputError: these are no engines of TensorRT, are not for this version or GPU or its driver, a plan is
+            altered, or the library cannot load it.
     """
     if built.backend not in TENSORRT_BACKENDS:
         raise InputError(
-            f"{built.folder}: engines of {built.backend} cannot be inspected; leave out --engine"
+            f"{built.folder}: engines of {built.backend} cannot be inspected, only those of "
+            f"{' and '.join(TENSORRT_BACKENDS)}"
         )
+    check_runs_here(built, gpu)
+    check_driver(built.backend, gpu)
     library = load_library(built.backend)
-    find_gpu()
-    plan = read_plan(built, stage)
-    logger = library.logger()
-    runtime = library.module.Runtime(logger)
-    # Version-compatible plans carry code of the version that built them; it was checked by its hash.
-    runtime.engine_host_code_allowed = bool(built.options.version_compatible)
-    engine = runtime.deserialize_cuda_engine(plan)
-    context = engine.create_execution_context() if engine is not None else None
-    if context is None:
-        reason = "; ".join(logger.errors) or "it gives no reason"
-        raise InputError(
-            f"{built.stages[stage].file}: {built.backend} {library.version} cannot load it here ({reason}); "
-            "build it for this GPU with `sed-trt build`"
-        )
-    for profile in built.stages[stage].profiles[:1]:
+    cache = built.folder / CACHE_FILE
+    device = CudaDevice()
+    try:
+        with device.active():
+            contexts = TensorRTContexts(library, cache, bool(built.options.version_compatible))
+            return {
+                name: count_layers(_information(built, name, contexts, library, device.stream))
+                for name in built.stages
+            }
+    finally:
+        device.close()
+
+
+def _information(
+    built: BuiltEngines, stage: str, contexts: TensorRTContexts, library: Library, stream: int
+) -> str:
+    command = build_command(
+        built.folder.parent.parent, built.backend, built.target, built.limits, built.options
+    )
+    record = built.stages[stage]
+    engine = contexts.load(read_plan(built, stage), record.file, command)
+    context = contexts.context(engine, stage, 0, stream)
+    for profile in record.profiles[:1]:
         for name, (_, usual, _) in profile.shapes.items():
             context.set_input_shape(name, usual)
     inspector = engine.create_engine_inspector()
     # Formats of dynamic shapes are known in a context only.
     inspector.execution_context = context
-    return count_layers(inspector.get_engine_information(library.module.LayerInformationFormat.JSON))
+    return str(inspector.get_engine_information(library.module.LayerInformationFormat.JSON))
 
 
 def count_layers(information: str) -> dict[str, int]:

@@ -76,6 +76,15 @@ class BuiltEngines:
     built: str = ""
     gpu: str | None = None
 
+    @property
+    def only_gpu(self) -> str | None:
+        """Name of the one GPU model that they are for; None where `target` says all that it takes.
+
+        TensorRT times its kernels on the GPU at hand, and takes them for no other unless it is told to.
+        """
+        bound = self.backend == "tensorrt" and self.options.hardware_compatibility is None
+        return self.gpu if bound else None
+
 
 def write_stage(engines: BuiltEngines, stage: BuiltStage) -> None:
     """Write the side-car of a plan beside it; raises OSError."""

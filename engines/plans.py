@@ -45,12 +45,18 @@ def installed_version(backend: str) -> str:
     return str(onnxruntime_library().__version__)
 
 
-def build_key(manifest: Manifest, profiles: Mapping[str, Sequence[Profile]], options: BuildOptions) -> str:
-    """What a set is built from, as 12 hexadecimal digits."""
+def build_key(
+    manifest: Manifest,
+    profiles: Mapping[str, Sequence[Profile]],
+    options: BuildOptions,
+    only_gpu: str | None = None,
+) -> str:
+    """What a set is built from and for, as 12 hexadecimal digits; see `BuiltEngines.only_gpu`."""
     content = {
         "graphs": {name: manifest.files[stage.file].sha256 for name, stage in manifest.stages.items()},
         "profiles": {name: [profile.shapes for profile in several] for name, several in profiles.items()},
         "options": asdict(options),
+        "gpu": only_gpu,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_KEY_DIGITS]
 
@@ -123,18 +129,33 @@ def find_built(bundle: Bundle, backend: str, gpu: "Gpu | None") -> BuiltEngines:
         raise refusal(f"its engines for {backend} were built from other graphs than it holds now")
     usable = [engines for engines in current if _runs_with(engines, version)]
     if not usable:
-        built = _listed([engines.version for engines in current])
-        raise refusal(f"its engines were built by {backend} {built}, but {version} is installed")
+        raise refusal(f"its engines {_other_version(current, version)}")
     if gpu is None or backend not in TENSORRT_BACKENDS:
         return usable[0]
-    fitting = [engines for engines in usable if target_fits(engines.target, gpu.capability)]
+    fitting = [engines for engines in usable if _runs_on(engines, gpu)]
     if not fitting:
-        built = _listed([engines.target for engines in usable])
-        raise refusal(
-            f"its engines for {backend} were built for {built}, but this GPU, {gpu.name}, "
-            f"is {capability_name(gpu.capability)}"
-        )
+        raise refusal(f"its engines for {backend} {_other_gpu(usable, gpu)}")
     return fitting[0]
+
+
+def check_runs_here(engines: BuiltEngines, gpu: "Gpu") -> None:
+    """Refuse engines of `TENSORRT_BACKENDS` that the installed version or this GPU does not take.
+
+    Raises:
+        InputError: it is so; says what they were built for, and the command that builds such for here.
+    """
+    version = installed_version(engines.backend)
+    if not _runs_with(engines, version):
+        found = _other_version([engines], version)
+    elif not _runs_on(engines, gpu):
+        found = _other_gpu([engines], gpu)
+    else:
+        return
+    target = _usual_target(engines.backend, gpu)
+    # The engines of a bundle lie two folders below it.
+    bundle = engines.folder.parent.parent
+    command = build_command(bundle, engines.backend, target, engines.limits, engines.options)
+    raise InputError(f"{engines.folder}: {found}; run `{command}`")
 
 
 def read_plan(built: BuiltEngines, stage: str) -> bytes:
@@ -201,6 +222,22 @@ def _runs_with(engines: BuiltEngines, installed: str) -> bool:
         return False
     built, here = _numbers(engines.version), _numbers(installed)
     return built[0] == here[0] and built <= here
+
+
+def _runs_on(engines: BuiltEngines, gpu: "Gpu") -> bool:
+    return target_fits(engines.target, gpu.capability) and engines.only_gpu in (None, gpu.name)
+
+
+def _other_version(found: Sequence[BuiltEngines], installed: str) -> str:
+    versions = _listed([engines.version for engines in found])
+    return f"were built by {found[0].backend} {versions}, but {installed} is installed"
+
+
+def _other_gpu(found: Sequence[BuiltEngines], gpu: "Gpu") -> str:
+    targets = _listed(
+        [f"{each.target} on {each.only_gpu}" if each.only_gpu else each.target for each in found]
+    )
+    return f"were built for {targets}, but this GPU, {gpu.name}, is {capability_name(gpu.capability)}"
 
 
 def _numbers(version: str) -> list[int]:

@@ -21,6 +21,8 @@ _USUAL_BATCH = 4
 _USUAL_SIDE = 640
 # Inputs that come in parts, of any number, so that a build need not know the whole.
 _PARTS = {"tokens": SENTENCES, "rows": BAND_SIDE, "columns": BAND_SIDE}
+# Categories times rows of a band: with `BAND_SIDE` columns its up-sampled logits take 256 MiB.
+_BAND_ROWS = 2**14
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,12 @@ def category_buckets(max_categories: int) -> tuple[int, ...]:
     return (*(bucket for bucket in _BUCKETS if bucket < max_categories), max_categories)
 
 
+def label_rows(categories: int) -> int:
+    """Most output rows of a band that the stage `label` takes at once, with logits of so many categories."""
+    most = (last for _, _, last in _CATEGORY_RANGES if categories <= last)
+    return max(1, _BAND_ROWS // next(most, categories))
+
+
 def stage_profiles(manifest: Manifest, limits: Limits) -> dict[str, tuple[Profile, ...]]:
     """The profiles of every stage, narrowest first; none for a stage without a dynamic axis."""
     return {name: _profiles(stage, limits) for name, stage in manifest.stages.items()}
@@ -88,14 +96,23 @@ def _profiles(stage: Stage, limits: Limits) -> tuple[Profile, ...]:
     for least, usual, most in _narrow_ranges(narrow, limits):
         ranges = {axis: _wide(stage.inputs, axis, limits) for axis in axes}
         # What is gathered from holds at least as many categories as what is gathered.
-        categories = (1, max(most, ranges[narrow][1]), limits.max_categories)
+        categories = (1, most, limits.max_categories)
         ranges = {axis: categories if _counts_categories(axis) else wide for axis, wide in ranges.items()}
+        ranges |= {axis: _up_to(label_rows(least)) for axis in _row_axes(stage.inputs)}
         profiles.append(_profile(stage.inputs, ranges | {narrow: (least, usual, most)}))
     return tuple(profiles)
 
 
 def _counts_categories(axis: str) -> bool:
     return axis == "T" or axis.startswith("K")
+
+
+def _row_axes(inputs: Sequence[Tensor]) -> list[str]:
+    return [str(tensor.shape[0]) for tensor in inputs if tensor.name == "rows"]
+
+
+def _up_to(rows: int) -> Range:
+    return 1, min(_USUAL_SIDE, rows), rows
 
 
 def _narrow_axis(inputs: Sequence[Tensor]) -> str | None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,12 @@ RTX_NAMES: Mapping[str, tuple[str, ...]] = {
     "IRuntimeCache": ("deserialize", "serialize"),
     "DynamicShapesKernelSpecializationStrategy": ("EAGER", "NONE"),
 }
-# Stages whose shapes follow the picture's size: a kernel compiled for each size would rarely be used again.
-FREE_SHAPES = ("pixels", "label")
+# Stages whose shapes follow the picture's size or the vocabulary's: a kernel compiled for each would rarely
+# be used again.
+FREE_SHAPES = ("text", "pixels", "label")
+
+# Beside the engines: where TensorRT-RTX keeps the kernels that it compiles.
+CACHE_FILE = "runtime.cache"
 
 _logger = logging.getLogger(__name__)
 
@@ -159,4 +164,4 @@ class TensorRTContexts:
 
 
 def _tells_of_memory(reason: str) -> bool:
-    return "memory" in reason.lower()
+    return re.search("out of memory|allocat", reason.lower()) is not None

@@ -15,11 +15,9 @@ from .engine import Value
 from .gpu import check_driver, find_gpu
 from .plans import BuiltEngines, build_command, find_built, read_plan
 from .profiles import category_buckets
-from .tensorrt_contexts import TensorRTContexts
+from .tensorrt_contexts import CACHE_FILE, TensorRTContexts
 from .tensorrt_engine import TensorRTEngine
 from .trt_library import load_library
-
-CACHE_FILE = "runtime.cache"
 
 
 class TensorRTEngines:
@@ -32,7 +30,8 @@ class TensorRTEngines:
 
         Raises:
             InputError: no GPU, no driver or one too old; the library is missing or of a version that does not
-                fit; no engines were built that fit library, GPU and bundle; or TensorRT does not start.
+                fit; no engines were built that fit library, GPU and bundle; or TensorRT does not start, or
+                refuses the engines on this GPU.
         """
         gpu = find_gpu()
         library = load_library(backend)
@@ -53,6 +52,8 @@ class TensorRTEngines:
         self._lock = threading.Lock()
         # TensorRT's objects end while CUDA still runs, at the latest when the interpreter does.
         weakref.finalize(self, _close, self._opened, self._contexts, self._session)
+        # Only an engine tells whether this GPU takes them; `label` is the smallest.
+        self["label"]
 
     @property
     def backend(self) -> str:

@@ -107,6 +107,8 @@ class Library:
         module = self.module
         # Without it the engine inspector knows only the names of the layers.
         config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
+        # On by default; what the graphs say is float32 must be.
+        config.clear_flag(module.BuilderFlag.TF32)
         if options.workspace is not None:
             config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace)
         if options.optimization_level is not None:

@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from ..engines.engine import Engine
+from ..engines.profiles import SENTENCES
 from ..errors import InputError
 from .tokenizer import SentenceTokenizer
 from .vocabulary import synonyms
 
 Progress = Callable[[int, int], None]
-
-SENTENCES_PER_BATCH = 256
 
 
 def embed_names(
@@ -56,7 +55,7 @@ def _groups(names: Sequence[str], templates: int) -> Iterator[list[str]]:
     sentences = 0
     for name in names:
         count = len(synonyms(name)) * templates
-        if group and sentences + count > SENTENCES_PER_BATCH:
+        if group and sentences + count > SENTENCES:
             yield group
             group, sentences = [], 0
         group.append(name)
@@ -70,7 +69,5 @@ def _embed_sentences(sentences: list[str], tokenizer: SentenceTokenizer, engine:
     except InputError as error:
         raise InputError(f"vocabulary: {error}") from error
     # A single name with many synonyms can exceed the batch.
-    batches = [
-        tokens[start : start + SENTENCES_PER_BATCH] for start in range(0, len(tokens), SENTENCES_PER_BATCH)
-    ]
+    batches = [tokens[start : start + SENTENCES] for start in range(0, len(tokens), SENTENCES)]
     return np.concatenate([engine.run({"tokens": batch})["embedding"] for batch in batches])

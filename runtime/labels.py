@@ -5,11 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..engines.engine import Engine, Value
+from ..engines.profiles import BAND_SIDE, label_rows
 
 # Values of the up-sampled logits alive at once: 64 MB in float32.
 MAX_BAND_VALUES = 16_000_000
-# Engines built for a range of shapes take up to this many rows and columns.
-MAX_BAND_SIDE = 4096
 
 
 def source_coordinates(size: int, output_size: int) -> np.ndarray:
@@ -35,17 +34,18 @@ def label_map(
     scores = np.empty((height, width), dtype=np.float32)
     rows = source_coordinates(logits.shape[1], height)
     columns = source_coordinates(logits.shape[2], width)
-    for down, across in _bands(height, width, MAX_BAND_VALUES // len(kept)):
+    for down, across in _bands(height, width, len(kept)):
         outputs = engine.run({"logits": logits, "kept": kept, "rows": rows[down], "columns": columns[across]})
         labels[down, across] = outputs["labels"]
         scores[down, across] = outputs["scores"]
     return labels, scores
 
 
-def _bands(height: int, width: int, pixels: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a picture into parts of at most `pixels`: bands of rows, or parts of a row wider than that."""
-    columns = min(width, max(1, pixels), MAX_BAND_SIDE)
-    rows = min(max(1, pixels // columns), MAX_BAND_SIDE)
+def _bands(height: int, width: int, categories: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a picture into parts of bounded size: bands of rows, or parts of a row that is too wide."""
+    pixels = max(1, MAX_BAND_VALUES // categories)
+    columns = min(width, pixels, BAND_SIDE)
+    rows = min(pixels // columns, label_rows(categories))
     for top in range(0, height, rows):
         for left in range(0, width, columns):
             yield slice(top, top + rows), slice(left, left + columns)

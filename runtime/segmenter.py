@@ -119,7 +119,8 @@ class Segmenter:
     ) -> None:
         """Run every stage at every size that pictures will need, so that none of them waits for a first run.
 
-        With a `vocabulary` sizes that it cannot need are left out. `batch` is the one that `stream` will be
+        With a `vocabulary` sizes that it cannot need are left out; without one its own number of categories,
+        which `scout` and `decode1` take unpadded, is not covered. `batch` is the one that `stream` will be
         given. `progress` is called with the runs done and their total.
 
         Raises:

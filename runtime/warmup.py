@@ -8,7 +8,7 @@ import numpy as np
 from ..engines.backends import Engines
 from ..engines.bundle import Manifest
 from ..engines.engine import Value
-from .embedding import SENTENCES_PER_BATCH
+from ..engines.profiles import SENTENCES, label_rows
 
 Progress = Callable[[int, int], None]
 Inputs = dict[str, Value]
@@ -57,7 +57,7 @@ def _sizes(buckets: Sequence[int] | None, categories: int) -> Sequence[int]:
 
 def _run_text(engines: Engines, manifest: Manifest) -> None:
     # A CPU gains nothing from a full batch but the time it takes.
-    sentences = 1 if engines.buckets is None else SENTENCES_PER_BATCH
+    sentences = 1 if engines.buckets is None else SENTENCES
     engines["text"].run({"tokens": np.zeros((sentences, manifest.context_length), dtype=np.int64)})
 
 
@@ -110,9 +110,11 @@ def _kept(size: int, categories: int) -> np.ndarray:
 
 
 def _run_label(engines: Engines, logits: Value) -> None:
-    places = np.zeros(_LABEL_SIDE, dtype=np.float32)
-    kept = np.zeros(logits.shape[0], dtype=np.int64)
-    engines["label"].run({"logits": logits, "kept": kept, "rows": places, "columns": places})
+    categories = logits.shape[0]
+    columns = np.zeros(_LABEL_SIDE, dtype=np.float32)
+    rows = columns[: label_rows(categories)]
+    kept = np.zeros(categories, dtype=np.int64)
+    engines["label"].run({"logits": logits, "kept": kept, "rows": rows, "columns": columns})
 
 
 def _tell(progress: Progress | None, done: int, total: int) -> None:

@@ -2,14 +2,27 @@
 
 import sys
 import threading
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+FULL = "out of memory"
 
-def fake_pycuda(driver: int = 13000, devices: int = 1, start_error: str | None = None) -> ModuleType:
-    """A module `pycuda.driver`; its `calls` lists what was asked of it, `current` the contexts per thread."""
+
+def fake_pycuda(
+    driver: int = 13000,
+    devices: int = 1,
+    start_error: str | None = None,
+    failures: Mapping[str, str] | None = None,
+) -> ModuleType:
+    """A module `pycuda.driver`; its `calls` lists what was asked of it.
+
+    `failures` has the reasons for which "context", "stream", "event" (recording one) or "pinned" memory
+    fails; `FULL` is pycuda's MemoryError.
+    """
+    failing = dict(failures or {})
     cuda: Any = ModuleType("pycuda.driver")
     cuda.calls = []
     stacks = threading.local()
@@ -19,6 +32,11 @@ def fake_pycuda(driver: int = 13000, devices: int = 1, start_error: str | None =
 
     class MemoryError(Error):
         pass
+
+    def fail(what: str) -> None:
+        if what in failing:
+            kind = MemoryError if failing[what] == FULL else Error
+            raise kind(f"{what} failed: {failing[what]}")
 
     def check() -> None:
         assert getattr(stacks, "contexts", []), "no currently active context?"
@@ -49,6 +67,7 @@ def fake_pycuda(driver: int = 13000, devices: int = 1, start_error: str | None =
             return 48 * 2**30
 
         def retain_primary_context(self) -> Context:
+            fail("context")
             return Context()
 
     class Stream:
@@ -56,6 +75,7 @@ def fake_pycuda(driver: int = 13000, devices: int = 1, start_error: str | None =
 
         def __init__(self) -> None:
             check()
+            fail("stream")
 
     class Event:
         def __init__(self, flags: int) -> None:
@@ -64,6 +84,7 @@ def fake_pycuda(driver: int = 13000, devices: int = 1, start_error: str | None =
 
         def record(self, stream: Stream) -> None:
             assert isinstance(stream, Stream)
+            fail("event")
 
         def query(self) -> bool:
             return True
@@ -92,6 +113,11 @@ def fake_pycuda(driver: int = 13000, devices: int = 1, start_error: str | None =
             raise MemoryError("cuMemAlloc failed: out of memory")
         return Allocation(size)
 
+    def pagelocked_empty(size: int, dtype: Any) -> np.ndarray:
+        check()
+        fail("pinned")
+        return np.empty(size, dtype)
+
     def copy(name: str) -> Any:
         def copied(*arguments: Any) -> None:
             check()
@@ -107,7 +133,8 @@ def fake_pycuda(driver: int = 13000, devices: int = 1, start_error: str | None =
     cuda.get_driver_version = lambda: driver
     cuda.mem_alloc = mem_alloc
     cuda.mem_get_info = lambda: (600, 1000)
-    cuda.pagelocked_empty = np.empty
+    cuda.pagelocked_empty = pagelocked_empty
+    cuda.failures = failing
     for name in ("memcpy_htod_async", "memcpy_dtoh_async", "memcpy_dtod_async"):
         setattr(cuda, name, copy(name))
     cuda.depth = lambda: len(getattr(stacks, "contexts", []))

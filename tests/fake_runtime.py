@@ -1,5 +1,6 @@
 """The runtime of TensorRT and TensorRT-RTX in numpy, on a `FakeDevice`."""
 
+import json
 from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,8 @@ from sed_trt.tests.fake_engines import STAGES
 from sed_trt.tests.fake_manifest import fake_manifest
 
 SCRATCH = 1000
+# What the inspector says of a context that knows its shapes: half the layers in half precision.
+LAYERS = {"HALF": 2, "FLOAT": 2}
 
 
 class Severity(IntEnum):
@@ -105,6 +108,20 @@ class FakeContext:
         return True
 
 
+class FakeInspector:
+    """Tells the layers of an engine, in JSON."""
+
+    def __init__(self) -> None:
+        self.execution_context: FakeContext | None = None
+
+    def get_engine_information(self, form: str) -> str:
+        assert form == "JSON"
+        context = self.execution_context
+        assert context is not None and context.shapes
+        types = [dtype for dtype, count in LAYERS.items() for _ in range(count)]
+        return json.dumps({"Layers": [{"Outputs": [{"DataType": dtype}]} for dtype in types]})
+
+
 class FakeConfig:
     """TensorRT-RTX's runtime configuration."""
 
@@ -153,6 +170,9 @@ def fake_tensorrt(device: FakeDevice) -> Any:
             configs[self.stage] = FakeConfig(caches)
             return configs[self.stage]
 
+        def create_engine_inspector(self) -> FakeInspector:
+            return FakeInspector()
+
         def create_execution_context(self, how: object) -> FakeContext:
             strategy = how.strategy if isinstance(how, FakeConfig) else how
             assert strategy == "USER_MANAGED"
@@ -176,6 +196,7 @@ def fake_tensorrt(device: FakeDevice) -> Any:
         Runtime=Runtime,
         ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="USER_MANAGED"),
         DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="EAGER", NONE="NONE"),
+        LayerInformationFormat=SimpleNamespace(JSON="JSON"),
         caches=caches,
         configs=configs,
     )

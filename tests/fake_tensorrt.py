@@ -1,10 +1,13 @@
 """A module in the place of `tensorrt` or `tensorrt_rtx`: what a build calls, written down instead of done."""
 
+import sys
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+
+from sed_trt.engines.trt_library import load_library
 
 PLAN = b"a plan"
 
@@ -16,6 +19,7 @@ class Config:
 
     def __init__(self) -> None:
         self.flags: list[Any] = []
+        self.cleared: list[Any] = []
         self.limits: dict[Any, int] = {}
         self.profiles: list[Any] = []
         self.capabilities: list[Any] = []
@@ -23,6 +27,9 @@ class Config:
 
     def set_flag(self, flag: Any) -> None:
         self.flags.append(flag)
+
+    def clear_flag(self, flag: Any) -> None:
+        self.cleared.append(flag)
 
     def set_memory_pool_limit(self, pool: Any, size: int) -> None:
         self.limits[pool] = size
@@ -125,8 +132,17 @@ def fake_tensorrt(
     module.NetworkDefinitionCreationFlag = members("NetworkDefinitionCreationFlag", ["STRONGLY_TYPED"])
     module.ProfilingVerbosity = members("ProfilingVerbosity", ["DETAILED"])
     module.MemoryPoolType = members("MemoryPoolType", ["WORKSPACE"])
-    module.BuilderFlag = members("BuilderFlag", ["VERSION_COMPATIBLE", "REFIT", "DISABLE_TIMING_CACHE"])
+    flags = ["VERSION_COMPATIBLE", "REFIT", "DISABLE_TIMING_CACHE", "TF32"]
+    module.BuilderFlag = members("BuilderFlag", flags)
     module.HardwareCompatibilityLevel = members("HardwareCompatibilityLevel", compatibility)
     if capabilities:
         module.ComputeCapability = members("ComputeCapability", [*capabilities, "CURRENT", "NONE"])
+    return module
+
+
+def install_tensorrt(monkeypatch: Any, version: str = "11.4.0.106", **arguments: Any) -> Any:
+    """Let full TensorRT be the module that `fake_tensorrt` makes, which is given back."""
+    module = fake_tensorrt(version, **arguments)
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    load_library.cache_clear()
     return module

@@ -10,7 +10,10 @@ from sed_trt.engines import onnxruntime_engines, tensorrt_engines
 from sed_trt.engines.backends import BACKENDS, obstacle, open_engines
 from sed_trt.engines.bundle import Bundle
 from sed_trt.engines.gpu import Gpu
+from sed_trt.engines.plans import BuiltEngines
+from sed_trt.engines.profiles import Limits
 from sed_trt.errors import InputError
+from sed_trt.tests.fake_pycuda import FULL, fake_pycuda, install
 
 
 @pytest.fixture
@@ -96,6 +99,24 @@ def test_tensorrt_without_built_engines(
         InputError, match=f"holds no engines for {backend}.*sed-trt build .* --backend {backend}"
     ):
         open_engines(bundle, backend)
+
+
+@pytest.mark.parametrize("what", ["context", "stream"])
+def test_auto_passes_over_a_gpu_that_cannot_be_opened(
+    what: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, fake_pycuda(failures={what: FULL}))
+    monkeypatch.setattr(tensorrt_engines, "load_library", lambda backend: None)
+    monkeypatch.setattr(tensorrt_engines, "check_driver", lambda backend, gpu: None)
+    monkeypatch.setattr(
+        tensorrt_engines,
+        "find_built",
+        lambda bundle, backend, gpu: BuiltEngines(bundle.path, backend, "1", "sm86", Limits(), {}),
+    )
+    monkeypatch.setattr(module, "cuda_offered", lambda: False)
+    engines = open_engines(bundle)
+    assert engines.backend == "onnxruntime"
+    assert "tensorrt, tensorrt-rtx: GPU: its memory is too full to open it" in engines.reason
 
 
 def test_obstacles(monkeypatch: pytest.MonkeyPatch) -> None:

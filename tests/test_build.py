@@ -2,27 +2,25 @@
 
 import errno
 import os
-import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sed_trt.engines import build, build_target
+from sed_trt.engines import build_target
 from sed_trt.engines.build import build_engines
 from sed_trt.engines.build_options import BuildOptions
 from sed_trt.engines.bundle import STAGES, Bundle
 from sed_trt.engines.gpu import Gpu
-from sed_trt.engines.onnxruntime_engine import library as onnxruntime
 from sed_trt.engines.plans import find_built, read_plan
 from sed_trt.engines.profiles import Limits
 from sed_trt.engines.trt_library import load_library
 from sed_trt.errors import InputError
-from sed_trt.tests.fake_tensorrt import PLAN, Config, fake_tensorrt
+from sed_trt.tests.fake_tensorrt import PLAN, install_tensorrt
 from sed_trt.tests.small_bundle import small_bundle
 
 A6000 = Gpu("NVIDIA RTX A6000", (8, 6), "13.0", 48 << 30)
@@ -38,14 +36,7 @@ def bundle(tmp_path: Path) -> Bundle:
 def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Installs a fake of full TensorRT, as `fake_tensorrt` makes it, on a machine with an A6000."""
     monkeypatch.setattr(build_target, "find_gpu", lambda: A6000)
-
-    def fake(version: str = "11.4.0.106", **arguments: Any) -> Any:
-        module = fake_tensorrt(version, **arguments)
-        monkeypatch.setitem(sys.modules, "tensorrt", module)
-        load_library.cache_clear()
-        return module
-
-    yield fake
+    yield partial(install_tensorrt, monkeypatch)
     load_library.cache_clear()
 
 
@@ -124,38 +115,6 @@ def test_leftovers_of_a_killed_build_go(bundle: Bundle, install: Callable[..., A
     (left / "text.engine").touch()
     folder = build_engines(bundle, "tensorrt").engines.folder
     assert contents(bundle.path / "engines") == {folder.name, "tensorrt-11.4.0.106-sm86.timing"}
-
-
-def test_kernel_times_go_from_stage_to_stage_and_build_to_build(
-    bundle: Bundle, install: Callable[..., Any]
-) -> None:
-    module = install()
-    build_engines(bundle, "tensorrt")
-    assert [config.known_times for config in module.configs] == [[b""], *[[Config.TIMES]] * 7]
-    file = bundle.path / "engines" / "tensorrt-11.4.0.106-sm86.timing"
-    assert file.read_bytes() == Config.TIMES
-    module.configs.clear()
-    build_engines(bundle, "tensorrt", force=True)
-    assert module.configs[0].known_times == [Config.TIMES]
-
-
-@pytest.mark.parametrize(("times", "tried"), [(b"damaged", []), (b"of another GPU", [b"of another GPU"])])
-def test_kernel_times_that_are_refused(
-    times: bytes, tried: list[bytes], bundle: Bundle, install: Callable[..., Any]
-) -> None:
-    module = install()
-    store = bundle.path / "engines"
-    store.mkdir()
-    (store / "tensorrt-11.4.0.106-sm86.timing").write_bytes(times)
-    build_engines(bundle, "tensorrt")
-    assert module.configs[0].known_times == [*tried, b""]
-
-
-def test_no_kernel_times(bundle: Bundle, install: Callable[..., Any]) -> None:
-    module = install()
-    engines = build_engines(bundle, "tensorrt", options=BuildOptions(timing_cache=False)).engines
-    assert contents(bundle.path / "engines") == {engines.folder.name}
-    assert not any(config.known_times for config in module.configs)
 
 
 def test_every_parser_error_is_named(bundle: Bundle, install: Callable[..., Any]) -> None:
@@ -300,22 +259,3 @@ def test_unknown_backend(bundle: Bundle) -> None:
         InputError, match="'trt' builds no engines; choose one of tensorrt, tensorrt-rtx, onnx"
     ):
         build_engines(bundle, "trt")
-
-
-def test_onnxruntime(tiny_bundle: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
-    done = build_engines(Bundle.open(folder), "onnxruntime", "cpu")
-    assert done.engines.folder.name.startswith(f"onnxruntime-{onnxruntime().__version__}-cpu-")
-    assert find_built(Bundle.open(folder), "onnxruntime", None) == done.engines
-    for name, stage in done.engines.stages.items():
-        assert stage.profiles == ()
-        session = onnxruntime().InferenceSession(read_plan(done.engines, name))
-        assert [value.name for value in session.get_inputs()] == [value.name for value in stage.inputs]
-        assert [value.name for value in session.get_outputs()] == [value.name for value in stage.outputs]
-    assert build_engines(Bundle.open(folder), "onnxruntime").found
-
-
-def test_onnxruntime_refuses_a_graph(bundle: Bundle) -> None:
-    with pytest.raises(InputError, match=r"text\.onnx: ONNX Runtime .* cannot optimise it"):
-        build_engines(bundle, "onnxruntime")
-    assert contents(bundle.path / build.ENGINES_FOLDER) == set()

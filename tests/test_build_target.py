@@ -6,6 +6,7 @@ from sed_trt.engines import build_target as module
 from sed_trt.engines.build_options import BuildOptions
 from sed_trt.engines.build_target import cpu_target, default_backend, gpu_target
 from sed_trt.engines.gpu import Gpu
+from sed_trt.engines.profiles import Limits
 from sed_trt.engines.trt_library import Library
 from sed_trt.errors import InputError
 from sed_trt.tests.fake_tensorrt import fake_tensorrt
@@ -105,11 +106,15 @@ def test_options_are_checked_first() -> None:
 
 
 def test_onnxruntime_is_for_the_cpu() -> None:
-    assert cpu_target(None, NONE) == cpu_target("CPU", NONE) == "cpu"
+    usual = Limits()
+    assert cpu_target(None, usual, NONE) == cpu_target("CPU", usual, NONE) == "cpu"
     with pytest.raises(InputError, match="onnxruntime builds for cpu only, not for 'a6000'"):
-        cpu_target("a6000", NONE)
+        cpu_target("a6000", usual, NONE)
     with pytest.raises(InputError, match="option workspace: onnxruntime has no such option"):
-        cpu_target(None, BuildOptions(workspace=1))
+        cpu_target(None, usual, BuildOptions(workspace=1))
+    for limits, name in ((Limits(max_categories=9), "categories"), (Limits(max_side=99), "side")):
+        with pytest.raises(InputError, match=f"option max {name}: onnxruntime has no such option; leave it"):
+            cpu_target(None, limits, NONE)
 
 
 @pytest.mark.parametrize(

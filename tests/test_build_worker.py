@@ -40,3 +40,33 @@ def test_interrupt_cancels_and_waits(error: type[BaseException]) -> None:
 def test_ticks_come_while_the_work_goes_on() -> None:
     seen = threading.Event()
     assert in_worker(lambda: seen.wait(30), seen.set, nothing)
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_interrupt_while_the_thread_starts(started: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+    running, cancelled = threading.Event(), threading.Event()
+    ended: list[bool] = []
+    threads: list[threading.Thread] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        threads.append(thread)
+        if started:
+            start(thread)
+            assert running.wait(30)
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        running.set()
+        ended.append(cancelled.wait(30))
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        in_worker(work, lambda: None, cancelled.set)
+    monkeypatch.undo()
+    assert ended == [True] * started
+    if not started:
+        # One that comes to run only now has nothing left to do.
+        threads[0].start()
+        threads[0].join()
+        assert not ended

@@ -79,6 +79,10 @@ def test_default_backend_is_named(bundle: Path, capsys: pytest.CaptureFixture[st
             ["--backend", "onnxruntime", "--workspace", "9"],
             "option workspace: onnxruntime has no such option",
         ),
+        (
+            ["--backend", "onnxruntime", "--max-batch", "4"],
+            "option max batch: onnxruntime has no such option; leave it out",
+        ),
         (["--max-categories", "0"], "max categories: 0 is too few"),
         (["--optimization-level", "9"], "optimization level: 9 is unknown"),
     ],
@@ -134,6 +138,6 @@ def test_interrupt_leaves_nothing(bundle: Path) -> None:
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert errors == "sed-trt: error: interrupted\n"
     assert {path.name for path in store.iterdir()} == {".lock"}

@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 
 from sed_trt.cli.main import main
-from sed_trt.engines import plan_layers
 from sed_trt.engines.build import build_engines
 from sed_trt.engines.bundle import STAGES, Bundle
 from sed_trt.engines.plan_layers import count_layers
-from sed_trt.errors import InputError
 from sed_trt.tests.small_bundle import small_bundle
 
 PRECISIONS = {
@@ -121,23 +119,14 @@ def test_stale_and_damaged_engines(
     assert "scout.json: cannot be read" in content["warnings"][0]
 
 
-def test_engines_themselves_need_a_gpu(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_truncated_plan(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     engines = build_engines(bundle, "onnxruntime").engines
-    assert main(["inspect", str(bundle.path), "--engine"]) == 2
-    assert "cannot be inspected; leave out --engine" in capsys.readouterr().err
-
-    def no_gpu() -> None:
-        raise InputError("GPU: none is here")
-
-    monkeypatch.setattr(plan_layers, "find_gpu", no_gpu)
-    monkeypatch.setattr(plan_layers, "load_library", lambda backend: None)
-    for file in ("build.json", *(f"{stage}.json" for stage in STAGES)):
-        path = engines.folder / file
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"backend": "tensorrt"}))
-    assert main(["inspect", str(bundle.path), "--engine"]) == 2
-    assert "GPU: none is here" in capsys.readouterr().err
+    engines.stages["image"].file.write_bytes(b"?")
+    (line,) = facts(capsys, bundle)["warnings"]
+    command = f"sed-trt build {bundle.path} --backend onnxruntime"
+    assert line == (f"{engines.folder}: a plan is missing or was truncated after the build; run `{command}`")
+    assert not build_engines(bundle, "onnxruntime").found
+    assert facts(capsys, bundle)["warnings"] == []
 
 
 def test_layers_of_both_inspectors() -> None:

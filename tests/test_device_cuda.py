@@ -13,7 +13,7 @@ from sed_trt.engines.cuda_device import CudaDevice
 from sed_trt.engines.device_protocol import DeviceMemoryError
 from sed_trt.engines.gpu import Gpu, check_driver, find_gpu
 from sed_trt.errors import InputError
-from sed_trt.tests.fake_pycuda import fake_pycuda, install
+from sed_trt.tests.fake_pycuda import FULL, fake_pycuda, install
 
 
 @pytest.fixture
@@ -92,6 +92,22 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         CudaDevice()
 
 
+@pytest.mark.parametrize("what", ["context", "stream"])
+@pytest.mark.parametrize(
+    ("reason", "answer"),
+    [(FULL, "its memory is too full .*; end other programs"), ("devices are busy", "it cannot be opened")],
+)
+def test_gpu_that_cannot_be_opened(
+    what: str, reason: str, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda: Any = fake_pycuda(failures={what: reason})
+    install(monkeypatch, cuda)
+    with pytest.raises(InputError, match=f"GPU: .*{answer}") as caught:
+        CudaDevice()
+    assert f"({what} failed: {reason})" in str(caught.value)
+    assert cuda.depth() == 0
+
+
 @pytest.mark.parametrize(
     ("backend", "package", "driver", "fits"),
     [
@@ -148,6 +164,9 @@ def test_memory(cuda: Any) -> None:
             device.allocate(2000)
         host = device.allocate_host(100)
         assert (host.dtype, host.shape) == (np.uint8, (100,))
+        cuda.failures["pinned"] = FULL
+        with pytest.raises(DeviceMemoryError, match="pinned failed: out of memory"):
+            device.allocate_host(100)
 
 
 def test_copies_go_through_the_stream(cuda: Any) -> None:
@@ -173,5 +192,12 @@ def test_events_are_used_again(cuda: Any) -> None:
             assert event.is_done()
             del event
             gc.collect()
+        # One that cannot be recorded is not lost either.
+        cuda.failures["event"] = "an illegal memory access was encountered"
+        with pytest.raises(cuda.Error, match="illegal"):
+            device.record()
+        del cuda.failures["event"]
+        gc.collect()
+        device.record()
     assert cuda.calls == [("event", 2)]
     device.close()

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from sed_trt.engines.device_array import DeviceArray
+from sed_trt.engines.device_protocol import DeviceMemoryError
 from sed_trt.engines.device_session import DeviceSession
 from sed_trt.errors import InputError
-from sed_trt.tests.fake_device import FakeDevice
+from sed_trt.tests.fake_device import FakeDevice, FakeEvent
 
 
 class NamelessDevice(FakeDevice):
@@ -78,6 +79,51 @@ def test_too_little_memory_says_how_much_and_what_to_lower() -> None:
     assert "--max-categories" in str(caught.value)
     # The session is as good as before.
     session.upload(np.zeros(3, np.float32))
+
+
+def test_too_little_host_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = NamelessDevice()
+    session = DeviceSession(device)
+    held = session.upload(np.zeros(4, np.float32))
+
+    def full(size: int) -> np.ndarray:
+        raise DeviceMemoryError("out of memory")
+
+    monkeypatch.setattr(device, "allocate_host", full)
+    message = r"test: the host's memory .* too small \(1.0 MiB asked for\); lower --batch"
+    with pytest.raises(InputError, match=message), session.work("test") as work:
+        work.upload(np.zeros(2**18, np.float32))
+    with pytest.raises(InputError, match=message), session.work("test") as work:
+        work.download(work.empty("float32", (2**18,)))
+    monkeypatch.undo()
+    assert (fetch(session, held) == 0).all()
+
+
+def test_a_device_that_fails_does_not_hide_what_went_wrong_first() -> None:
+    class Failing(NamelessDevice):
+        broken = False
+
+        def record(self) -> FakeEvent:
+            if self.broken:
+                raise RuntimeError("an illegal memory access was encountered")
+            return super().record()
+
+    device = Failing()
+    session = DeviceSession(device)
+    held = session.upload(np.ones(4, np.float32))
+    device.broken = True
+    with pytest.raises(ValueError, match="the first"), session.work("test") as work:
+        work.upload(np.zeros(4, np.float32))
+        raise ValueError("the first")
+    with pytest.raises(RuntimeError, match="illegal"), session.work("test"):
+        pass
+    device.broken = False
+    del work
+    # Neither the lock nor device memory is lost.
+    allocations = device.allocations
+    assert (fetch(session, held) == 1).all()
+    session.upload(np.zeros(4, np.float32))
+    assert device.allocations == allocations
 
 
 def test_threads_take_turns() -> None:

@@ -138,8 +138,10 @@ def test_other_failures_stay_what_they_are(bound: OnnxRuntimeCudaEngines) -> Non
 def test_cuda_that_does_not_start(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime falls back to the CPU with no more than a log line."""
     real = library()
+    asked: list[Any] = []
 
     def session(model: object, options: object, providers: list[Any]) -> Any:
+        asked.extend(providers)
         return real.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     fake = SimpleNamespace(
@@ -148,3 +150,7 @@ def test_cuda_that_does_not_start(bundle: Bundle, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sed_trt.engines.onnxruntime_engine.library", lambda: fake)
     with pytest.raises(InputError, match="onnxruntime-cuda: CUDA did not start"):
         OnnxRuntimeCudaEngine(bundle, "label", OnnxRuntimeDevice())
+    (provider, options), _ = asked
+    assert provider == "CUDAExecutionProvider"
+    # Float32 is float32, by the name that the CUDA provider's documentation gives to it.
+    assert options["use_tf32"] == "0"

@@ -1,14 +1,19 @@
 """The order of the stages, the gathers between them, and labels at any size, on stages in numpy."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pytest
 
+from sed_trt.engines.profiles import Limits, category_buckets, choose_profile, stage_profiles
 from sed_trt.runtime import Budget, KeepAll, Result, TopK, Vocabulary
 from sed_trt.runtime import labels as labels_module
 from sed_trt.runtime.labels import label_map, source_coordinates
 from sed_trt.runtime.pipeline import encode, finish, prepare
 from sed_trt.runtime.rejection import Rejection
 from sed_trt.tests.fake_engines import FakeEngine, FakeEngines, colour_vocabulary, quarters
+from sed_trt.tests.fake_manifest import fake_manifest
 
 
 def segment(engines: FakeEngines, image: np.ndarray, vocabulary: Vocabulary, rejection: Rejection) -> Result:
@@ -109,3 +114,30 @@ def test_bands_give_what_one_piece_gives(limit: int, monkeypatch: pytest.MonkeyP
     areas = [shapes["rows"][0] * shapes["columns"][0] for shapes in engine.shapes]
     assert sum(areas) == 13 * 11
     assert max(areas) <= max(1, limit // 3)
+
+
+class FittingEngine:
+    """A stage `label` that refuses what engines built with the usual limits, or those given, would."""
+
+    name = "label"
+
+    def __init__(self, limits: Limits) -> None:
+        self.profiles = stage_profiles(fake_manifest(), limits)["label"]
+        self.runs = 0
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        choose_profile(self.profiles, {name: array.shape for name, array in inputs.items()}, self.name)
+        self.runs += 1
+        shape = len(inputs["rows"]), len(inputs["columns"])
+        return {"labels": np.zeros(shape, np.int32), "scores": np.zeros(shape, np.float32)}
+
+
+@pytest.mark.parametrize("most", [20, 100, 1024, 3000, 20_000])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (480, 640), (1500, 2000), (3000, 10), (10, 9000)])
+def test_every_band_fits_the_engines(most: int, height: int, width: int) -> None:
+    engine = FittingEngine(Limits(most))
+    for categories in {*category_buckets(most), 1, min(33, most), min(129, most), most - 1}:
+        logits = np.zeros((categories, 16, 16), np.float32)
+        labels, _ = label_map(engine, logits, np.arange(categories), height, width)
+        assert labels.shape == (height, width)
+    assert engine.runs

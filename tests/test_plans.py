@@ -22,6 +22,7 @@ from sed_trt.tests.fake_tensorrt import PLAN, fake_tensorrt
 from sed_trt.tests.small_bundle import small_bundle
 
 A6000 = Gpu("NVIDIA RTX A6000", (8, 6), "13.0", 48 << 30)
+A10 = Gpu("NVIDIA A10", (8, 6), "13.0", 24 << 30)
 L4 = Gpu("NVIDIA L4", (8, 9), "13.0", 24 << 30)
 T4 = Gpu("Tesla T4", (7, 5), "13.0", 16 << 30)
 H200 = Gpu("NVIDIA H200", (9, 0), "13.0", 141 << 30)
@@ -150,11 +151,31 @@ def test_version_compatible(
 
 def test_hardware_compatible(bundle: Bundle) -> None:
     built(bundle, "tensorrt")
-    assert "were built for sm86, but" in refusal(bundle, "tensorrt", L4)
+    line = refusal(bundle, "tensorrt", L4)
+    assert "were built for sm86 on NVIDIA RTX A6000, but this GPU, NVIDIA L4, is sm89" in line
     compatible = built(bundle, "tensorrt", options=BuildOptions(hardware_compatibility="ampere-plus"))
     assert compatible.target == "ampere-plus"
     assert find_built(bundle, "tensorrt", L4) == compatible
     assert "but this GPU, Tesla T4, is sm75" in refusal(bundle, "tensorrt", T4)
+
+
+def test_two_gpus_of_one_capability(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = built(bundle, "tensorrt")
+    line = refusal(bundle, "tensorrt", A10)
+    assert "were built for sm86 on NVIDIA RTX A6000, but this GPU, NVIDIA A10, is sm86; run `" in line
+    monkeypatch.setattr(build_target, "find_gpu", lambda: A10)
+    theirs = build_engines(bundle, "tensorrt")
+    assert not theirs.found
+    assert theirs.engines.folder != ours.folder
+    assert find_built(bundle, "tensorrt", A10) == theirs.engines
+    assert find_built(bundle, "tensorrt", A6000) == ours
+    shared = built(bundle, "tensorrt", options=BuildOptions(hardware_compatibility="same-capability"))
+    assert find_built(bundle, "tensorrt", A6000) == find_built(bundle, "tensorrt", A10) == shared
+
+
+def test_rtx_takes_every_gpu_of_a_capability(bundle: Bundle) -> None:
+    engines = built(bundle, target="sm86")
+    assert find_built(bundle, "tensorrt-rtx", A6000) == find_built(bundle, "tensorrt-rtx", A10) == engines
 
 
 def test_bundle_changed_after_the_build(bundle: Bundle, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_large_activations_overflow_where_layer_norm_is_half(tiny_checkpoint: Pa
     with torch.no_grad():
         # The first layer norm of decode1 reads what this convolution gives.
         for parameter in model.decoder.decoder1.cnext.conv_dw.parameters():
-            parameter *= 3000
+            parameter.mul_(3000)
     spec = next(spec for spec in graph_specs(model) if spec.name == "decode1")
     (layer_norm,) = (island for island in ISLANDS["fp16"] if island.name == "layer norm")
     errors = []
@@ -189,8 +189,8 @@ def test_graphs_that_overflow_are_not_exported(tiny_checkpoint: Path, tmp_path: 
     with torch.no_grad():
         # The network stays about the same, but what is between the two does not fit into FP16.
         for parameter in mlp.fc1.parameters():
-            parameter *= 2e4
-        mlp.fc2.weight /= 2e4
+            parameter.mul_(2e4)
+        mlp.fc2.weight.div_(2e4)
     save(model, tmp_path / "large.safetensors")
     with pytest.raises(VerificationError, match="decode1/x1"):
         export_bundle(tmp_path / "large.safetensors", tmp_path / "bundle", precision="fp16")

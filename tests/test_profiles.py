@@ -11,6 +11,7 @@ from sed_trt.engines.profiles import (
     Shape,
     category_buckets,
     choose_profile,
+    label_rows,
     stage_profiles,
 )
 from sed_trt.errors import InputError
@@ -84,11 +85,28 @@ def test_limits_of_pictures(manifest: Manifest) -> None:
     assert ranges(profiles["image"], "pixels") == [(1, 1, 1), (2, 4, 6)]
     assert ranges(profiles["pixels"], "image", 1) == ranges(profiles["pixels"], "image", 2) == [(1, 640, 900)]
     # Output pixels come in bands, whatever the size of the input.
-    assert set(ranges(profiles["label"], "rows")) == {(1, 640, 4096)}
+    assert set(ranges(profiles["label"], "columns")) == {(1, 640, 4096)}
+    assert ranges(profiles["label"], "rows") == [(1, 512, 512), (1, 128, 128), (1, 16, 16)]
     assert ranges(profiles["text"], "tokens") == [(1, 256, 256)]
     single = stage_profiles(manifest, Limits(max_batch=1, max_side=100))
     assert ranges(single["image"], "pixels") == [(1, 1, 1)]
     assert ranges(single["pixels"], "image", 1) == [(1, 100, 100)]
+
+
+@pytest.mark.parametrize(
+    ("categories", "rows"),
+    [(1, 512), (32, 512), (33, 128), (128, 128), (129, 16), (1024, 16), (1025, 15), (2048, 8), (70_000, 1)],
+)
+def test_rows_of_a_band(categories: int, rows: int) -> None:
+    assert label_rows(categories) == rows
+
+
+@pytest.mark.parametrize("most", [20, 1024, 5000, 40_000])
+def test_label_takes_bounded_memory(most: int, manifest: Manifest) -> None:
+    for profile in stage_profiles(manifest, Limits(most))["label"]:
+        (categories,), (rows,), (columns,) = (profile.shapes[name][2] for name in ("kept", "rows", "columns"))
+        # 256 MiB of float32; beyond the usual limit as much per 1024 categories.
+        assert categories * rows * columns <= 2**26 * max(1, most / 1024)
 
 
 @pytest.mark.parametrize("field", ["max_categories", "max_batch", "max_side"])

@@ -216,6 +216,20 @@ def test_plan_whose_weights_do_not_fit(machine: Machine) -> None:
         machine.engines()["image"]
 
 
+def test_plan_refused_for_another_reason_than_memory(machine: Machine) -> None:
+    machine.plans["image"] = b"refused: an illegal memory access was encountered"
+    with pytest.raises(InputError, match=r"image.engine: tensorrt cannot load it .*illegal memory access"):
+        machine.engines()["image"]
+
+
+def test_gpu_that_takes_no_plans_shows_at_once(machine: Machine) -> None:
+    machine.plans["label"] = b"refused: not for this GPU"
+    with pytest.raises(InputError, match=r"label.engine: tensorrt-rtx cannot load it .*not for this GPU"):
+        machine.engines("tensorrt-rtx")
+    gc.collect()
+    assert machine.device.closed
+
+
 def test_runtime_that_does_not_start(machine: Machine) -> None:
     def fail(logger: Any) -> object:
         logger.log(1, "CUDA initialization failure with error: 35")
@@ -239,13 +253,14 @@ def test_context_that_tensorrt_cannot_make(machine: Machine, monkeypatch: pytest
 def test_rtx_keeps_its_kernels_on_disk(machine: Machine) -> None:
     engines = machine.engines("tensorrt-rtx")
     segment(engines, noise(0), many(4))
+    engines["text"].run({"tokens": np.zeros((3, 5), np.int64)})
     configs = machine.library.configs
     strategies = {
         name: config.dynamic_shapes_kernel_specialization_strategy for name, config in configs.items()
     }
     assert strategies == {
-        "pixels": "NONE", "image": "EAGER", "scout": "EAGER", "decode1": "EAGER", "decode2": "EAGER",
-        "decode3": "EAGER", "label": "NONE",
+        "text": "NONE", "pixels": "NONE", "image": "EAGER", "scout": "EAGER", "decode1": "EAGER",
+        "decode2": "EAGER", "decode3": "EAGER", "label": "NONE",
     }  # fmt: skip
     assert len(machine.library.caches) == 1
     assert all(config.cache is machine.library.caches[0] for config in configs.values())

@@ -7,11 +7,13 @@ from types import ModuleType
 
 import pytest
 
-from sed_trt.engines import tensorrt_contexts, tensorrt_engine
+from sed_trt.engines import plan_layers, tensorrt_contexts, tensorrt_engine
+from sed_trt.engines.plan_layers import INSPECTOR_NAMES
 from sed_trt.engines.tensorrt_contexts import RTX_NAMES, RUNTIME_NAMES
 
-# Variables of the two files that hold TensorRT's objects.
+# Variables of these files that hold TensorRT's objects.
 HOLDERS = {"context", "engine", "config", "specialization", "_engine", "_runtime", "_cache", "_module"}
+HOLDERS |= {"inspector", "module", "LayerInformationFormat"}
 
 
 def load(name: str) -> ModuleType:
@@ -26,7 +28,8 @@ def test_names_of_both(module: str, kind: str, names: tuple[str, ...]) -> None:
     assert [name for name in names if not hasattr(found, name)] == []
 
 
-@pytest.mark.parametrize(("kind", "names"), RTX_NAMES.items())
+# The lean runtime has no inspector.
+@pytest.mark.parametrize(("kind", "names"), [*RTX_NAMES.items(), *INSPECTOR_NAMES.items()])
 def test_names_of_rtx(kind: str, names: tuple[str, ...]) -> None:
     found = getattr(load("tensorrt_rtx"), kind)
     assert [name for name in names if not hasattr(found, name)] == []
@@ -38,9 +41,10 @@ def test_severities() -> None:
         assert {"INTERNAL_ERROR", "ERROR"} <= set(severity.__members__)
 
 
-@pytest.mark.parametrize("module", [tensorrt_contexts, tensorrt_engine])
+@pytest.mark.parametrize("module", [tensorrt_contexts, tensorrt_engine, plan_layers])
 def test_the_code_uses_no_other_names(module: ModuleType) -> None:
-    listed = {name for table in (RUNTIME_NAMES, RTX_NAMES) for kind in table for name in (kind, *table[kind])}
+    tables = (RUNTIME_NAMES, RTX_NAMES, INSPECTOR_NAMES)
+    listed = {name for table in tables for kind in table for name in (kind, *table[kind])}
     used = set()
     for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute):

@@ -95,6 +95,23 @@ def test_nothing_is_set_that_nobody_asked_for() -> None:
         assert not config.flags and not config.limits and not config.capabilities
 
 
+@pytest.mark.parametrize("backend", TENSORRT_BACKENDS)
+def test_float32_is_float32(backend: str) -> None:
+    module = fake_tensorrt("11.0", ["SM86"])
+    config = Config()
+    Library(backend, module, "11.0").configure(config, BuildOptions(), "sm86")
+    assert config.cleared == [module.BuilderFlag.TF32]
+
+
+def test_float32_is_float32_in_the_real_rtx() -> None:
+    rtx = pytest.importorskip("tensorrt_rtx")
+    library = load_library("tensorrt-rtx")
+    config = rtx.Builder(library.logger()).create_builder_config()
+    assert config.get_flag(rtx.BuilderFlag.TF32)
+    library.configure(config, BuildOptions(), "sm86")
+    assert not config.get_flag(rtx.BuilderFlag.TF32)
+
+
 def test_all_options_reach_full_tensorrt() -> None:
     module = fake_tensorrt("11.0")
     library = Library("tensorrt", module, "11.0")

@@ -65,7 +65,7 @@ def test_synonyms_are_averaged_per_template() -> None:
 def test_batches_do_not_change_the_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"name {number}, other {number}" if number % 3 else f"name {number}" for number in range(50)]
     whole = embed(names)
-    monkeypatch.setattr(embedding, "SENTENCES_PER_BATCH", 3)
+    monkeypatch.setattr(embedding, "SENTENCES", 3)
     engine = FakeText()
     assert np.array_equal(embed(names, engine), whole)
     assert max(engine.batches) <= 3

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sed_trt.engines.profiles import Limits, category_buckets, choose_profile, stage_profiles
 from sed_trt.runtime import Budget
 from sed_trt.runtime.pipeline import encode, finish, prepare
 from sed_trt.runtime.warmup import warm_up
@@ -61,6 +62,23 @@ def test_one_pass_where_sizes_do_not_matter() -> None:
         engines.engines, 1
     )
     assert shapes(engines, "text", "tokens") == {(1,)}
+
+
+def test_every_label_run_fits_the_engines() -> None:
+    limits = Limits(1024)
+    engines = FakeEngines(category_buckets(limits.max_categories))
+    warm_up(engines, fake_manifest(), None, 1)
+    profiles = stage_profiles(fake_manifest(), limits)["label"]
+    assert [choose_profile(profiles, shapes) for shapes in engines["label"].shapes] == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+        2,
+    ]
 
 
 @pytest.mark.parametrize("buckets", [None, BUCKETS])
