@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..model.attention import KernelAttention
 from ..model.cost import CostMap
 from ..model.decoder import Head
+from ..model.scout import Scout
 from .graph_specs import GraphSpec
+from .token_block import BlockAttention
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -50,9 +51,12 @@ _ISLANDS = (
     Island("layer norm", (nn.LayerNorm,), "the sum of squares overflows FP16 once activations exceed 256"),
     Island("group norm", (nn.GroupNorm,), "as layer norm, over a whole map"),
     Island("cosine", (CostMap,), "the length of the embedding is a sum of squares; text is FP32 anyway"),
-    Island("attention sums", (KernelAttention,), "sums over hundreds of categories, and their quotient"),
+    Island("attention sums", (BlockAttention,), "sums over hundreds of categories, and their quotient"),
     Island(
-        "heads", (Head,), "votes and labels follow from logits that may differ in the last bits", widens=True
+        "heads",
+        (Head, Scout),
+        "votes and labels follow from logits that may differ in the last bits",
+        widens=True,
     ),
 )
 ISLANDS = {

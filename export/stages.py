@@ -9,6 +9,8 @@ from ..model.labels import label_band
 from ..model.pixels import to_pixels
 from ..model.scout import Scout
 from ..model.votes import LOWEST, vote_table
+from .fused_up import FusedUp
+from .token_block import TokenBlock
 
 
 class TextStage(nn.Module):
@@ -60,7 +62,7 @@ class ScoutStage(nn.Module):
     def __init__(self, model: SED) -> None:
         super().__init__()
         self.cost_map = model.cost_map
-        self.scout = Scout(model.decoder.conv1, model.decoder.head0)
+        self.scout = Scout(model.decoder.conv1, model.decoder.head0, model.preset.grid)
 
     def forward(self, embed: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """(1, C, h, h) and (T, P, C) to logits0 (T, h, h) and votes0 (8, T)."""
@@ -75,17 +77,13 @@ class DecodeStage(nn.Module):
     that an engine has met before: nothing real depends on those categories, and their logits are `LOWEST`.
     """
 
-    own_kernel: Tensor
-    image_kernel: Tensor
-
     def __init__(self, model: SED, index: int) -> None:
         super().__init__()
+        stage = model.decoder.stages[index]
         self.project = model.decoder.decoder_corr_guidance_projection[index]
-        self.stage = model.decoder.stages[index]
+        self.block = TokenBlock(stage)
+        self.up = FusedUp(stage, model.preset.grid * 2**index)
         self.head = model.decoder.stage_heads[index]
-        own, image = self.stage.conv.split_kernel()
-        self.register_buffer("own_kernel", own.detach())
-        self.register_buffer("image_kernel", image.detach())
 
     def decode(
         self, x: Tensor, cost: Tensor, guidance: Tensor, alive: Tensor
@@ -96,7 +94,7 @@ class DecodeStage(nn.Module):
         bool (K,) to the next features and cost guidance (K, _, 2h, 2h) and the head's logits (K, 2h, 2h).
         """
         cost = self.project(cost)
-        x = self.stage(x, guidance, cost, (self.own_kernel, self.image_kernel), alive)
+        x = self.up(self.block(x, alive), guidance, cost)
         logits = self.head(x).squeeze(1)
         return x, cost, torch.where(alive.view(-1, 1, 1), logits, LOWEST)
 

@@ -6,63 +6,39 @@ from torch import Tensor, nn
 HEADS = 4
 
 
-class KernelAttention(nn.Module):
-    """The sums and the quotient of attention with kernel phi = elu + 1 (Katharopoulos et al., 2020).
-
-    It has no weights.
-    """
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, alive: Tensor | None = None) -> Tensor:
-        """Attend along the category axis.
-
-        out_t = T * phi(q_t) . (sum_s phi(k_s) v_s^T / T) / (phi(q_t) . sum_s phi(k_s) + 1e-6)
-
-        Args:
-            query: (B, pixels, T, width).
-            key: (B, pixels, T, width).
-            value: (B, pixels, T, width).
-            alive: (T,), False for categories that nobody attends to; None means all are alive.
-
-        Returns:
-            (B, pixels, T, width).
-        """
-        categories = query.shape[2]
-        query, key, value = F.elu(_split(query)) + 1, F.elu(_split(key)) + 1, _split(value) / categories
-        if alive is not None:
-            key = key * alive.to(key.dtype).unsqueeze(-1)
-        summary = key.transpose(-1, -2) @ value
-        norm = query @ key.sum(-2).unsqueeze(-1) + 1e-6
-        out = (query @ summary) / norm * categories
-        return out.transpose(2, 3).flatten(3)
-
-
-def _split(tokens: Tensor) -> Tensor:
-    """(B, pixels, T, width) to (B, pixels, heads, T, width / heads)."""
-    return tokens.unflatten(3, (HEADS, -1)).transpose(2, 3)
-
-
 class LinearAttention(nn.Module):
-    """Attention whose cost grows with the number of categories only, without an output projection."""
+    """Attention of kernel elu + 1 (Katharopoulos et al., 2020), without an output projection."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.q = nn.Linear(width, width)
         self.k = nn.Linear(width, width)
         self.v = nn.Linear(width, width)
-        self.mix = KernelAttention()
 
-    def forward(self, tokens: Tensor, alive: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor) -> Tensor:
         """Attend along the category axis.
+
+        out_t = T * phi(q_t) . (sum_s phi(k_s) v_s^T / T) / (phi(q_t) . sum_s phi(k_s) + 1e-6)
 
         Args:
             tokens: (B, pixels, T, width).
-            alive: (T,), False for categories that nobody attends to; None means all are alive.
 
         Returns:
             (B, pixels, T, width).
         """
-        mixed: Tensor = self.mix(self.q(tokens), self.k(tokens), self.v(tokens), alive)
-        return mixed
+        categories = tokens.shape[2]
+        query = F.elu(self._split(self.q(tokens))) + 1
+        key = F.elu(self._split(self.k(tokens))) + 1
+        value = self._split(self.v(tokens)) / categories
+        summary = key.transpose(-1, -2) @ value
+        norm = query @ key.sum(-2).unsqueeze(-1) + 1e-6
+        out = (query @ summary) / norm * categories
+        return out.transpose(2, 3).flatten(3)
+
+    @staticmethod
+    def _split(tokens: Tensor) -> Tensor:
+        """(B, pixels, T, width) to (B, pixels, heads, T, width / heads)."""
+        return tokens.unflatten(3, (HEADS, -1)).transpose(2, 3)
 
 
 class ClassAttention(nn.Module):
@@ -76,13 +52,12 @@ class ClassAttention(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, images: int, alive: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, images: int) -> Tensor:
         """Mix the categories of each image.
 
         Args:
             x: (B*T, width, h, w).
             images: B.
-            alive: (T,), False for categories that nobody attends to; None means all are alive.
 
         Returns:
             (B*T, width, h, w).
@@ -91,7 +66,7 @@ class ClassAttention(nn.Module):
         z = F.avg_pool2d(x, self.pool) if pooled else x
         height, width = z.shape[-2:]
         tokens = z.unflatten(0, (images, -1)).flatten(3).permute(0, 3, 1, 2)
-        tokens = tokens + self.attention(self.norm1(tokens), alive)
+        tokens = tokens + self.attention(self.norm1(tokens))
         tokens = tokens + self.MLP(self.norm2(tokens))
         z = tokens.permute(0, 2, 3, 1).flatten(0, 1).unflatten(2, (height, width))
         if pooled:

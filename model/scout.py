@@ -1,15 +1,20 @@
 """The scout: it scores every category without making the 128 channels that head0 is defined on."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .decoder import Head
+# Rows or columns of the cost map from which a tap of head0 outside the map would read.
+REACH = 3
+ALL = (0, 1, 2)
 
 
-def scout_kernel(conv1: nn.Conv2d, head0: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Fold head0 into conv1: both are linear with nothing between them.
+def tap_kernels(conv1: nn.Conv2d, head0: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """conv1 as each tap (a, b) of head0 sees it: both are linear with nothing between them.
 
-    One output channel per tap (a, b) of head0, in row-major order:
     weight[a, b] = sum_o head0[o, a, b] * conv1[o], bias[a, b] = sum_o head0[o, a, b] * bias1[o].
 
     Args:
@@ -17,40 +22,87 @@ def scout_kernel(conv1: nn.Conv2d, head0: nn.Conv2d) -> tuple[Tensor, Tensor]:
         head0: 3x3, width channels to 1, padding 1.
 
     Returns:
-        Weight (9, P, 7, 7) and bias (9,).
+        Weight (3, 3, P, 7, 7) and bias (3, 3).
     """
-    taps = head0.weight[0].flatten(1).T
-    weight = (taps @ conv1.weight.flatten(1)).unflatten(1, conv1.weight.shape[1:])
-    assert conv1.bias is not None
-    return weight, taps @ conv1.bias
+    taps = head0.weight[0].detach()
+    bias = cast(Tensor, conv1.bias).detach()
+    weight = torch.einsum("oab,opyx->abpyx", taps, conv1.weight.detach())
+    return weight, torch.einsum("oab,o->ab", taps, bias)
+
+
+def transposed(
+    weight: Tensor, rows: Sequence[int], columns: Sequence[int], padding: tuple[int, int]
+) -> nn.Module:
+    """The taps in `rows` and `columns` of head0 together, as a transposed convolution to one channel.
+
+    It does what a convolution with the flipped kernel does. An engine without a fast convolution to a single
+    channel multiplies all its taps at once for it and adds them up shifted.
+
+    Args:
+        weight: (3, 3, P, 7, 7) of `tap_kernels`.
+        rows: consecutive rows of head0's taps.
+        columns: consecutive columns.
+        padding: rows and columns cut off each side of the result.
+    """
+    prompts = weight.shape[2]
+    kernel = weight.new_zeros(prompts, 6 + len(rows), 6 + len(columns))
+    for a in rows:
+        for b in columns:
+            top, left = a - rows[0], b - columns[0]
+            kernel[:, top : top + 7, left : left + 7] += weight[a, b]
+    # Both get their values below; drawing random ones first would move the generator.
+    with torch.device("meta"):
+        layer = nn.ConvTranspose2d(prompts, 1, kernel.shape[1:], padding=padding, bias=False)
+    layer.weight = nn.Parameter(kernel.flip(1, 2).unsqueeze(1), requires_grad=False)
+    return layer
 
 
 class Scout(nn.Module):
     """head0's map of every category, equal to head0(conv1(cost)) to rounding, borders included.
 
-    Tap (a, b) of head0 reads channel (a, b) of the folded map, shifted: a head with fixed one-hot weights,
-    whose zero padding is head0's own.
+    Inside the map, head0 after conv1 is one 9x9 convolution to a single channel. At the border head0 reads
+    zeros where that convolution reads on: what its taps outside the map contribute is taken off the first and
+    last row and column again, and put back once at the corners, where it was taken off twice.
     """
 
-    def __init__(self, conv1: nn.Conv2d, head0: nn.Conv2d) -> None:
-        """Fold the two as `scout_kernel` does; gradients do not reach them through this."""
+    bias: Tensor
+
+    def __init__(self, conv1: nn.Conv2d, head0: nn.Conv2d, side: int) -> None:
+        """Fold the two for cost maps of h = w = `side`; gradients do not reach them through this."""
         super().__init__()
-        weight, bias = scout_kernel(conv1, head0)
-        # Both get their values below; drawing random ones first would move the generator.
-        with torch.device("meta"):
-            self.per_tap = nn.Conv2d(conv1.in_channels, 9, 7, padding=3)
-            self.shift = Head(9)
-        assert head0.bias is not None and self.shift.bias is not None
-        one_hot = torch.eye(9, dtype=weight.dtype, device=weight.device).view(1, 9, 3, 3)
-        self.per_tap.weight, self.per_tap.bias = fixed(weight), fixed(bias)
-        self.shift.weight, self.shift.bias = fixed(one_hot), fixed(head0.bias)
+        weight, bias = tap_kernels(conv1, head0)
+        self.inside = transposed(weight, ALL, ALL, padding=(4, 4))
+        self.top, self.bottom = (transposed(weight, [a], ALL, padding=(2, 4)) for a in (0, 2))
+        self.left, self.right = (transposed(weight, ALL, [b], padding=(4, 2)) for b in (0, 2))
+        self.corners = nn.ModuleList(
+            transposed(weight, [a], [b], padding=(2, 2)) for a in (0, 2) for b in (0, 2)
+        )
+        # conv1's bias as head0 sees it, which its zero padding cuts at the border.
+        level = F.conv2d(weight.new_ones(1, 1, side, side), bias.view(1, 1, 3, 3), padding=1)
+        self.register_buffer("bias", level + cast(Tensor, head0.bias).detach())
 
     def forward(self, cost: Tensor) -> Tensor:
         """(T, P, h, w) to (T, h, w)."""
-        logits: Tensor = self.shift(self.per_tap(cost))
+        first, last = slice(None, REACH), slice(-REACH, None)
+        height, width = cost.shape[2:]
+        logits = self.inside(cost) + self.bias
+        rows = self.top(cost[:, :, first])[:, :, :1], self.bottom(cost[:, :, last])[:, :, -1:]
+        columns = self.left(cost[..., first])[..., :1], self.right(cost[..., last])[..., -1:]
+        corners = [
+            layer(cost[:, :, down, across])[:, :, one, other]
+            for layer, (down, one, across, other) in zip(
+                self.corners,
+                (
+                    (first, slice(None, 1), first, slice(None, 1)),
+                    (first, slice(None, 1), last, slice(-1, None)),
+                    (last, slice(-1, None), first, slice(None, 1)),
+                    (last, slice(-1, None), last, slice(-1, None)),
+                ),
+                strict=True,
+            )
+        ]
+        upper = rows[0] - F.pad(corners[0], (0, width - 1)) - F.pad(corners[1], (width - 1, 0))
+        lower = rows[1] - F.pad(corners[2], (0, width - 1)) - F.pad(corners[3], (width - 1, 0))
+        logits = logits - F.pad(upper, (0, 0, 0, height - 1)) - F.pad(lower, (0, 0, height - 1, 0))
+        logits = logits - F.pad(columns[0], (0, width - 1)) - F.pad(columns[1], (width - 1, 0))
         return logits.squeeze(1)
-
-
-def fixed(values: Tensor) -> nn.Parameter:
-    """Weights that are not trained."""
-    return nn.Parameter(values.detach(), requires_grad=False)

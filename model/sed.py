@@ -161,7 +161,7 @@ class SED(nn.Module):
             )
         decoder, text = self.decoder, text.to(self.device)
         embed, guidance = self.encode_images(image.unsqueeze(0))
-        aux = Scout(decoder.conv1, decoder.head0)(self.cost_map(embed, text))
+        aux = Scout(decoder.conv1, decoder.head0, self.preset.grid)(self.cost_map(embed, text))
         dropped = []
         chosen = survivors(vote_table(aux), k)
         dropped.append(chosen)

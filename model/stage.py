@@ -36,21 +36,18 @@ class GuidedConv(nn.Module):
         own, image, cost = weight.split([self.features, self.guidance, self.guidance], dim=1)
         return torch.cat([own, cost], 1), image
 
-    def forward(
-        self, x: Tensor, image: Tensor, cost: Tensor, kernels: tuple[Tensor, Tensor] | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, image: Tensor, cost: Tensor) -> Tensor:
         """Convolve; the image guidance's share is the same for every category, so it is made once per image.
 
         Args:
             x: (B*T, features, h, w).
             image: image guidance, (B, guidance, h, w).
             cost: cost guidance, (B*T, guidance, h, w).
-            kernels: what `split_kernel` gives; None means computed now.
 
         Returns:
             (B*T, out, h, w).
         """
-        own_kernel, image_kernel = kernels or self.split_kernel()
+        own_kernel, image_kernel = self.split_kernel()
         shared = F.conv2d(image, image_kernel, padding=1)
         own = F.conv2d(torch.cat([x, cost], 1), own_kernel, padding=1)
         if image.shape[0] == 1:
@@ -69,25 +66,16 @@ class DecoderStage(nn.Module):
         self.up = nn.ConvTranspose2d(width, width - guidance, 2, stride=2)
         self.conv = GuidedConv(width - guidance, guidance, out)
 
-    def forward(
-        self,
-        x: Tensor,
-        image: Tensor,
-        cost: Tensor,
-        kernels: tuple[Tensor, Tensor] | None = None,
-        alive: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, image: Tensor, cost: Tensor) -> Tensor:
         """Refine the categories of B images.
 
         Args:
             x: (B*T, width, h, w).
             image: image guidance, (B, guidance, 2h, 2w).
             cost: cost guidance, (B*T, guidance, 2h, 2w).
-            kernels: of the guided convolution; None means computed now.
-            alive: (T,), False for categories that do not count for the others; None means all do.
 
         Returns:
             (B*T, out, 2h, 2w).
         """
-        x = self.attention(self.cnext(x), image.shape[0], alive)
-        return self.conv(self.up(x), image, cost, kernels)
+        x = self.attention(self.cnext(x), images=image.shape[0])
+        return self.conv(self.up(x), image, cost)

@@ -5,25 +5,47 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sed_trt.export.fused_up import FusedUp
+from sed_trt.export.token_block import TokenBlock
 from sed_trt.model.attention import HEADS, ClassAttention, LinearAttention
 from sed_trt.model.cost import CostMap
 from sed_trt.model.decoder import Decoder, Head
 from sed_trt.model.labels import label_map
 from sed_trt.model.presets import SED_B
 from sed_trt.model.scout import Scout
-from sed_trt.model.stage import GuidedConv
+from sed_trt.model.stage import DecoderStage, GuidedConv
 from sed_trt.model.votes import LOWEST, survivors, vote_table
 
 EXACT = 1e-5
 
 
-def test_scout_is_head0_of_conv1(generator: torch.Generator) -> None:
+@pytest.mark.parametrize("side", [3, 8, 11])
+def test_scout_is_head0_of_conv1(side: int, generator: torch.Generator) -> None:
     conv1, head0 = nn.Conv2d(20, 128, 7, padding=3), Head(128)
-    cost = torch.randn(6, 20, 11, 9, generator=generator)
+    cost = torch.randn(6, 20, side, side, generator=generator)
     plain = head0(conv1(cost)).squeeze(1)
-    folded = Scout(conv1, head0)(cost)
     # Borders included: that is where a bias under zero padding would show.
-    assert (plain - folded).abs().max() < EXACT
+    assert (plain - Scout(conv1, head0, side)(cost)).abs().max() < EXACT
+
+
+@pytest.mark.parametrize("images_side", [1, 6])
+def test_fused_up_is_the_two_convolutions(images_side: int, generator: torch.Generator) -> None:
+    stage = DecoderStage(width=32, guidance=8, out=16, pool=1)
+    x = torch.randn(4, 32, images_side, images_side, generator=generator)
+    image = torch.randn(1, 8, 2 * images_side, 2 * images_side, generator=generator)
+    cost = torch.randn(4, 8, 2 * images_side, 2 * images_side, generator=generator)
+    fused = FusedUp(stage, images_side)(x, image, cost)
+    assert (stage.conv(stage.up(x), image, cost) - fused).abs().max() < EXACT
+
+
+def test_token_block_is_block_and_attention(generator: torch.Generator) -> None:
+    stage = DecoderStage(width=32, guidance=8, out=16, pool=1)
+    with torch.no_grad():
+        # timm's 1e-6 would hide the block.
+        stage.cnext.gamma.copy_(torch.rand(32, generator=generator))
+    x = torch.randn(5, 32, 6, 7, generator=generator)
+    plain = stage.attention(stage.cnext(x), images=1)
+    assert (plain - TokenBlock(stage)(x, torch.ones(5, dtype=torch.bool))).abs().max() < EXACT
 
 
 def test_cost_guidance_after_the_gather_is_the_gather_of_cost_guidance(generator: torch.Generator) -> None:
@@ -90,12 +112,12 @@ def test_cost_map_is_the_cosine(generator: torch.Generator) -> None:
 
 
 def test_attention_to_the_living_is_attention_among_them(generator: torch.Generator) -> None:
-    layer = LinearAttention(32)
-    tokens = torch.randn(2, 5, 9, 32, generator=generator)
+    block = TokenBlock(DecoderStage(width=32, guidance=8, out=16, pool=1))
+    x = torch.randn(9, 32, 4, 4, generator=generator)
     alive = torch.arange(9) < 6
-    among_all = layer(tokens, alive)[:, :, :6]
-    assert (layer(tokens[:, :, :6]) - among_all).abs().max() < EXACT
-    assert (layer(tokens)[:, :, :6] - among_all).abs().max() > 1e-2
+    among_all = block(x, alive)[:6]
+    assert (block(x[:6], alive[:6]) - among_all).abs().max() < EXACT
+    assert (block(x, torch.ones_like(alive))[:6] - among_all).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("living", [1, 3, 8, 20])
