@@ -12,7 +12,7 @@ from .console import print_error, progress_bar
 from .inputs import distinct_stems, expand_inputs
 
 if TYPE_CHECKING:
-    from ..runtime import Result, Segmenter, Vocabulary
+    from ..runtime import Result, Segmenter, StreamItem, Vocabulary
 
 _SHOWN_CATEGORIES = 3
 
@@ -59,6 +59,7 @@ def segment(
     Example: sed-trt segment bundle photo.jpg holiday/ --categories "sky, tree, red car"
     """
     from ..runtime import Segmenter, parse_rejection
+    from ..runtime.run_ahead import in_threads, pool_size
 
     # Cheap checks come first, so that a slip costs no waiting.
     names = _category_names(categories, vocabulary)
@@ -70,16 +71,23 @@ def segment(
     items = segmenter.stream(paths, embedded, policy, short_side or None, batch)
     done: list[dict[str, Any]] = []
     failed: list[str] = []
+
+    def write(named: "tuple[StreamItem, str]") -> dict[str, Any] | str:
+        item, stem = named
+        if item.result is None:
+            return str(item.error)
+        return _write(item.result, str(item.source), output / stem, overlay)
+
     with progress_bar() as progress:
-        tracked = progress.track(items, len(paths), description="segmenting")
-        for item, stem in zip(tracked, distinct_stems(paths), strict=True):
-            if item.result is None:
-                failed.append(str(item.error))
-                print_error(str(item.error))
+        written = in_threads(write, zip(items, distinct_stems(paths), strict=True), pool_size())
+        for outcome in progress.track(written, len(paths), description="segmenting"):
+            if isinstance(outcome, str):
+                failed.append(outcome)
+                print_error(outcome)
                 continue
-            done.append(_write(item.result, str(item.source), output / stem, overlay))
+            done.append(outcome)
             if not json_output:
-                typer.echo(_line(done[-1], output))
+                typer.echo(_line(outcome, output))
     if json_output:
         _print_json(segmenter, output, done, failed)
     else:

@@ -97,7 +97,7 @@ class Segmenter:
         short_side: int | None = 640,
         batch: int = 4,
     ) -> Iterator[StreamItem]:
-        """Segment many pictures in order, overlapping loading, encoder, decoder and what the caller does.
+        """Segment many pictures in order, overlapping loading, encoder, decoder, labelling and the caller.
 
         The encoder runs on `batch` pictures at a time, so the first result waits for as many (or for the
         end of `images`). A picture that cannot be read becomes an item with its error; any other
