@@ -1,6 +1,7 @@
 """`sed-trt segment`: label pictures with the categories of a vocabulary."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,21 +79,24 @@ def segment(
             return str(item.error)
         return _write(item.result, str(item.source), output / stem, overlay)
 
-    with progress_bar() as progress:
+    count = 0
+    with closing(items), progress_bar() as progress:
         written = in_threads(write, zip(items, distinct_stems(paths), strict=True), pool_size())
         for outcome in progress.track(written, len(paths), description="segmenting"):
             if isinstance(outcome, str):
                 failed.append(outcome)
                 print_error(outcome)
                 continue
-            done.append(outcome)
-            if not json_output:
+            count += 1
+            if json_output:
+                done.append(outcome)
+            else:
                 typer.echo(_line(outcome, output))
     if json_output:
         _print_json(segmenter, output, done, failed)
     else:
         typer.echo(
-            f"{len(done)} of {len(paths)} images segmented on {segmenter.backend} "
+            f"{count} of {len(paths)} images segmented on {segmenter.backend} "
             f"({segmenter.backend_reason}), written to {output}"
         )
     if failed:

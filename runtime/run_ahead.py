@@ -25,9 +25,9 @@ def in_threads(
 ) -> Generator[Made, None, None]:
     """Yield `work(item)` for each item, in order, made in so many threads.
 
-    At most `threads` items are in work or wait beside the one yielded, and `items` is advanced by the
-    consumer's thread. An exception in `work` or `items` is raised here, after what came before it. Closing this
-    generator waits for what is in work.
+    At most `threads` items are in work or wait beside the one yielded, and `items` is advanced by the thread
+    of the consumer. An exception in `work` or `items` is raised here, after what came before it. Closing
+    this generator waits for what is in work.
     """
     line: deque[Future[Made]] = deque()
     failure: Exception | None = None

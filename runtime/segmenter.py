@@ -1,7 +1,7 @@
 """The runtime's front: a bundle opened, ready to segment."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +96,7 @@ class Segmenter:
         rejection: Rejection | None = None,
         short_side: int | None = 640,
         batch: int = 4,
-    ) -> Iterator[StreamItem]:
+    ) -> Generator[StreamItem, None, None]:
         """Segment many pictures in order, overlapping loading, encoder, decoder, labelling and the caller.
 
         The encoder runs on `batch` pictures at a time, so the first result waits for as many (or for the
