@@ -37,7 +37,7 @@ class Source:
     Attributes:
         name: of its file or folder.
         runs_on: "PyTorch", or the backend of the bundle with what is special about it.
-        precision: "fp32", "fp16" or "bf16".
+        precision: "fp32", "fp16", "bf16" or "int8".
         with_names: embeds a vocabulary and gives, for a rejection policy, the predictor of pictures, uint8
             (H, W, 3); it raises InputError for names or a policy that cannot be.
         segmenter: of a bundle.
@@ -85,7 +85,7 @@ def open_bundle(path: Path, backend: str | None, emulate: bool) -> Iterator[Sour
     """Open a bundle folder; see `open_source`."""
     bundle = Bundle.open(path)
     precision = bundle.manifest.precision
-    half = emulate and precision != "fp32" and backend in (None, "auto", "onnxruntime")
+    half = emulate and precision in ("fp16", "bf16") and backend in (None, "auto", "onnxruntime")
     try:
         segmenter = Segmenter(path, backend)
     except InputError:

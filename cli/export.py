@@ -18,7 +18,11 @@ def export(
         str | None, typer.Option(help="sed-b, sed-l or sed-tiny; by default read from the checkpoint.")
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="Of the graphs: fp32, fp16 or bf16; sums, norms and heads stay FP32 in all.")
+        str,
+        typer.Option(
+            help="Of the graphs: fp32, fp16 or bf16; sums, norms and heads stay FP32 in all. int8 is for the "
+            "CPU: 8-bit products in the image tower, the rest FP32."
+        ),
     ] = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
@@ -62,8 +66,10 @@ def show(checks: "list[Check]", as_json: bool) -> None:
     if as_json:
         print(json.dumps([{**asdict(check), "passed": check.passed} for check in checks], indent=1))
         return
-    table = Table("stage", "output", "max abs error", "limit", "")
+    table = Table("stage", "output", "error", "limit", "measured as", "")
     for check in checks:
         verdict = "ok" if check.passed else "[bold red]over"
-        table.add_row(check.stage, check.output, f"{check.error:.2g}", f"{check.limit:.2g}", verdict)
+        table.add_row(
+            check.stage, check.output, f"{check.error:.2g}", f"{check.limit:.2g}", check.measure, verdict
+        )
     Console().print(table)

@@ -1,6 +1,7 @@
 """`sed-trt segment`: label pictures with the categories of a vocabulary."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ from .console import print_error, progress_bar
 from .inputs import distinct_stems, expand_inputs
 
 if TYPE_CHECKING:
-    from ..runtime import Result, Segmenter, Vocabulary
+    from ..runtime import Result, Segmenter, StreamItem, Vocabulary
 
 _SHOWN_CATEGORIES = 3
 
@@ -59,6 +60,7 @@ def segment(
     Example: sed-trt segment bundle photo.jpg holiday/ --categories "sky, tree, red car"
     """
     from ..runtime import Segmenter, parse_rejection
+    from ..runtime.run_ahead import in_threads, pool_size
 
     # Cheap checks come first, so that a slip costs no waiting.
     names = _category_names(categories, vocabulary)
@@ -70,21 +72,31 @@ def segment(
     items = segmenter.stream(paths, embedded, policy, short_side or None, batch)
     done: list[dict[str, Any]] = []
     failed: list[str] = []
-    with progress_bar() as progress:
-        tracked = progress.track(items, len(paths), description="segmenting")
-        for item, stem in zip(tracked, distinct_stems(paths), strict=True):
-            if item.result is None:
-                failed.append(str(item.error))
-                print_error(str(item.error))
+
+    def write(named: "tuple[StreamItem, str]") -> dict[str, Any] | str:
+        item, stem = named
+        if item.result is None:
+            return str(item.error)
+        return _write(item.result, str(item.source), output / stem, overlay)
+
+    count = 0
+    with closing(items), progress_bar() as progress:
+        written = in_threads(write, zip(items, distinct_stems(paths), strict=True), pool_size())
+        for outcome in progress.track(written, len(paths), description="segmenting"):
+            if isinstance(outcome, str):
+                failed.append(outcome)
+                print_error(outcome)
                 continue
-            done.append(_write(item.result, str(item.source), output / stem, overlay))
-            if not json_output:
-                typer.echo(_line(done[-1], output))
+            count += 1
+            if json_output:
+                done.append(outcome)
+            else:
+                typer.echo(_line(outcome, output))
     if json_output:
         _print_json(segmenter, output, done, failed)
     else:
         typer.echo(
-            f"{len(done)} of {len(paths)} images segmented on {segmenter.backend} "
+            f"{count} of {len(paths)} images segmented on {segmenter.backend} "
             f"({segmenter.backend_reason}), written to {output}"
         )
     if failed:

@@ -60,7 +60,7 @@ class Manifest:
     Attributes:
         sed_trt: version of sed-trt that exported the bundle.
         preset: name of the model preset, for example "sed-b".
-        precision: "fp32", "fp16" or "bf16".
+        precision: "fp32", "fp16", "bf16" or "int8".
         image_size: side S of the network's square input in pixels.
         embed_dim: width C of the CLIP embedding.
         context_length: tokens per sentence.

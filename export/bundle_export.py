@@ -17,7 +17,8 @@ from ..model.votes import VOTE_RANKS
 from ..paths import exists, is_file, is_folder, resolved
 from .graph_specs import GraphSpec, graph_specs
 from .onnx_graph import write_graph
-from .precision import FP32_STAGES, OPSETS, check_precision, lowered_spec
+from .precision import OPSETS, check_precision, lowered_spec, stage_precision
+from .quantize import quantize_graph
 from .rounding_emulation import rounding
 from .tokenizer_file import write_tokenizer
 from .verification import Check, derive_inputs, verification_inputs, verify_stage
@@ -50,7 +51,7 @@ def export_bundle(
             complete.
         preset: name of the preset; None means read from the checkpoint.
         progress: called with (what is being done, steps done, steps in all).
-        precision: "fp32", "fp16" or "bf16".
+        precision: "fp32", "fp16", "bf16" or "int8", which is for the CPU.
 
     Returns:
         The checks, all passed.
@@ -114,10 +115,12 @@ def write_files(
     for done, spec in enumerate(specs):
         report(f"exporting {spec.name}", done, 2 * len(specs))
         # An FP32 stage is the same file in every bundle, and so are the text embeddings cached by its hash.
-        own = "fp32" if spec.name in FP32_STAGES else precision
+        own = stage_precision(spec.name, precision)
         properties = {**common, "precision": own, "stage": spec.name}
         path = folder / f"{spec.name}.onnx"
         stages[spec.name] = write_graph(lowered_spec(spec, own), path, OPSETS[own], properties)
+        if own == "int8":
+            quantize_graph(path, properties)
     write_tokenizer(folder / TOKENIZER_FILE)
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -152,7 +155,7 @@ def verify(model: SED, specs: list[GraphSpec], bundle: Bundle, report: Progress)
         for done, spec in enumerate(specs, start=len(specs)):
             report(f"verifying {spec.name}", done, 2 * len(specs))
             derive_inputs(spec, tensors, model)
-            own = "fp32" if spec.name in FP32_STAGES else bundle.manifest.precision
+            own = stage_precision(spec.name, bundle.manifest.precision)
             checks += verify_stage(spec, rounded, tensors, own)
     report("done", 2 * len(specs), 2 * len(specs))
     failed = [check for check in checks if not check.passed]

@@ -1,4 +1,4 @@
-"""The precisions of an export: what is computed in half, and which islands stay FP32, and why."""
+"""The precisions of an export: what is computed in half or 8 bits, and which islands stay FP32, and why."""
 
 import copy
 from collections.abc import Sequence
@@ -13,12 +13,14 @@ from ..model.cost import CostMap
 from ..model.decoder import Head
 from ..model.scout import Scout
 from .graph_specs import GraphSpec
+from .quantize import INT8_STAGES
 from .token_block import BlockAttention
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# Of weights and activations as PyTorch traces them; `quantize` makes 8 bits of an FP32 graph.
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.float32}
 
 # ONNX has no convolution of bfloat16 before opset 22; the others use what older versions of the engines read.
-OPSETS = {"fp32": 20, "fp16": 20, "bf16": 22}
+OPSETS = {"fp32": 20, "fp16": 20, "bf16": 22, "int8": 20}
 
 FP32_STAGES = {
     "text": "runs once per vocabulary, so half would save nothing that anyone waits for",
@@ -75,14 +77,20 @@ def check_precision(precision: str) -> None:
         raise InputError(f"precision: {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
 
 
+def stage_precision(stage: str, precision: str) -> str:
+    """The precision of one stage of a bundle of `precision`: that, or "fp32"."""
+    lowered = stage in INT8_STAGES if precision == "int8" else stage not in FP32_STAGES
+    return precision if lowered else "fp32"
+
+
 def lowered_spec(spec: GraphSpec, precision: str, left_out: Sequence[Island] = ()) -> GraphSpec:
-    """How the stage of `spec`, which is FP32, is exported in one of `PRECISIONS`.
+    """How the stage of `spec`, which is FP32, is traced in one of `PRECISIONS`.
 
     The islands `left_out` are computed in half, to measure what they are worth.
     """
-    if precision == "fp32" or spec.name in FP32_STAGES:
-        return spec
     dtype = PRECISIONS[precision]
+    if dtype == torch.float32 or spec.name in FP32_STAGES:
+        return spec
     inputs = {
         name: tensor.to(dtype) if tensor.is_floating_point() and name not in FP32_INPUTS else tensor
         for name, tensor in spec.inputs.items()

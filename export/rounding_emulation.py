@@ -20,12 +20,13 @@ from ..engines.bundle import Bundle, Stage, Tensor, file_record, write_manifest
 
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 HALF_DTYPES = ("float16", "bfloat16")
+HALF_PRECISIONS = ("fp16", "bf16")
 
 
 @contextlib.contextmanager
 def rounding(bundle: Bundle) -> Iterator[Bundle]:
-    """The emulation of a half-precision bundle, there while the block runs; an FP32 bundle as it is."""
-    if bundle.manifest.precision == "fp32":
+    """The emulation of a half-precision bundle, there while the block runs; any other bundle as it is."""
+    if bundle.manifest.precision not in HALF_PRECISIONS:
         yield bundle
         return
     with tempfile.TemporaryDirectory(prefix="sed-trt-") as folder:

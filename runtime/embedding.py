@@ -1,6 +1,6 @@
 """Category names to text embeddings, by the recipe of SED (Xie et al., CVPR 2024) and CLIP before it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -10,25 +10,21 @@ from ..errors import InputError
 from .tokenizer import SentenceTokenizer
 from .vocabulary import synonyms
 
-Progress = Callable[[int, int], None]
-
 
 def embed_names(
     names: Sequence[str],
     templates: Sequence[str],
     tokenizer: SentenceTokenizer,
     engine: Engine,
-    progress: Progress | None = None,
-) -> np.ndarray:
-    """Unit-length embeddings, float32 (T, P, C), of T names under P templates.
+) -> Iterator[np.ndarray]:
+    """Unit-length embeddings of names under P templates, in order, a few names at a time: float32 (_, P, C).
 
     Per template every synonym's sentence is embedded to unit length; their mean is brought to unit length
-    again. `engine` runs the stage `text`; `progress` is called with the categories done and their total.
+    again. `engine` runs the stage `text`.
 
     Raises:
         InputError: a name is too long for the text encoder once it stands in a template.
     """
-    rows = []
     for group in _groups(names, len(templates)):
         sentences = [
             template.replace("{}", word)
@@ -37,16 +33,14 @@ def embed_names(
             for template in templates
         ]
         embedded = _embed_sentences(sentences, tokenizer, engine)
-        start = 0
+        rows, start = [], 0
         for name in group:
             count = len(synonyms(name)) * len(templates)
             per_synonym = embedded[start : start + count].reshape(-1, len(templates), embedded.shape[-1])
             mean = per_synonym.mean(axis=0)
             rows.append(mean / np.linalg.norm(mean, axis=-1, keepdims=True))
             start += count
-        if progress is not None:
-            progress(len(rows), len(names))
-    return np.stack(rows).astype(np.float32, copy=False)
+        yield np.stack(rows).astype(np.float32, copy=False)
 
 
 def _groups(names: Sequence[str], templates: int) -> Iterator[list[str]]:

@@ -1,4 +1,4 @@
-"""The three steps from a picture to its result; each may run in a thread of its own."""
+"""The four steps from a picture to its result; each may run in a thread of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 
 from ..engines.backends import Engines
 from ..engines.engine import Value
-from .decoder import decode
+from .decoder import Decoded, decode
 from .held_vocabulary import Categories
 from .images import Source, load_image
 from .labels import label_map
@@ -37,6 +37,15 @@ class Encoded:
     timings: dict[str, float]
 
 
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """A picture, uint8 (H, W, 3), with what the decoder left of it."""
+
+    image: np.ndarray
+    decoded: Decoded
+    timings: dict[str, float]
+
+
 def prepare(engines: Engines, source: Source, short_side: int | None) -> Prepared:
     """Load a picture, resize it and run the stage `pixels`; raises InputError as `load_image` does."""
     timings: dict[str, float] = {}
@@ -63,11 +72,22 @@ def encode(engines: Engines, batch: Sequence[Prepared]) -> list[Encoded]:
     ]
 
 
-def finish(engines: Engines, encoded: Encoded, vocabulary: Categories, rejection: Rejection) -> Result:
-    """Decode one picture and label it at its own size."""
+def refine(engines: Engines, encoded: Encoded, vocabulary: Categories, rejection: Rejection) -> Refined:
+    """Run the decoder on one picture."""
     timings = dict(encoded.timings)
     decoded = decode(engines, encoded.features, vocabulary.text, rejection, timings)
+    return Refined(encoded.image, decoded, timings)
+
+
+def label(engines: Engines, refined: Refined, names: tuple[str, ...]) -> Result:
+    """Label one picture at its own size."""
+    timings, decoded = dict(refined.timings), refined.decoded
     engine = engines["label"]
     with timed(timings, "label"):
-        labels, scores = label_map(engine, decoded.logits, decoded.kept_ids, *encoded.image.shape[:2])
-    return Result(labels, scores, vocabulary.names, decoded.kept, decoded.kept_ids, timings, encoded.image)
+        labels, scores = label_map(engine, decoded.logits, decoded.kept_ids, *refined.image.shape[:2])
+    return Result(labels, scores, names, decoded.kept, decoded.kept_ids, timings, refined.image)
+
+
+def finish(engines: Engines, encoded: Encoded, vocabulary: Categories, rejection: Rejection) -> Result:
+    """Decode one picture and label it at its own size."""
+    return label(engines, refine(engines, encoded, vocabulary, rejection), vocabulary.names)

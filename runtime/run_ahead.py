@@ -1,11 +1,54 @@
-"""Let an iterator work in a thread of its own, a bounded number of items ahead of its consumer."""
+"""Let threads work a bounded number of items ahead of whoever consumes what they make."""
 
+import os
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+# More would wait for memory and disk rather than for a core.
+_MOST_THREADS = 8
+
+
+def pool_size() -> int:
+    """Threads for work that needs a core each, such as reading or writing pictures: at least 2."""
+    return min(_MOST_THREADS, max(2, os.cpu_count() or 1))
+
+
+def in_threads(
+    work: Callable[[Item], Made], items: Iterable[Item], threads: int
+) -> Generator[Made, None, None]:
+    """Yield `work(item)` for each item, in order, made in so many threads.
+
+    At most `threads` items are in work or wait beside the one yielded, and `items` is advanced by the thread
+    of the consumer. An exception in `work` or `items` is raised here, after what came before it. Closing
+    this generator waits for what is in work.
+    """
+    line: deque[Future[Made]] = deque()
+    failure: Exception | None = None
+    coming = iter(items)
+    with ThreadPoolExecutor(threads, thread_name_prefix="sed-trt-work") as pool:
+        try:
+            while failure is None:
+                try:
+                    line.append(pool.submit(work, next(coming)))
+                except StopIteration:
+                    break
+                except Exception as error:
+                    failure = error
+                if len(line) > threads:
+                    yield line.popleft().result()
+            while line:
+                yield line.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+    if failure is not None:
+        raise failure
 
 
 class _End:

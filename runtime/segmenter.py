@@ -1,7 +1,7 @@
 """The runtime's front: a bundle opened, ready to segment."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,8 @@ import numpy as np
 from ..engines.backends import open_engines
 from ..engines.bundle import Bundle
 from ..errors import InputError
-from .embedding import Progress, embed_names
+from .cached_embedding import Progress, cached_embeddings
+from .embedding import embed_names
 from .held_vocabulary import HeldVocabularies, HeldVocabulary
 from .images import Source
 from .pipeline import encode, finish, prepare
@@ -17,7 +18,7 @@ from .rejection import Rejection, TopK
 from .resize import check_short_side
 from .result import Result
 from .stream import StreamItem, stream_results
-from .text_cache import cache_file, load_text, store_text
+from .text_cache import TextCache
 from .tokenizer import SentenceTokenizer
 from .vocabulary import Vocabulary, checked_names
 from .warmup import warm_up
@@ -50,10 +51,11 @@ class Segmenter:
         self._held = HeldVocabularies(self._engines)
 
     def vocabulary(self, names: Sequence[str], progress: Progress | None = None) -> Vocabulary:
-        """Embed category names, or read their embeddings from the cache on disk.
+        """Embed category names, or read from the cache on disk the embeddings of those that it has.
 
-        A name may hold synonyms separated by ", ". `progress` is called with the categories embedded so far
-        and their total, and not at all when the cache has them.
+        A name may hold synonyms separated by ", ". Embeddings are kept as they are made, so that after an
+        interruption only the rest is made. `progress` is called with the categories done so far, those of
+        the cache included, and their total, and not at all when the cache has all.
 
         Raises:
             InputError: no names, too many, or one is blank, too long or a duplicate.
@@ -94,8 +96,8 @@ class Segmenter:
         rejection: Rejection | None = None,
         short_side: int | None = 640,
         batch: int = 4,
-    ) -> Iterator[StreamItem]:
-        """Segment many pictures in order, overlapping loading, encoder, decoder and what the caller does.
+    ) -> Generator[StreamItem, None, None]:
+        """Segment many pictures in order, overlapping loading, encoder, decoder, labelling and the caller.
 
         The encoder runs on `batch` pictures at a time, so the first result waits for as many (or for the
         end of `images`). A picture that cannot be read becomes an item with its error; any other
@@ -148,13 +150,13 @@ class Segmenter:
 
     def _embedded(self, names: tuple[str, ...], progress: Progress | None) -> Vocabulary:
         manifest = self.bundle.manifest
-        path = cache_file(manifest, names)
-        text = load_text(path, self._text_shape(len(names)))
-        if text is None:
+
+        def embed(missing: Sequence[str]) -> Iterator[np.ndarray]:
             tokenizer = SentenceTokenizer(self.bundle)
-            text = embed_names(names, manifest.templates, tokenizer, self._engines["text"], progress)
-            store_text(path, text)
-        return Vocabulary(names, text)
+            return embed_names(missing, manifest.templates, tokenizer, self._engines["text"])
+
+        shape = self._text_shape(len(names))
+        return Vocabulary(names, cached_embeddings(names, shape, TextCache(manifest), embed, progress))
 
     def _text_shape(self, categories: int) -> tuple[int, int, int]:
         return categories, len(self.bundle.manifest.templates), self.bundle.manifest.embed_dim

@@ -1,20 +1,20 @@
-"""Many pictures at once: files are read, encoded and decoded in threads that run ahead of the consumer."""
+"""Many pictures at once: read, encoded, decoded and labelled in threads that run ahead of the consumer."""
 
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ..engines.backends import Engines
 from ..errors import InputError
 from .held_vocabulary import Categories
 from .images import Source
-from .pipeline import Encoded, Prepared, encode, finish, prepare
+from .pipeline import Encoded, Prepared, encode, label, prepare, refine
 from .rejection import Rejection
 from .result import Result
-from .run_ahead import run_ahead
+from .run_ahead import in_threads, pool_size, run_ahead
 
-_LOADERS = 2
-_RESULTS_AHEAD = 2
+# One is enough for steps of even pace; the second evens out pictures of different sizes.
+_AHEAD = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +26,10 @@ class StreamItem:
     error: str | None = None
 
 
+Step = TypeVar("Step")
+Next = TypeVar("Next")
 # A picture on its way: what was made of it so far, or the message of the error that ended it.
-_Loaded = tuple[Source, Prepared | str]
-_Coded = tuple[Source, Encoded | str]
+_Moving = tuple[Source, Step | str]
 
 
 def stream_results(
@@ -43,61 +44,55 @@ def stream_results(
 
     At most a few batches are in memory at a time, whatever the number of pictures.
     """
-    with ThreadPoolExecutor(_LOADERS, thread_name_prefix="sed-trt-load") as pool:
-        loading = run_ahead(_submit(pool, engines, images, short_side), 2 * batch)
-        coded = run_ahead(_encode_batches(engines, loading, batch), batch)
-        results = run_ahead(_decode_each(engines, coded, vocabulary, rejection), _RESULTS_AHEAD)
+
+    def load(source: Source) -> _Moving[Prepared]:
         try:
-            yield from results
-        finally:
-            results.close()
-            pool.shutdown(cancel_futures=True)
+            return source, prepare(engines, source, short_side)
+        except InputError as error:
+            return source, str(error)
 
-
-def _submit(
-    pool: ThreadPoolExecutor, engines: Engines, images: Iterable[Source], short_side: int | None
-) -> Generator[Future[_Loaded], None, None]:
-    for source in images:
-        yield pool.submit(_load, engines, source, short_side)
-
-
-def _load(engines: Engines, source: Source, short_side: int | None) -> _Loaded:
+    # The second batch is read while the encoder has the first; a whole batch leaves the encoder at once.
+    loaded = run_ahead(in_threads(load, images, pool_size()), batch)
+    encoded = run_ahead(_encode_batches(engines, loaded, batch), batch)
+    refined = run_ahead(_each(lambda item: refine(engines, item, vocabulary, rejection), encoded), _AHEAD)
+    results = run_ahead(_each(lambda item: label(engines, item, vocabulary.names), refined), _AHEAD)
     try:
-        return source, prepare(engines, source, short_side)
-    except InputError as error:
-        return source, str(error)
+        for source, outcome in results:
+            yield (
+                StreamItem(source, None, outcome) if isinstance(outcome, str) else StreamItem(source, outcome)
+            )
+    finally:
+        results.close()
 
 
 def _encode_batches(
-    engines: Engines, loading: Generator[Future[_Loaded], None, None], batch: int
-) -> Generator[_Coded, None, None]:
-    waiting: list[_Loaded] = []
+    engines: Engines, loaded: Generator[_Moving[Prepared], None, None], batch: int
+) -> Generator[_Moving[Encoded], None, None]:
+    waiting: list[_Moving[Prepared]] = []
     try:
-        for future in loading:
-            waiting.append(future.result())
+        for item in loaded:
+            waiting.append(item)
             if len(waiting) == batch:
                 yield from _encode(engines, waiting)
                 waiting = []
         yield from _encode(engines, waiting)
     finally:
-        loading.close()
+        loaded.close()
 
 
-def _encode(engines: Engines, loaded: list[_Loaded]) -> Iterator[_Coded]:
+def _encode(engines: Engines, loaded: list[_Moving[Prepared]]) -> Iterator[_Moving[Encoded]]:
     good = [outcome for _, outcome in loaded if isinstance(outcome, Prepared)]
     encoded = iter(encode(engines, good) if good else [])
     for source, outcome in loaded:
         yield source, outcome if isinstance(outcome, str) else next(encoded)
 
 
-def _decode_each(
-    engines: Engines, coded: Generator[_Coded, None, None], vocabulary: Categories, rejection: Rejection
-) -> Generator[StreamItem, None, None]:
+def _each(
+    work: Callable[[Step], Next], items: Generator[_Moving[Step], None, None]
+) -> Generator[_Moving[Next], None, None]:
+    """Bring every picture one step further; an error passes through."""
     try:
-        for source, outcome in coded:
-            if isinstance(outcome, str):
-                yield StreamItem(source, None, outcome)
-            else:
-                yield StreamItem(source, finish(engines, outcome, vocabulary, rejection))
+        for source, outcome in items:
+            yield source, outcome if isinstance(outcome, str) else work(outcome)
     finally:
-        coded.close()
+        items.close()

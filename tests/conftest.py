@@ -57,6 +57,14 @@ def tiny_bundle_bf16(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="session")
+def tiny_bundle_int8(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """sed-tiny exported with 8-bit products."""
+    folder = tmp_path_factory.mktemp("bundles") / "tiny-int8"
+    export_bundle(tiny_checkpoint, folder, precision="int8")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def base_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """sed-b with the weights of `fill`, in the published format."""
     return write_published_checkpoint(tmp_path_factory.mktemp("checkpoints") / "sed-b.pth")

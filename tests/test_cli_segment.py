@@ -3,6 +3,7 @@
 import errno
 import json
 import tempfile
+import threading
 from pathlib import Path
 from typing import NoReturn
 
@@ -234,3 +235,23 @@ def test_folder_that_cannot_be_listed(photos: Path, monkeypatch: pytest.MonkeyPa
 def test_equal_stems_do_not_overwrite_each_other() -> None:
     paths = [Path("x/a.png"), Path("y/a.png"), Path("y/a-2.png"), Path("y/A.jpg"), Path("y/b.png")]
     assert distinct_stems(paths) == ["a", "a-2", "a-2-2", "A-3", "b"]
+
+
+def test_a_disk_that_fills_up_ends_the_work(
+    tiny_bundle: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = set(threading.enumerate())
+
+    def full(*_arguments: object) -> NoReturn:
+        raise InputError("a.labels.png: cannot be written (No space left on device); choose a folder")
+
+    monkeypatch.setattr("sed_trt.runtime.label_files.write_labels", full)
+    assert segment(tiny_bundle, photos, *CATEGORIES, "-o", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "No space left on device" in error
+    assert error.count("\n") == 1
+    assert set(threading.enumerate()) <= before

@@ -1,18 +1,23 @@
 """Streams: order, bad files, bounded memory, early end and errors, on stages in numpy."""
 
+import gc
 import itertools
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
+import weakref
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sed_trt.engines.engine import Engine
 from sed_trt.runtime import KeepAll, StreamItem
+from sed_trt.runtime import stream as stream_module
 from sed_trt.runtime.images import Source
-from sed_trt.runtime.run_ahead import run_ahead
+from sed_trt.runtime.run_ahead import in_threads, run_ahead
 from sed_trt.runtime.stream import stream_results
 from sed_trt.tests.fake_engines import FakeEngines, colour_vocabulary, quarters
 
@@ -128,3 +133,107 @@ def test_run_ahead_works_while_the_consumer_does() -> None:
     # Three wait in the queue and a fourth is held by the thread.
     assert len(made) == 5
     assert list(ahead) == list(range(1, 10))
+
+
+class SlowEngine:
+    """A stage that takes its time, and notes when it was at it."""
+
+    def __init__(self, engine: Engine, seconds: float) -> None:
+        self.engine = engine
+        self.seconds = seconds
+        self.busy = 0.0
+        self.began: float | None = None
+        self.ended = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.engine.name
+
+    def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        start = time.monotonic()
+        outputs = self.engine.run(inputs)
+        # A batch takes as long as its pictures one by one.
+        time.sleep(self.seconds * (len(inputs["pixels"]) if self.name == "image" else 1))
+        self.ended = time.monotonic()
+        self.busy += self.ended - start
+        self.began = start if self.began is None else self.began
+        return outputs
+
+    def busy_share(self) -> float:
+        assert self.began is not None
+        return self.busy / (self.ended - self.began)
+
+
+class SlowEngines(FakeEngines):
+    """`FakeEngines` of which each stage named in `seconds` is slow."""
+
+    def __init__(self, seconds: Mapping[str, float]) -> None:
+        super().__init__()
+        self.slow = {
+            stage: SlowEngine(super(SlowEngines, self).__getitem__(stage), s) for stage, s in seconds.items()
+        }
+
+    def __getitem__(self, stage: str) -> Any:
+        return self.slow.get(stage) or super().__getitem__(stage)
+
+
+@pytest.mark.parametrize("slowest", ["pixels", "image", "decode2", "label"])
+def test_the_slowest_stage_never_waits_and_pictures_do_not_pile_up(
+    slowest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "pool_size", lambda: 1)
+    pictures, alive, most = 500, 0, 0
+
+    def gone() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def made() -> Iterator[np.ndarray]:
+        nonlocal alive, most
+        for number in range(pictures):
+            picture = plain(number)
+            weakref.finalize(picture, gone)
+            alive += 1
+            most = max(most, alive)
+            yield picture
+
+    seconds = dict.fromkeys(("pixels", "image", "decode2", "label"), 0.002) | {slowest: 0.008}
+    engines = SlowEngines(seconds)
+    assert sum(item.result is not None for item in stream(made(), 4, engines)) == pictures
+    assert engines.slow[slowest].busy_share() >= 0.9
+    # 2 batches read or being read, 2 encoded or being encoded, and a few on either side of each queue.
+    assert most <= 30
+    gc.collect()
+    assert alive <= 1
+
+
+def test_in_threads_keeps_order_and_works_at_once() -> None:
+    meeting = threading.Barrier(3, timeout=30)
+
+    def work(number: int) -> int:
+        # Passes only when three are at work together.
+        meeting.wait()
+        return -number
+
+    assert list(in_threads(work, range(9), 3)) == [-number for number in range(9)]
+
+
+def test_in_threads_takes_only_a_little_ahead() -> None:
+    taken = itertools.count()
+    made = in_threads(lambda number: number, taken, 3)
+    assert [next(made) for _ in range(10)] == list(range(10))
+    assert next(taken) <= 10 + 3
+    made.close()
+
+
+def test_in_threads_raises_in_turn() -> None:
+    def work(number: int) -> float:
+        return 1 / (number - 5)
+
+    before = threads()
+    seen = []
+    with pytest.raises(ZeroDivisionError):
+        for value in in_threads(work, range(100), 3):
+            seen.append(value)
+    assert len(seen) == 5
+    assert threads() <= before

@@ -11,7 +11,6 @@ from sed_trt.engines.bundle import Bundle
 from sed_trt.errors import InputError
 from sed_trt.runtime import Segmenter, embedding, published, read_vocabulary
 from sed_trt.runtime.embedding import embed_names
-from sed_trt.runtime.text_cache import cache_file, load_text
 from sed_trt.runtime.tokenizer import SentenceTokenizer, clean
 from sed_trt.runtime.vocabularies import published_names
 from sed_trt.runtime.vocabulary import checked_names
@@ -48,7 +47,7 @@ def embedded(tokens: np.ndarray) -> np.ndarray:
 
 def embed(names: list[str], engine: FakeText | None = None) -> np.ndarray:
     tokenizer: SentenceTokenizer = WordTokenizer()  # type: ignore[assignment]
-    return embed_names(names, TEMPLATES, tokenizer, engine or FakeText())
+    return np.concatenate(list(embed_names(names, TEMPLATES, tokenizer, engine or FakeText())))
 
 
 def test_synonyms_are_averaged_per_template() -> None:
@@ -69,19 +68,6 @@ def test_batches_do_not_change_the_embeddings(monkeypatch: pytest.MonkeyPatch) -
     engine = FakeText()
     assert np.array_equal(embed(names, engine), whole)
     assert max(engine.batches) <= 3
-
-
-def test_progress_ends_at_the_total() -> None:
-    seen: list[tuple[int, int]] = []
-    tokenizer: SentenceTokenizer = WordTokenizer()  # type: ignore[assignment]
-    names = [f"n{number}" for number in range(4096)]
-    text = embed_names(
-        names, TEMPLATES, tokenizer, FakeText(), lambda done, total: seen.append((done, total))
-    )
-    assert text.shape == (4096, 2, 5)
-    assert seen[-1] == (4096, 4096)
-    assert seen == sorted(seen)
-    assert len(seen) > 1
 
 
 @pytest.mark.parametrize(
@@ -205,39 +191,14 @@ def test_embeddings_are_unit_length_and_cached(tiny_bundle: Path) -> None:
     assert np.array_equal(first.text, second.text)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty"])
-def test_damaged_cache_is_made_again(damage: str, tiny_bundle: Path) -> None:
-    segmenter = Segmenter(tiny_bundle)
-    text = segmenter.vocabulary(["sky", "tree"]).text
-    path = cache_file(segmenter.bundle.manifest, ["sky", "tree"])
-    content = path.read_bytes()
-    middle = len(content) // 2
-    path.write_bytes(
-        {
-            "truncated": content[:middle],
-            "flipped": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
-            "foreign": b"something else",
-            "empty": b"",
-        }[damage]
+def test_vocabularies_share_the_embeddings_of_common_names(tiny_bundle: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    first = Segmenter(tiny_bundle).vocabulary(["sky", "tree, trees"])
+    second = Segmenter(tiny_bundle).vocabulary(
+        ["car", "tree, trees", "sky"], lambda *call: calls.append(call)
     )
-    assert load_text(path, text.shape) is None
-    assert np.array_equal(Segmenter(tiny_bundle).vocabulary(["sky", "tree"]).text, text)
-    repaired = load_text(path, text.shape)
-    assert repaired is not None
-    assert np.array_equal(repaired, text)
-
-
-def test_cache_of_another_shape_is_not_taken(tiny_bundle: Path) -> None:
-    segmenter = Segmenter(tiny_bundle)
-    text = segmenter.vocabulary(["sky"]).text
-    path = cache_file(segmenter.bundle.manifest, ["sky"])
-    assert load_text(path, (2, *text.shape[1:])) is None
-
-
-def test_cache_key_follows_the_content(tiny_bundle: Path) -> None:
-    manifest = Bundle.open(tiny_bundle).manifest
-    assert cache_file(manifest, ["a", "b"]) == cache_file(manifest, ("a", "b"))
-    assert len({cache_file(manifest, names) for names in (["a", "b"], ["b", "a"], ["ab"], ["a, b"])}) == 4
+    assert calls == [(3, 3)]
+    assert np.array_equal(second.text[[2, 1]], first.text)
 
 
 def test_unwritable_cache_costs_only_time(
