@@ -88,7 +88,7 @@ class PublishedSED:
         """
         stage: DecoderStage = self.decoder.stages[index]
         x = stage.up(class_attention(stage.attention, stage.cnext(x)))
-        repeated = image.repeat_interleave(x.shape[0], dim=0)
+        repeated = image.expand(x.shape[0], -1, -1, -1)
         x = stage.conv.double_conv(torch.cat([torch.cat([x, repeated], dim=1), cost], dim=1))
         return x, self.decoder.stage_heads[index](x).squeeze(1)
 

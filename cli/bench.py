@@ -1,0 +1,129 @@
+"""`sed-trt bench`: how fast, against what, and how fast it could be."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .console import progress_bar
+
+bench = typer.Typer(no_args_is_help=True, help="Measure speed, against the published network and others.")
+
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Also write the results as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
+Backend = Annotated[str, typer.Option(help="Backend of the bundle.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; one per core by default.")]
+
+
+@bench.command()
+def latency(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="What the bundle was exported from, for the others' weights.")
+    ] = None,
+    vocabulary_size: Annotated[
+        str, typer.Option(help="Numbers of categories, comma-separated.")
+    ] = "20,59,150,459,847",
+    kept: Annotated[
+        str | None,
+        typer.Option(
+            help="Categories kept: numbers, all, real (topk:8 on scenes; embeds names). "
+            "16,32,64,128,all by default, and real for sed-tiny."
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Others, comma-separated: published, published-compiled (minutes to compile), "
+            "published-autocast (GPU), monolithic; or none. All that can run by default."
+        ),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Alternating rounds in each row.")] = 10,
+    pictures: Annotated[int, typer.Option(min=1, help="How many different pictures.")] = 3,
+    picture_size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the pictures; the network's by default.")
+    ] = None,
+    stream: Annotated[int, typer.Option(min=0, help="Pictures to stream for images per second.")] = 8,
+    alone: Annotated[
+        bool, typer.Option(help="Run each in a process of its own too: memory and first call.")
+    ] = True,
+    backend: Backend = "auto",
+    device: Annotated[str, typer.Option(help="Of the others: cpu, cuda, or auto, where ours runs.")] = "auto",
+    threads: Threads = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time a bundle and what one would use instead, in alternating runs that decode the same categories.
+
+    Example: sed-trt bench latency bundle --checkpoint checkpoints/sed-tiny.safetensors --repeats 20
+    """
+    from .bench_options import choices, distinct_numbers, kept_counts, one_of
+    from .extras import needs
+
+    _check_output(output)
+    with needs("export"):
+        from ..benchmarks.candidates import AGAINST, Subject
+        from ..benchmarks.latency_run import Plan, measure_latency
+    from ..engines.bundle import Bundle
+
+    # Without the weights there is nothing to compare with, which --against would have asked for.
+    usual = ",".join(AGAINST) if checkpoint is not None else "none"
+    preset = Bundle.open(bundle).manifest.preset
+    plan = Plan(
+        sizes=distinct_numbers("--vocabulary-size", vocabulary_size),
+        kept=kept_counts(kept or "16,32,64,128,all" + (",real" if preset == "sed-tiny" else "")),
+        against=choices("--against", against or usual, AGAINST),
+        rounds=repeats,
+        pictures=pictures,
+        picture_size=picture_size,
+        streamed=stream,
+        alone=alone,
+    )
+    subject = Subject(
+        bundle=str(bundle),
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        backend=backend,
+        device=one_of("--device", device, ("auto", "cpu", "cuda")),
+        threads=threads,
+    )
+    with _reporting() as report, needs("export"):
+        content = measure_latency(subject, plan, report)
+    _deliver("latency", content, output, as_json)
+
+
+@contextmanager
+def _reporting() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar as the function that benchmarks call with (what, steps done, steps in all)."""
+    with progress_bar() as bar:
+        task = bar.add_task("")
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+def _check_output(output: Path | None) -> None:
+    """Find out before the work whether the results can be written; raises InputError."""
+    from ..atomic import check_writable
+    from ..errors import InputError
+    from ..paths import is_folder
+
+    if output is not None:
+        if is_folder(output):
+            raise InputError(f"{output}: is a folder; name a file for the results")
+        check_writable(output.parent)
+
+
+def _deliver(kind: str, content: dict[str, Any], output: Path | None, as_json: bool) -> None:
+    """Print results, as a table or JSON, and write them."""
+    from ..atomic import replacing
+    from ..benchmarks.results_file import results_text
+    from .bench_tables import show
+
+    text = results_text(kind, content)
+    if as_json:
+        print(text, end="")
+    else:
+        show(kind, content)
+    if output is not None:
+        with replacing(output) as temporary:
+            temporary.write_text(text, encoding="utf-8")

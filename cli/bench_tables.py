@@ -1,0 +1,62 @@
+"""The results of `sed-trt bench` as tables."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def show(kind: str, content: dict[str, Any]) -> None:
+    """Print the content of a results file of this kind."""
+    {"latency": _show_latency}[kind](content)
+
+
+def _show_latency(content: dict[str, Any]) -> None:
+    where = content["gpu"] or content["cpu"]
+    print(f"{content['preset']} {content['precision']} on {content['backend']}, {where}")
+    for name, reason in content["skipped"].items():
+        print(f"{name}: skipped: {reason}")
+    table = _table("milliseconds; labels like those of published, %", _ROW)
+    for row in content["results"]:
+        for name, figures in row["candidates"].items():
+            times = (f"{figures[key]:.0f}" for key in ("first_call_ms", "p50_ms", "p90_ms", "p99_ms"))
+            ratio = row["ours_faster_than"].get(name, {}).get("whole")
+            faster = f"{ratio['median']:.2f} ({ratio['q1']:.2f}-{ratio['q3']:.2f})" if ratio else "-"
+            alike = figures["agreement"]
+            labels = "-" if alike is None else f"{alike:.2f}"
+            table.add_row(str(row["categories"]), row["kept"], name, *times, faster, labels)
+        for name, error in row["errors"].items():
+            table.add_row(str(row["categories"]), row["kept"], name, "failed", *[""] * 5)
+            print(f"{row['categories']} categories, kept {row['kept']}: {name}: {error}")
+    Console().print(table)
+    _show_once(content["results"])
+
+
+_ROW = ("names", "kept", "candidate", "first", "p50", "p90", "p99", "ours faster", "alike")
+
+
+def _show_once(rows: list[dict[str, Any]]) -> None:
+    """What was measured once for each vocabulary."""
+    table = _table(
+        "in a process of its own",
+        ("names", "kept", "candidate", "open ms", "first ms", "peak MiB", "GPU MiB"),
+    )
+    for row in rows:
+        for name, alone in row.get("alone", {}).items():
+            if "error" in alone:
+                table.add_row(str(row["categories"]), row["kept"], name, alone["error"])
+                continue
+            figures = (
+                "-" if alone[key] is None else f"{alone[key]:.0f}"
+                for key in ("open_ms", "first_ms", "peak_mib", "device_mib")
+            )
+            table.add_row(str(row["categories"]), row["kept"], name, *figures)
+        for name, speed in row.get("images_per_second", {}).items():
+            print(f"{row['categories']} categories, kept {row['kept']}, {name}: {speed:.2f} images/s")
+    if table.row_count:
+        Console().print(table)
+
+
+def _table(title: str, headers: tuple[str, ...]) -> Table:
+    # Without the outer frame every row fits.
+    return Table(*headers, title=title, show_edge=False, pad_edge=False)
