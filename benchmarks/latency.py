@@ -70,6 +70,7 @@ class Tally:
     agreement: float | None
     kept: tuple[float, ...]
     times: list[float] = field(default_factory=list)
+    cpu_times: list[float] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=dict)
 
     def group(self, name: str) -> list[float] | None:
@@ -87,6 +88,8 @@ class Tally:
             "agreement": self.agreement,
             "kept": list(self.kept),
             **percentiles(self.times),
+            # Far less than its threads times the wall time: something else had the cores.
+            "cpu_p50_ms": float(np.median(self.cpu_times)),
             "stages": {stage: percentiles(times) for stage, times in self.stages.items()},
         }
 
@@ -175,9 +178,10 @@ def _tally(first: float, results: Sequence[Labelled], reference: Sequence[Labell
 
 
 def _timed_run(run: Run, picture: np.ndarray, sets: KeptSets, tally: Tally) -> None:
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     result = run(picture, sets)
     tally.times.append(1000 * (time.perf_counter() - started))
+    tally.cpu_times.append(1000 * (time.process_time() - worked))
     for stage, milliseconds in result.timings.items():
         tally.stages.setdefault(stage, []).append(milliseconds)
 

@@ -55,6 +55,7 @@ def measure_latency(subject: Subject, plan: Plan, report: Report) -> dict[str, A
     subject = replace(subject, device=_device(subject.device, segmenter))
     manifest = segmenter.bundle.manifest
     size = plan.picture_size or manifest.image_size
+    before = setting()
     rows = []
     with _opened(subject, plan, segmenter, size, report) as (subject, candidates, skipped):
         for count in plan.sizes:
@@ -72,7 +73,8 @@ def measure_latency(subject: Subject, plan: Plan, report: Report) -> dict[str, A
                 rows.append(row)
         descriptions = {each.name: [each.runs_on, each.precision] for each in candidates}
     return {
-        **setting(),
+        **before,
+        "load_average_after": setting()["load_average"],
         "preset": manifest.preset,
         "precision": manifest.precision,
         "backend": segmenter.backend,

@@ -93,6 +93,46 @@ def latency(
     _deliver("latency", content, output, as_json)
 
 
+@bench.command()
+def roofline(
+    preset: Annotated[str, typer.Option(help="sed-b, sed-l or sed-tiny.")] = "sed-b",
+    categories: Annotated[int, typer.Option(min=1, help="Size of the vocabulary.")] = 150,
+    kept: Annotated[
+        str, typer.Option(help="Categories left after each rejection: one number, or three with commas.")
+    ] = "32",
+    gpu: Annotated[str, typer.Option(help="Names with commas, for example a6000,h200, or all.")] = "all",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp16",
+    measured: Annotated[
+        list[Path] | None, typer.Option(help="Latency results, for the fraction reached; repeatable.")
+    ] = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Work out FLOPs and bytes of every stage, and how fast a GPU could be at best; nothing is run.
+
+    Example: sed-trt bench roofline --preset sed-b --categories 150 --kept 32 --gpu a6000
+    """
+    from .bench_options import choices, kept_at_each_point, one_of
+    from .extras import needs
+
+    _check_output(output)
+    with needs("export"):
+        from ..benchmarks import roofline as module
+    from ..benchmarks.gpus import GPUS
+    from ..benchmarks.results_file import read_results
+    from ..model.presets import preset_named
+
+    content = module.roofline(
+        preset_named(preset),
+        categories,
+        kept_at_each_point(kept, categories),
+        one_of("--precision", precision, tuple(module.BYTES)),
+        list(GPUS) if gpu == "all" else choices("--gpu", gpu, tuple(GPUS)),
+        [read_results(file, "latency") for file in measured or []],
+    )
+    _deliver("roofline", content, output, as_json)
+
+
 @contextmanager
 def _reporting() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar as the function that benchmarks call with (what, steps done, steps in all)."""

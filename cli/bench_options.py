@@ -30,6 +30,23 @@ def kept_counts(text: str) -> list[str]:
     )
 
 
+def kept_at_each_point(text: str, categories: int) -> tuple[int, int, int]:
+    """One number for all three rejections or one for each, with commas, never rising.
+
+    Raises:
+        InputError: other numbers, or more of them.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if len(words) not in (1, 3) or not all(_is_number(word) for word in words):
+        raise InputError(f"--kept: {text!r:.60} is unknown; give one number from 1, or three with commas")
+    first, second, third = (int(word) for word in (words if len(words) == 3 else 3 * words))
+    if not categories >= first >= second >= third:
+        raise InputError(
+            f"--kept: {text} of {categories} categories; each point keeps at most what enters it"
+        )
+    return first, second, third
+
+
 def choices(option: str, text: str, known: Sequence[str]) -> list[str]:
     """Comma-separated words of `known`, each once; "none" is the empty list.
 

@@ -8,12 +8,19 @@ from rich.table import Table
 
 def show(kind: str, content: dict[str, Any]) -> None:
     """Print the content of a results file of this kind."""
-    {"latency": _show_latency}[kind](content)
+    {"latency": _show_latency, "roofline": _show_roofline}[kind](content)
 
 
 def _show_latency(content: dict[str, Any]) -> None:
     where = content["gpu"] or content["cpu"]
     print(f"{content['preset']} {content['precision']} on {content['backend']}, {where}")
+    load, cores = content["load_average"], content["cpu_cores"]
+    if load is not None and load > cores / 2 and content["threads"] != 1:
+        print(
+            f"Other work had the machine (load {load:.1f} on {cores} cores). PyTorch's threads, which wait "
+            "for each other, lose most by that, so the ratios flatter sed-trt: measure on an idle machine, "
+            "or both with --threads 1."
+        )
     for name, reason in content["skipped"].items():
         print(f"{name}: skipped: {reason}")
     table = _table("milliseconds; labels like those of published, %", _ROW)
@@ -55,6 +62,25 @@ def _show_once(rows: list[dict[str, Any]]) -> None:
             print(f"{row['categories']} categories, kept {row['kept']}, {name}: {speed:.2f} images/s")
     if table.row_count:
         Console().print(table)
+
+
+def _show_roofline(content: dict[str, Any]) -> None:
+    counts = "/".join(map(str, content["kept"]))
+    what = f"{content['preset']} {content['precision']}, {content['categories']} categories, kept {counts}"
+    table = _table(what, ("design", "stage", "GFLOP", "fewest MB", "fused MB"))
+    for stage in content["stages"]:
+        figures = (f"{stage[key]:.1f}" for key in ("gflop", "fewest_mb", "fused_mb"))
+        table.add_row(stage["design"], stage["stage"], *figures)
+    Console().print(table)
+    table = _table("milliseconds for a picture", ("GPU", "design", "how known", "floor", "fused", "of floor"))
+    for row in content["results"]:
+        if row["kind"] == "predicted":
+            figures = (f"{row['floor_ms']:.2f}", f"{row['fused_floor_ms']:.2f}", "-")
+        else:
+            share = f"{100 * row['fraction']:.0f} %" if "fraction" in row else "-"
+            figures = (f"{row['ms']:.1f}" if "ms" in row else "-", "-", share)
+        table.add_row(row["gpu"], row["design"], row["kind"], *figures)
+    Console().print(table)
 
 
 def _table(title: str, headers: tuple[str, ...]) -> Table:
