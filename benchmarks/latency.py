@@ -132,7 +132,7 @@ def compare(
     names = list(tallies)
     for number in range(rounds):
         report(f"{title}: round {number + 1}", len(candidates) + number, total)
-        picture, kept = (each[number % len(sets)] for each in (case.pictures, sets))
+        picture, kept = case.pictures[number % len(sets)], sets[number % len(sets)]
         for name in names[number % len(names) :] + names[: number % len(names)]:
             _timed_run(runs[name], picture, kept, tallies[name])
     return {

@@ -38,8 +38,8 @@ def measure_alone(
     """
     with tempfile.TemporaryDirectory() as folder:
         case = Path(folder) / "case.npz"
-        kept = {f"kept{point}": each for point, each in enumerate(sets)}
-        np.savez(case, text=vocabulary.text, picture=picture, **kept)
+        first, second, third = sets
+        np.savez(case, text=vocabulary.text, picture=picture, kept0=first, kept1=second, kept2=third)
         command = [sys.executable, "-m", __spec__.name, name, json.dumps(asdict(subject)), str(case)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)

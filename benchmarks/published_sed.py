@@ -12,7 +12,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..model import SED
 from ..model.attention import HEADS, ClassAttention
@@ -122,7 +122,7 @@ class PublishedSED:
         with watch("guidance"):
             costs = list(cast(tuple[Tensor, ...], self.steps["guidance"](cost)))
         kept = torch.arange(text.shape[0], device=x.device)
-        counts = []
+        counts: list[int] = []
         for index, image in enumerate(images):
             with watch(f"decode{index + 1}"):
                 chosen = valid.nonzero().squeeze(1) if forced is None else forced[index]
@@ -189,8 +189,7 @@ def einsum_attention(layer: ClassAttention, tokens: Tensor) -> Tensor:
     """Linear attention among tokens, (pixels, T, width) to the same."""
     linear = layer.attention
     query, key, value = (
-        cast(nn.Linear, project)(tokens).unflatten(2, (HEADS, -1))
-        for project in (linear.q, linear.k, linear.v)
+        project(tokens).unflatten(2, (HEADS, -1)) for project in (linear.q, linear.k, linear.v)
     )
     query, key = F.elu(query) + 1, F.elu(key) + 1
     length = value.shape[1]

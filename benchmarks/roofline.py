@@ -49,10 +49,12 @@ def roofline(
         for design, of_design in costs.items()
         for cost in of_design
     ]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for gpu in gpus:
+        lowest = 0.0
         for design, of_design in costs.items():
             floors = [floor(cost, GPUS[gpu], precision) for cost in of_design]
+            lowest = sum(fused for _, fused in floors)
             rows.append(
                 {
                     "gpu": gpu,
@@ -60,10 +62,10 @@ def roofline(
                     "kind": "predicted",
                     "stages_ms": {cost.stage: two[1] for cost, two in zip(of_design, floors, strict=True)},
                     "floor_ms": sum(fewest for fewest, _ in floors),
-                    "fused_floor_ms": sum(fused for _, fused in floors),
+                    "fused_floor_ms": lowest,
                 }
             )
-        rows += _measured_rows(gpu, preset, categories, kept, measured, rows[-1]["fused_floor_ms"])
+        rows += _measured_rows(gpu, preset, categories, kept, measured, lowest)
     return {
         "preset": preset.name,
         "categories": categories,

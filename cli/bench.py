@@ -133,6 +133,81 @@ def roofline(
     _deliver("roofline", content, output, as_json)
 
 
+@bench.command()
+def sweep(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder of a network trained on scenes.")],
+    rejection: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rejection", "-r", help="Policies to try, repeatable; by default a range of all kinds."
+        ),
+    ] = None,
+    vocabulary_size: Annotated[
+        str, typer.Option(help="Numbers of names, comma-separated, from 181, the scenes' own.")
+    ] = "181,847",
+    scenes: Annotated[int, typer.Option(min=1, help="How many test scenes.")] = 50,
+    max_drop: Annotated[
+        float, typer.Option(min=0, help="Points of mIoU that the recommended policy may lose.")
+    ] = 0.1,
+    plot: Annotated[Path | None, typer.Option(help="Also draw mIoU against time, as PNG or SVG.")] = None,
+    backend: Backend = "auto",
+    threads: Threads = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try rejection policies on test scenes: categories kept, time, mIoU, and which policy that speaks for.
+
+    Example: sed-trt bench sweep bundle --scenes 100 --plot sweep.png
+    """
+    from ..errors import InputError
+    from .bench_options import distinct_numbers
+    from .extras import needs
+
+    _check_output(output)
+    _check_output(plot)
+    with needs("bench"):
+        from ..benchmarks import sweep as module
+
+        if plot is not None:
+            from ..benchmarks.plots import speed_against_miou
+    from ..runtime import parse_rejection
+    from ..train.scenes import longer_vocabulary
+
+    sizes = distinct_numbers("--vocabulary-size", vocabulary_size)
+    try:
+        for size in sizes:
+            longer_vocabulary(size)
+    except ValueError as error:
+        raise InputError(f"--vocabulary-size: {error}") from error
+    policies = {text: parse_rejection(text) for text in rejection or module.POLICIES}
+    with _reporting() as report, needs("cpu"):
+        content = module.sweep(bundle, policies, sizes, scenes, max_drop, report, backend, threads)
+    _deliver("sweep", content, output, as_json)
+    if plot is not None:
+        speed_against_miou(content, plot)
+
+
+@bench.command()
+def report(
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Results files or folders of them; benchmarks/results by default."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")] = Path("report"),
+) -> None:
+    """Turn results into report.md with tables and plots.
+
+    Example: sed-trt bench report benchmarks/results --output report
+    """
+    from .extras import needs
+
+    with needs("bench"):
+        from ..benchmarks.bench_report import write_report
+
+    for file in write_report(results or [Path("benchmarks/results")], output):
+        print(file)
+
+
 @contextmanager
 def _reporting() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar as the function that benchmarks call with (what, steps done, steps in all)."""

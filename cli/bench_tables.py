@@ -8,7 +8,7 @@ from rich.table import Table
 
 def show(kind: str, content: dict[str, Any]) -> None:
     """Print the content of a results file of this kind."""
-    {"latency": _show_latency, "roofline": _show_roofline}[kind](content)
+    {"latency": _show_latency, "roofline": _show_roofline, "sweep": _show_sweep}[kind](content)
 
 
 def _show_latency(content: dict[str, Any]) -> None:
@@ -72,15 +72,27 @@ def _show_roofline(content: dict[str, Any]) -> None:
         figures = (f"{stage[key]:.1f}" for key in ("gflop", "fewest_mb", "fused_mb"))
         table.add_row(stage["design"], stage["stage"], *figures)
     Console().print(table)
-    table = _table("milliseconds for a picture", ("GPU", "design", "how known", "floor", "fused", "of floor"))
+    table = _table(
+        "milliseconds for a picture", ("GPU", "design", "how known", "floor", "fused", "taken", "reached")
+    )
     for row in content["results"]:
-        if row["kind"] == "predicted":
-            figures = (f"{row['floor_ms']:.2f}", f"{row['fused_floor_ms']:.2f}", "-")
-        else:
-            share = f"{100 * row['fraction']:.0f} %" if "fraction" in row else "-"
-            figures = (f"{row['ms']:.1f}" if "ms" in row else "-", "-", share)
-        table.add_row(row["gpu"], row["design"], row["kind"], *figures)
+        times = [f"{row[key]:.2f}" if key in row else "-" for key in ("floor_ms", "fused_floor_ms", "ms")]
+        share = f"{100 * row['fraction']:.0f} %" if "fraction" in row else "-"
+        table.add_row(row["gpu"], row["design"], row["kind"], *times, share)
     Console().print(table)
+
+
+def _show_sweep(content: dict[str, Any]) -> None:
+    headers = ("names", "rejection", "alive after", "p50 ms", "decoder ms", "mIoU", "like none, %")
+    table = _table(f"{content['preset']} {content['precision']}, {content['scenes']} scenes", headers)
+    for row in content["results"]:
+        alive = " / ".join(f"{count:.0f}" for count in row["kept"])
+        times = (f"{row[key]:.0f}" for key in ("p50_ms", "decoder_p50_ms"))
+        scores = (f"{row['miou']:.2f}", f"{row['agreement']:.2f}")
+        table.add_row(str(row["categories"]), row["rejection"], alive, *times, *scores)
+    Console().print(table)
+    for size, policy in content["recommended"].items():
+        print(f"{size} names: {policy} is the fastest that loses at most {content['max_drop']:g} points")
 
 
 def _table(title: str, headers: tuple[str, ...]) -> Table:
