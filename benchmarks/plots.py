@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from ..atomic import replacing
 from .candidates import BASELINE, OURS
@@ -45,11 +46,15 @@ def by_vocabulary(content: Mapping[str, Any], file: Path) -> None:
                 lines.setdefault((name, kept), []).append((row["categories"], figures["p50_ms"]))
     with figure(file) as axes:
         for (name, kept), points in sorted(lines.items()):
-            sizes, times = zip(*sorted(points), strict=True)
+            counts, times = zip(*sorted(points), strict=True)
             style = "--" if kept == "all" else "-"
-            axes.plot(sizes, times, style, color=COLOURS.get(name, OTHER), marker="o", markersize=3)
-            axes.annotate(f"{name}, {kept}", (sizes[-1], times[-1]), fontsize=7, xytext=(4, 0), **_BESIDE)
+            axes.plot(counts, times, style, color=COLOURS.get(name, OTHER), marker="o", markersize=3)
+            axes.annotate(f"{name}, {kept}", (counts[-1], times[-1]), fontsize=7, xytext=(4, 0), **_BESIDE)
         axes.set(xscale="log", yscale="log", xlabel="categories", ylabel="ms for a picture (median)")
+        sizes = sorted({row["categories"] for row in content["results"]})
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        _plain(axes)
         axes.set_title(f"{_title(content)}: kept categories by line, dashed without rejection", fontsize=9)
         axes.margins(x=0.2)
 
@@ -60,7 +65,7 @@ def waterfall(content: Mapping[str, Any], file: Path) -> None:
     row = next((row for row in rows if (row["categories"], row["kept"]) == USUAL), rows[0])
     measured = {name: figures for name, figures in row["candidates"].items() if figures["stages"]}
     with figure(file, height=0.35 * len(STAGES) * len(measured) + 1) as axes:
-        labels = []
+        labels: list[str] = []
         for name, figures in measured.items():
             passed = 0.0
             for stage in STAGES:
@@ -104,6 +109,7 @@ def kept_by_stage(content: Mapping[str, Any], file: Path) -> None:
             axes.annotate(row["rejection"], (3, counts[-1]), fontsize=7, xytext=(4, 0), **_BESIDE)
         axes.set_xticks(range(4), ["vocabulary", "after scout", "after decode1", "after decode2"])
         axes.set(yscale="log", ylabel="categories alive (mean)")
+        _plain(axes)
         axes.set_title(f"{_title(content)}: {size} categories", fontsize=9)
         axes.margins(x=0.15)
 
@@ -114,6 +120,13 @@ PLOTS = {
 }
 
 _BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
+
+
+def _plain(axes: Axes) -> None:
+    """Write the numbers of a logarithmic vertical axis as they are, rather than as powers."""
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _by_size(content: Mapping[str, Any]) -> dict[int, list[Mapping[str, Any]]]:
