@@ -72,6 +72,60 @@ def island_rows(file: dict[str, Any]) -> list[str]:
     ]
 
 
+def latency_rows(file: dict[str, Any]) -> list[str]:
+    """Ours, the published network and the graph without rejection, with the ratios of alternating runs."""
+    rows = []
+    where = f"{file['gpu'] or file['cpu']}, {file['precision']}"
+    for row in file["results"]:
+        found = row["candidates"]
+        cells = [where, str(row["categories"]), row["kept"], _milliseconds(found.get("sed-trt"))]
+        for name in ("published", "monolithic"):
+            cells.append(_milliseconds(found.get(name)))
+            ratio = row["ours_faster_than"].get(name, {}).get("whole")
+            cells.append(f"{ratio['median']:.1f} ({ratio['q1']:.1f}-{ratio['q3']:.1f})" if ratio else "-")
+        alike = found.get("sed-trt", {}).get("agreement")
+        rows.append(" | ".join([*cells, "-" if alike is None else f"{alike:.2f}"]))
+    return rows
+
+
+def sweep_rows(file: dict[str, Any]) -> list[str]:
+    """Rejection policies."""
+    return [
+        " | ".join(
+            [
+                str(row["categories"]),
+                row["rejection"],
+                " → ".join(f"{count:.0f}" for count in row["kept"]),
+                f"{row['p50_ms']:.0f}",
+                f"{row['decoder_p50_ms']:.0f}",
+                f"{row['miou']:.2f}",
+                f"{row['agreement']:.2f}",
+            ]
+        )
+        for row in file["results"]
+    ]
+
+
+def roofline_rows(file: dict[str, Any]) -> list[str]:
+    """Floors by GPU, and what was measured."""
+    return [
+        " | ".join(
+            [
+                row["gpu"],
+                row["design"],
+                row["kind"],
+                *(f"{row[key]:.2f}" if key in row else "-" for key in ("floor_ms", "fused_floor_ms", "ms")),
+                f"{100 * row['fraction']:.0f} %" if "fraction" in row else "-",
+            ]
+        )
+        for row in file["results"]
+    ]
+
+
+def _milliseconds(figures: dict[str, Any] | None) -> str:
+    return "-" if figures is None else f"{figures['p50_ms']:.0f}"
+
+
 TABLES = {
     "scores": (
         "categories | rejection | mIoU seen | mIoU held-out | pixel accuracy | alive after each point",
@@ -84,6 +138,19 @@ TABLES = {
     "layerwise": (
         "island | why it is FP32 | relative error | in half | largest sum",
         island_rows,
+    ),
+    "latency": (
+        "machine | categories | kept | sed-trt, ms | published, ms | ratio (quartiles) "
+        "| one graph, none rejected, ms | ratio (quartiles) | labels alike, %",
+        latency_rows,
+    ),
+    "sweep": (
+        "categories | rejection | alive after each point | ms | decoder, ms | mIoU | labels like none, %",
+        sweep_rows,
+    ),
+    "roofline": (
+        "GPU | network | how known | floor, ms | fused floor, ms | taken, ms | fraction reached",
+        roofline_rows,
     ),
 }
 

@@ -8,6 +8,7 @@ import typer
 
 from .. import __version__
 from ..errors import InputError
+from .bench import bench
 from .build import build
 from .console import PROGRAM, print_error
 from .doctor import doctor
@@ -22,6 +23,7 @@ _INTERRUPTED = 130
 app = typer.Typer(name=PROGRAM, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for _command in (segment, export, build, inspect, evaluate, train, doctor):
     app.command()(_command)
+app.add_typer(bench, name="bench")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,200 @@
+"""Latency of a bundle and of what one would use instead, in alternating runs on the same pictures."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..runtime import KeepAll, Rejection, Segmenter, TopK, Vocabulary
+from ..train.scenes import make_scene
+from .candidates import BASELINE, OURS, Candidate, Run
+from .forced import Forced, KeptSets, Recorder
+from .gpu_check_steps import Labelled, one_line
+from .spread import percentiles, ratios
+
+Report = Callable[[str, int, int], None]
+
+# Stages of either side that do the same work; "whole" is the time of the call.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "image": ("image",),
+    "scout": ("scout",),
+    "decoder": ("scout", "guidance", "decode1", "decode2", "decode3"),
+    "label": ("label",),
+}
+REAL = "real"
+STREAM_BATCHES = (1, 4)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the benchmark.
+
+    Attributes:
+        vocabulary: T categories.
+        kept: what is kept: a number, "all" or "real".
+        pictures: uint8 (H, W, 3).
+    """
+
+    vocabulary: Vocabulary
+    kept: str
+    pictures: Sequence[np.ndarray]
+
+    def policy(self) -> Rejection:
+        """The policy that keeps it in our runtime."""
+        if self.kept == REAL:
+            return TopK()
+        return KeepAll() if self.kept == "all" else Forced(int(self.kept))
+
+    def sets(self, segmenter: Segmenter) -> list[KeptSets]:
+        """What each picture keeps at the three points; "real" ones are found by our runtime."""
+        count = len(self.vocabulary)
+        if self.kept != REAL:
+            return [Forced(count if self.kept == "all" else int(self.kept)).sets(count)] * len(self.pictures)
+        found = []
+        for picture in self.pictures:
+            recorder = Recorder(TopK())
+            segmenter(picture, self.vocabulary, rejection=recorder, short_side=None)
+            first, second, third = recorder.sets
+            found.append((first, second, third))
+        return found
+
+
+@dataclass
+class Tally:
+    """What one candidate did in a row."""
+
+    first_call_ms: float
+    agreement: float | None
+    kept: tuple[float, ...]
+    times: list[float] = field(default_factory=list)
+    cpu_times: list[float] = field(default_factory=list)
+    stages: dict[str, list[float]] = field(default_factory=dict)
+
+    def group(self, name: str) -> list[float] | None:
+        """Milliseconds of a group of stages by round; None where the candidate has no such stages."""
+        if name == "whole":
+            return self.times
+        parts = [self.stages[stage] for stage in GROUPS[name] if stage in self.stages]
+        return [float(total) for total in np.sum(parts, axis=0)] if parts else None
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for the results file."""
+        return {
+            "runs": len(self.times),
+            "first_call_ms": self.first_call_ms,
+            "agreement": self.agreement,
+            "kept": list(self.kept),
+            **percentiles(self.times),
+            # Far less than its threads times the wall time: something else had the cores.
+            "cpu_p50_ms": float(np.median(self.cpu_times)),
+            "stages": {stage: percentiles(times) for stage, times in self.stages.items()},
+        }
+
+
+def pictures_of(count: int, size: int) -> list[np.ndarray]:
+    """Test scenes, uint8 (size, size, 3)."""
+    return [make_scene(seed, size, split="test").image for seed in range(count)]
+
+
+def compare(
+    case: Case, segmenter: Segmenter, candidates: Sequence[Candidate], rounds: int, report: Report
+) -> dict[str, Any]:
+    """One row: all candidates on all pictures, first once without counting, then in alternating rounds.
+
+    A round is one picture that each candidate labels; who begins changes from round to round. A candidate
+    that fails leaves the row with its error.
+
+    Args:
+        case: of the row.
+        segmenter: of the bundle, which finds what "real" rows keep.
+        candidates: ours, then others; labels are compared with those of `BASELINE` if it is one of them.
+        rounds: how many.
+        report: called with (what is being done, steps done, steps in all).
+    """
+    title = f"{len(case.vocabulary)} categories, kept {case.kept}"
+    total = len(candidates) + rounds
+    sets = case.sets(segmenter)
+    runs = {candidate.name: candidate.with_vocabulary(case.vocabulary) for candidate in candidates}
+    errors: dict[str, str] = {}
+    labelled: dict[str, tuple[float, list[Labelled]]] = {}
+    for done, (name, run) in enumerate(runs.items()):
+        report(f"{title}: {name} for the first time", done, total)
+        try:
+            labelled[name] = _first_pass(run, case.pictures, sets)
+        except (RuntimeError, MemoryError, InputError) as error:
+            # PyTorch's and ONNX Runtime's exceptions for too little memory are RuntimeErrors.
+            errors[name] = one_line(error)
+    reference = labelled[BASELINE][1] if BASELINE in labelled else None
+    tallies = {name: _tally(first, results, reference) for name, (first, results) in labelled.items()}
+    names = list(tallies)
+    for number in range(rounds):
+        report(f"{title}: round {number + 1}", len(candidates) + number, total)
+        picture, kept = case.pictures[number % len(sets)], sets[number % len(sets)]
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            _timed_run(runs[name], picture, kept, tallies[name])
+    return {
+        "categories": len(case.vocabulary),
+        "kept": case.kept,
+        "candidates": {name: tally.record() for name, tally in tallies.items()},
+        "errors": errors,
+        "ours_faster_than": _ratios(tallies),
+    }
+
+
+def images_per_second(case: Case, segmenter: Segmenter, pictures: int) -> dict[str, float]:
+    """Pictures a second that `Segmenter.stream` gives, by size of its batches."""
+    found = {}
+    given = [case.pictures[number % len(case.pictures)] for number in range(pictures)]
+    for batch in STREAM_BATCHES:
+        started = time.perf_counter()
+        results = segmenter.stream(given, case.vocabulary, case.policy(), short_side=None, batch=batch)
+        for item in results:
+            if item.error is not None:
+                raise InputError(item.error)
+        found[f"stream, batch {batch}"] = pictures / (time.perf_counter() - started)
+    return found
+
+
+def _first_pass(
+    run: Run, pictures: Sequence[np.ndarray], sets: Sequence[KeptSets]
+) -> tuple[float, list[Labelled]]:
+    started = time.perf_counter()
+    results = [run(pictures[0], sets[0])]
+    first = 1000 * (time.perf_counter() - started)
+    results += [run(picture, kept) for picture, kept in zip(pictures[1:], sets[1:], strict=True)]
+    return first, results
+
+
+def _tally(first: float, results: Sequence[Labelled], reference: Sequence[Labelled] | None) -> Tally:
+    agreement = None
+    if reference is not None:
+        pairs = zip(results, reference, strict=True)
+        agreement = 100 * float(np.mean([np.mean(ours.labels == theirs.labels) for ours, theirs in pairs]))
+    kept = np.mean([result.kept for result in results], axis=0)
+    return Tally(first, agreement, tuple(float(count) for count in kept))
+
+
+def _timed_run(run: Run, picture: np.ndarray, sets: KeptSets, tally: Tally) -> None:
+    started, worked = time.perf_counter(), time.process_time()
+    result = run(picture, sets)
+    tally.times.append(1000 * (time.perf_counter() - started))
+    tally.cpu_times.append(1000 * (time.process_time() - worked))
+    for stage, milliseconds in result.timings.items():
+        tally.stages.setdefault(stage, []).append(milliseconds)
+
+
+def _ratios(tallies: Mapping[str, Tally]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    mine = tallies.get(OURS)
+    for name, theirs in tallies.items():
+        if mine is None or name == OURS:
+            continue
+        found[name] = {}
+        for group in ("whole", *GROUPS):
+            slow, fast = theirs.group(group), mine.group(group)
+            if slow and fast:
+                found[name][group] = ratios(slow, fast)
+    return found

@@ -1,0 +1,47 @@
+"""Where a measurement was taken: machine, libraries, commit."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from .gpu_check_machine import cpu_name
+from .results_file import version
+
+_PACKAGES = ("numpy", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "pycuda")
+
+
+def setting() -> dict[str, Any]:
+    """Processor, GPU with its driver, versions, commit, and how busy the machine is at this moment."""
+    gpu = _output(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"])
+    name, driver, memory = [part.strip() for part in gpu.splitlines()[0].split(",")] if gpu else [None] * 3
+    return {
+        "cpu": cpu_name(),
+        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpu": name,
+        "driver": driver,
+        "gpu_memory": memory,
+        "versions": {package: version(package) for package in _PACKAGES},
+        "commit": commit(),
+        # Others' work makes times longer, and ratios of alternating runs less certain.
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
+
+
+def commit() -> str | None:
+    """The checkout's commit, with "+" where files differ from it; None outside a checkout."""
+    folder = str(Path(__file__).resolve().parents[1])
+    head = _output(["git", "-C", folder, "rev-parse", "--short=12", "HEAD"])
+    if not head:
+        return None
+    changed = _output(["git", "-C", folder, "status", "--porcelain", "--untracked-files=no"])
+    return head + ("+" if changed else "")
+
+
+def _output(command: list[str]) -> str:
+    """What a command prints; nothing where it fails or is not there."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()

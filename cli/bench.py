@@ -1,0 +1,244 @@
+"""`sed-trt bench`: how fast, against what, and how fast it could be."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .console import progress_bar
+
+bench = typer.Typer(no_args_is_help=True, help="Measure speed, against the published network and others.")
+
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Also write the results as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
+Backend = Annotated[str, typer.Option(help="Backend of the bundle.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; one per core by default.")]
+
+
+@bench.command()
+def latency(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="What the bundle was exported from, for the others' weights.")
+    ] = None,
+    vocabulary_size: Annotated[
+        str, typer.Option(help="Numbers of categories, comma-separated.")
+    ] = "20,59,150,459,847",
+    kept: Annotated[
+        str | None,
+        typer.Option(
+            help="Categories kept: numbers, all, real (topk:8 on scenes; embeds names). "
+            "16,32,64,128,all by default, and real for sed-tiny."
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Others, comma-separated: published, published-compiled (minutes to compile), "
+            "published-autocast (GPU), monolithic; or none. All that can run by default."
+        ),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Alternating rounds in each row.")] = 10,
+    pictures: Annotated[int, typer.Option(min=1, help="How many different pictures.")] = 3,
+    picture_size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the pictures; the network's by default.")
+    ] = None,
+    stream: Annotated[int, typer.Option(min=0, help="Pictures to stream for images per second.")] = 8,
+    alone: Annotated[
+        bool, typer.Option(help="Run each in a process of its own too: memory and first call.")
+    ] = True,
+    backend: Backend = "auto",
+    device: Annotated[str, typer.Option(help="Of the others: cpu, cuda, or auto, where ours runs.")] = "auto",
+    threads: Threads = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time a bundle and what one would use instead, in alternating runs that decode the same categories.
+
+    Example: sed-trt bench latency bundle --checkpoint checkpoints/sed-tiny.safetensors --repeats 20
+    """
+    from .bench_options import choices, distinct_numbers, kept_counts, one_of
+    from .extras import needs
+
+    _check_output(output)
+    with needs("export"):
+        from ..benchmarks.candidates import AGAINST, Subject
+        from ..benchmarks.latency_run import Plan, measure_latency
+    from ..engines.bundle import Bundle
+
+    # Without the weights there is nothing to compare with, which --against would have asked for.
+    usual = ",".join(AGAINST) if checkpoint is not None else "none"
+    preset = Bundle.open(bundle).manifest.preset
+    plan = Plan(
+        sizes=distinct_numbers("--vocabulary-size", vocabulary_size),
+        kept=kept_counts(kept or "16,32,64,128,all" + (",real" if preset == "sed-tiny" else "")),
+        against=choices("--against", against or usual, AGAINST),
+        rounds=repeats,
+        pictures=pictures,
+        picture_size=picture_size,
+        streamed=stream,
+        alone=alone,
+    )
+    subject = Subject(
+        bundle=str(bundle),
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        backend=backend,
+        device=one_of("--device", device, ("auto", "cpu", "cuda")),
+        threads=threads,
+    )
+    with _reporting() as report, needs("export"):
+        content = measure_latency(subject, plan, report)
+    _deliver("latency", content, output, as_json)
+
+
+@bench.command()
+def roofline(
+    preset: Annotated[str, typer.Option(help="sed-b, sed-l or sed-tiny.")] = "sed-b",
+    categories: Annotated[int, typer.Option(min=1, help="Size of the vocabulary.")] = 150,
+    kept: Annotated[
+        str, typer.Option(help="Categories left after each rejection: one number, or three with commas.")
+    ] = "32",
+    gpu: Annotated[str, typer.Option(help="Names with commas, for example a6000,h200, or all.")] = "all",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp16",
+    measured: Annotated[
+        list[Path] | None, typer.Option(help="Latency results, for the fraction reached; repeatable.")
+    ] = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Work out FLOPs and bytes of every stage, and how fast a GPU could be at best; nothing is run.
+
+    Example: sed-trt bench roofline --preset sed-b --categories 150 --kept 32 --gpu a6000
+    """
+    from .bench_options import choices, kept_at_each_point, one_of
+    from .extras import needs
+
+    _check_output(output)
+    with needs("export"):
+        from ..benchmarks import roofline as module
+    from ..benchmarks.gpus import GPUS
+    from ..benchmarks.results_file import read_results
+    from ..model.presets import preset_named
+
+    content = module.roofline(
+        preset_named(preset),
+        categories,
+        kept_at_each_point(kept, categories),
+        one_of("--precision", precision, tuple(module.BYTES)),
+        list(GPUS) if gpu == "all" else choices("--gpu", gpu, tuple(GPUS)),
+        [read_results(file, "latency") for file in measured or []],
+    )
+    _deliver("roofline", content, output, as_json)
+
+
+@bench.command()
+def sweep(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder of a network trained on scenes.")],
+    rejection: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rejection", "-r", help="Policies to try, repeatable; by default a range of all kinds."
+        ),
+    ] = None,
+    vocabulary_size: Annotated[
+        str, typer.Option(help="Numbers of names, comma-separated, from 181, the scenes' own.")
+    ] = "181,847",
+    scenes: Annotated[int, typer.Option(min=1, help="How many test scenes.")] = 50,
+    max_drop: Annotated[
+        float, typer.Option(min=0, help="Points of mIoU that the recommended policy may lose.")
+    ] = 0.1,
+    plot: Annotated[Path | None, typer.Option(help="Also draw mIoU against time, as PNG or SVG.")] = None,
+    backend: Backend = "auto",
+    threads: Threads = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try rejection policies on test scenes: categories kept, time, mIoU, and which policy that speaks for.
+
+    Example: sed-trt bench sweep bundle --scenes 100 --plot sweep.png
+    """
+    from ..errors import InputError
+    from .bench_options import distinct_numbers
+    from .extras import needs
+
+    _check_output(output)
+    _check_output(plot)
+    with needs("bench"):
+        from ..benchmarks import sweep as module
+
+        if plot is not None:
+            from ..benchmarks.plots import speed_against_miou
+    from ..runtime import parse_rejection
+    from ..train.scenes import longer_vocabulary
+
+    sizes = distinct_numbers("--vocabulary-size", vocabulary_size)
+    try:
+        for size in sizes:
+            longer_vocabulary(size)
+    except ValueError as error:
+        raise InputError(f"--vocabulary-size: {error}") from error
+    policies = {text: parse_rejection(text) for text in rejection or module.POLICIES}
+    with _reporting() as report, needs("cpu"):
+        content = module.sweep(bundle, policies, sizes, scenes, max_drop, report, backend, threads)
+    _deliver("sweep", content, output, as_json)
+    if plot is not None:
+        speed_against_miou(content, plot)
+
+
+@bench.command()
+def report(
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Results files or folders of them; benchmarks/results by default."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")] = Path("report"),
+) -> None:
+    """Turn results into report.md with tables and plots.
+
+    Example: sed-trt bench report benchmarks/results --output report
+    """
+    from .extras import needs
+
+    with needs("bench"):
+        from ..benchmarks.bench_report import write_report
+
+    for file in write_report(results or [Path("benchmarks/results")], output):
+        print(file)
+
+
+@contextmanager
+def _reporting() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar as the function that benchmarks call with (what, steps done, steps in all)."""
+    with progress_bar() as bar:
+        task = bar.add_task("")
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+def _check_output(output: Path | None) -> None:
+    """Find out before the work whether the results can be written; raises InputError."""
+    from ..atomic import check_writable
+    from ..errors import InputError
+    from ..paths import is_folder
+
+    if output is not None:
+        if is_folder(output):
+            raise InputError(f"{output}: is a folder; name a file for the results")
+        check_writable(output.parent)
+
+
+def _deliver(kind: str, content: dict[str, Any], output: Path | None, as_json: bool) -> None:
+    """Print results, as a table or JSON, and write them."""
+    from ..atomic import replacing
+    from ..benchmarks.results_file import results_text
+    from .bench_tables import show
+
+    text = results_text(kind, content)
+    if as_json:
+        print(text, end="")
+    else:
+        show(kind, content)
+    if output is not None:
+        with replacing(output) as temporary:
+            temporary.write_text(text, encoding="utf-8")
