@@ -35,8 +35,8 @@ class FusedUp(nn.Module):
 
     The first 3x3 convolution is a sum over what it reads: the features, whose share is fused with the
     transposed convolution, the cost guidance, and the image guidance, whose share is the same for every
-    category. The bias of the transposed convolution, which zero padding cuts at the border, is a map that joins
-    the latter.
+    category. The bias of the transposed convolution, which zero padding cuts at the border, is a map that
+    joins the latter.
     """
 
     bias: Tensor
@@ -48,7 +48,7 @@ class FusedUp(nn.Module):
         features, cost = own.detach().split([stage.conv.features, stage.conv.guidance], dim=1)
         kernel = fused_kernel(stage.up.weight.detach(), features)
         with torch.device("meta"):
-            self.up = nn.ConvTranspose2d(*kernel.shape[:2], 4, stride=2, padding=1, bias=False)
+            self.up = nn.ConvTranspose2d(kernel.shape[0], kernel.shape[1], 4, stride=2, padding=1, bias=False)
         self.up.weight = nn.Parameter(kernel, requires_grad=False)
         self.cost = nn.Parameter(cost, requires_grad=False)
         self.image = nn.Parameter(image.detach(), requires_grad=False)

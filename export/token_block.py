@@ -59,9 +59,11 @@ class TokenBlock(nn.Module):
         layers = (attention.attention.q, attention.attention.k, attention.attention.v)
         self.project = nn.Linear(layers[0].in_features, 3 * layers[0].out_features)
         self.attend = BlockAttention(layers[0].out_features)
+        scale = block.gamma
+        assert scale is not None and self.fc2.bias is not None
         with torch.no_grad():
-            self.fc2.weight.mul_(block.gamma.unsqueeze(1))
-            self.fc2.bias.mul_(block.gamma)
+            self.fc2.weight.mul_(scale.unsqueeze(1))
+            self.fc2.bias.mul_(scale)
             self.project.weight.copy_(torch.cat([layer.weight for layer in layers]))
             self.project.bias.copy_(torch.cat([layer.bias for layer in layers]))
 

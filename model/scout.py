@@ -52,7 +52,8 @@ def transposed(
             kernel[:, top : top + 7, left : left + 7] += weight[a, b]
     # Both get their values below; drawing random ones first would move the generator.
     with torch.device("meta"):
-        layer = nn.ConvTranspose2d(prompts, 1, kernel.shape[1:], padding=padding, bias=False)
+        size = (kernel.shape[1], kernel.shape[2])
+        layer = nn.ConvTranspose2d(prompts, 1, size, padding=padding, bias=False)
     layer.weight = nn.Parameter(kernel.flip(1, 2).unsqueeze(1), requires_grad=False)
     return layer
 

@@ -40,6 +40,7 @@ def test_fused_up_is_the_two_convolutions(images_side: int, generator: torch.Gen
 
 def test_token_block_is_block_and_attention(generator: torch.Generator) -> None:
     stage = DecoderStage(width=32, guidance=8, out=16, pool=1)
+    assert stage.cnext.gamma is not None
     with torch.no_grad():
         # timm's 1e-6 would hide the block.
         stage.cnext.gamma.copy_(torch.rand(32, generator=generator))
