@@ -2,7 +2,7 @@
 
 Weights become int8 with one scale per output channel; activations become uint8 with one scale per product,
 found while it runs. That needs no calibration data, and was measured to be faster and closer to FP32 than
-scales from calibration. Its price: pictures of one batch share a scale, so a result depends on them a little.
+scales from calibration. Its price: pictures of one batch share a scale, so the runtime takes them one by one.
 """
 
 import logging

@@ -99,10 +99,10 @@ class Segmenter:
     ) -> Generator[StreamItem, None, None]:
         """Segment many pictures in order, overlapping loading, encoder, decoder, labelling and the caller.
 
-        The encoder runs on `batch` pictures at a time, so the first result waits for as many (or for the
-        end of `images`). A picture that cannot be read becomes an item with its error; any other
-        exception is raised from the iterator. Memory is bounded whatever the number of pictures; closing
-        the iterator stops the work.
+        The encoder runs on `batch` pictures at a time (8-bit bundles on one), so the first result waits for
+        as many (or for the end of `images`). A picture that cannot be read becomes an item with its error;
+        any other exception is raised from the iterator. Memory is bounded whatever the number of pictures;
+        closing the iterator stops the work.
 
         Raises:
             InputError: at once, for a bad vocabulary, `short_side` or `batch`.
@@ -111,6 +111,8 @@ class Segmenter:
             raise InputError(f"batch: {batch} is too few, expected at least 1")
         check_short_side(short_side)
         embedded = self._held_vocabulary(vocabulary)
+        # 8-bit products take their scale from the whole batch: a picture's labels would depend on the others.
+        batch = 1 if self.bundle.manifest.precision == "int8" else batch
         return stream_results(self._engines, images, embedded, rejection or TopK(), short_side, batch)
 
     def warmup(

@@ -14,7 +14,7 @@ from sed_trt.export import VerificationError, export_bundle, quantize, verificat
 from sed_trt.export.quantize import INT8_STAGES, quantize_graph
 from sed_trt.export.rounding_emulation import rounding
 from sed_trt.export.verification import BOUNDLESS, difference
-from sed_trt.runtime import TopK
+from sed_trt.runtime import Segmenter, TopK
 from sed_trt.train.scenes import VOCABULARY, make_scene
 
 
@@ -75,6 +75,17 @@ def test_labels_stay(tiny_bundle: Path, tiny_bundle_int8: Path) -> None:
             agreed.append(np.mean(labels[0] == labels[1]))
     # Not every pixel: 8 bits are no exact arithmetic.
     assert 0.97 < np.mean(agreed) < 1
+
+
+def test_a_picture_is_labelled_alike_alone_and_in_a_stream(tiny_bundle_int8: Path) -> None:
+    segmenter = Segmenter(tiny_bundle_int8, "onnxruntime")
+    images = [make_scene(seed, 256, split="test").image for seed in range(3)]
+    # Alone it would set the scale of a batch.
+    images.append(np.random.default_rng(0).integers(0, 2, (64, 64, 3), np.uint8) * 255)
+    names = ["sky", "grass", "red car", "snow"]
+    for image, item in zip(images, segmenter.stream(images, names, batch=4), strict=True):
+        assert item.result is not None
+        assert np.array_equal(item.result.scores, segmenter(image, names).scores)
 
 
 def test_a_wrong_scale_is_found(
