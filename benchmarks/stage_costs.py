@@ -13,10 +13,9 @@ from ..model.attention import HEADS
 from ..model.presets import Preset
 from ..model.text import templates_of
 
-# The published network; our stages as they stand; our stages with the scout as one transposed convolution and
-# the first convolution of each decoder stage folded into the transposed one before it.
-Design = Literal["published", "staged", "folded"]
-DESIGNS: tuple[Design, ...] = ("published", "staged", "folded")
+# The published network, and our stages.
+Design = Literal["published", "staged"]
+DESIGNS: tuple[Design, ...] = ("published", "staged")
 
 # Blocks in the four stages of the image tower.
 DEPTHS = {"sed-b": (3, 3, 27, 3), "sed-l": (3, 3, 27, 3), "sed-tiny": (2, 2, 4, 2)}
@@ -34,6 +33,7 @@ class Layer:
         taps: of the kernel; a transposed convolution has those of one input position.
         side: of the map it is applied at, in positions; of a transposed convolution the smaller one.
         weighted: whether it has weights; products of two maps have none.
+        other: the map's second side where it is not square.
     """
 
     inputs: int
@@ -41,11 +41,12 @@ class Layer:
     taps: int
     side: int
     weighted: bool = True
+    other: int | None = None
 
     @property
     def flops(self) -> int:
         """For one picture or category."""
-        return 2 * self.inputs * self.outputs * self.taps * self.side**2
+        return 2 * self.inputs * self.outputs * self.taps * self.side * (self.other or self.side)
 
     @property
     def weights(self) -> int:
@@ -117,11 +118,10 @@ def scout_cost(preset: Preset, categories: int, design: Design) -> StageCost:
     if design == "published":
         each += [Layer(prompts, width, 49, grid), Layer(width, 1, 9, grid)]
         outputs = (prompts + width) * grid**2
-    elif design == "staged":
-        each += [Layer(prompts, 9, 49, grid), Layer(9, 1, 9, grid)]
     else:
-        # What mends the border costs a few per cent more.
+        # All of the map, then what mends its four edges and corners.
         each += [Layer(prompts, 1, 81, grid)]
+        each += 4 * [Layer(prompts, 1, 63, grid, other=3)] + 4 * [Layer(prompts, 1, 49, 3)]
     fewest = _image_and_text(preset, categories) + categories * outputs + _weights(each)
     return StageCost("scout", categories * _flops(each), fewest, fewest)
 
@@ -144,7 +144,7 @@ def decode_cost(preset: Preset, index: int, kept: int, design: Design) -> StageC
         preset.guidance_widths[index],
     )
     side = preset.grid << index
-    each = [*_block(width, 81, side), *_attention(width, side), *_mlp(width, side)]
+    each = [*_block(width, 81, side), *_attention(width, side, design), *_mlp(width, side)]
     shared: list[Layer] = []
     if design == "published":
         each += [Layer(width, width - guide, 4, side), Layer(width + guide, out, 9, 2 * side)]
@@ -153,10 +153,7 @@ def decode_cost(preset: Preset, index: int, kept: int, design: Design) -> StageC
         shared.append(Layer(guide, out, 9, 2 * side))
         if index == 0:
             each += [_cost_map(preset), Layer(len(templates_of(preset)), width, 49, side)]
-        if design == "staged":
-            each += [Layer(width, width - guide, 4, side), Layer(width, out, 9, 2 * side)]
-        else:
-            each += [Layer(width, out, 16, side), Layer(guide, out, 9, 2 * side)]
+        each += [Layer(width, out, 16, side), Layer(guide, out, 9, 2 * side)]
     each += [Layer(out, out, 9, 2 * side), Layer(out, 1, 9, 2 * side)]
     features, result = width * side**2, out * (2 * side) ** 2
     fewest = _guide(preset, index) + _weights(each + shared)
@@ -193,10 +190,15 @@ def _mlp(width: int, side: int) -> list[Layer]:
     return [Layer(width, 4 * width, 1, side), Layer(4 * width, width, 1, side)]
 
 
-def _attention(width: int, side: int) -> list[Layer]:
+def _attention(width: int, side: int, design: Design) -> list[Layer]:
     """Queries, keys and values; the sums over categories and their use; the norm."""
-    products = [Layer(width // HEADS, width, 1, side, weighted=False)] * 2
-    return [Layer(width, 3 * width, 1, side), *products, Layer(1, width, 1, side, weighted=False)]
+    if design == "published":
+        products = [Layer(width // HEADS, width, 1, side, weighted=False)] * 2
+        products.append(Layer(1, width, 1, side, weighted=False))
+    else:
+        # All heads in one product, whose other blocks are masked.
+        products = [Layer(width, width, 1, side, weighted=False)] * 3
+    return [Layer(width, 3 * width, 1, side), *products]
 
 
 def _cost_map(preset: Preset) -> Layer:

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import InputError
-from .bundle import Bundle
+from .bundle import Bundle, check_runs_on_gpu
 from .engine import Engine, Value
 from .onnxruntime_engine import cuda_offered
 
@@ -84,6 +84,8 @@ def obstacle(backend: str) -> str | None:
 
 def _open(bundle: Bundle, backend: str, threads: int | None, reason: str) -> Engines:
     # Each backend is imported when it is wanted: opening one must not cost the imports of all.
+    if backend != "onnxruntime":
+        check_runs_on_gpu(bundle, backend)
     if backend in ("tensorrt", "tensorrt-rtx"):
         from .tensorrt_engines import TensorRTEngines
 

@@ -19,7 +19,7 @@ from .build_onnxruntime import build_graph
 from .build_options import BuildOptions
 from .build_target import cpu_target, default_backend, gpu_target
 from .build_tensorrt import Recipe, build_plan
-from .bundle import Bundle, file_record
+from .bundle import Bundle, check_runs_on_gpu, file_record
 from .onnxruntime_engine import check_runs_on_cpu
 from .plan_record import BuiltEngines, BuiltStage, read_engines, write_engines, write_stage
 from .plans import ENGINES_FOLDER, build_key, installed_version, is_complete
@@ -69,13 +69,15 @@ def build_engines(
             bundle of bfloat16 for onnxruntime, or a store that cannot be written.
         KeyboardInterrupt: interrupted; nothing is left of the build.
     """
-    backend = backend or default_backend()
+    if backend is None:
+        backend = "onnxruntime" if bundle.manifest.precision == "int8" else default_backend()
     limits, options = limits or Limits(), options or BuildOptions()
     report = progress or (lambda _stage, _what, _fraction: None)
     version = installed_version(backend)
     gpu = None
     profiles: dict[str, tuple[Profile, ...]] = dict.fromkeys(bundle.manifest.stages, ())
     if backend in TENSORRT_BACKENDS:
+        check_runs_on_gpu(bundle, backend)
         built_for, gpu = gpu_target(load_library(backend), target, options)
         profiles = stage_profiles(bundle.manifest, limits)
     else:

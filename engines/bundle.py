@@ -178,6 +178,19 @@ class Bundle:
         return path
 
 
+def check_runs_on_gpu(bundle: Bundle, backend: str) -> None:
+    """Refuse a bundle whose 8-bit products only ONNX Runtime's CPU provider computes.
+
+    Raises:
+        InputError: it is one.
+    """
+    if bundle.manifest.precision == "int8":
+        raise InputError(
+            f"backend {backend}: {bundle.path} is an 8-bit bundle, which is for the CPU; "
+            "export with --precision fp16, or use the backend onnxruntime"
+        )
+
+
 _verified: set[tuple[str, str, int, int]] = set()
 _verified_lock = threading.Lock()
 

@@ -38,7 +38,7 @@ def is_float_by_mistake(stage: BuiltStage, manifest: Manifest) -> bool:
     A few are so by design, where float16 would lose too much.
     """
     weights = stage.network.convolution_weights
-    if manifest.precision == "fp32" or stage.name in _FLOAT_STAGES:
+    if manifest.precision not in ("fp16", "bf16") or stage.name in _FLOAT_STAGES:
         return False
     return 2 * weights.get(FLOAT, 0) > sum(weights.values())
 

@@ -57,15 +57,17 @@ class TokenBlock(nn.Module):
         self.fc1, self.act, self.fc2 = block.mlp.fc1, block.mlp.act, copy.deepcopy(block.mlp.fc2)
         self.norm1, self.norm2, self.mlp = attention.norm1, attention.norm2, attention.MLP
         layers = (attention.attention.q, attention.attention.k, attention.attention.v)
-        self.project = nn.Linear(layers[0].in_features, 3 * layers[0].out_features)
+        # Its values follow; drawing random ones first would move the generator.
+        with torch.device("meta"):
+            self.project = nn.Linear(layers[0].in_features, 3 * layers[0].out_features)
         self.attend = BlockAttention(layers[0].out_features)
         scale = block.gamma
         assert scale is not None and self.fc2.bias is not None
         with torch.no_grad():
             self.fc2.weight.mul_(scale.unsqueeze(1))
             self.fc2.bias.mul_(scale)
-            self.project.weight.copy_(torch.cat([layer.weight for layer in layers]))
-            self.project.bias.copy_(torch.cat([layer.bias for layer in layers]))
+            self.project.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]))
+            self.project.bias = nn.Parameter(torch.cat([layer.bias for layer in layers]))
 
     def forward(self, x: Tensor, alive: Tensor) -> Tensor:
         """(K, width, h, w) and bool (K,) to (K, width, h, w)."""
