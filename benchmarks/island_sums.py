@@ -9,28 +9,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..export.graph_specs import GraphSpec, graph_specs
-from ..export.precision import FP32_STAGES, Island
+from ..export.precision import FP32_STAGES, ISLANDS
 from ..export.verification import derive_inputs, verification_inputs
 from ..model import SED
 
 
-def largest_sums(model: SED, names: Sequence[str], islands: Sequence[Island]) -> dict[str, float]:
+def largest_sums(model: SED, names: Sequence[str]) -> dict[str, float]:
     """By island, the largest absolute sum that its formula forms in FP32 over all stages."""
     tensors = verification_inputs(model, names)
-    sums = {island.name: 0.0 for island in islands}
+    sums = {island.name: 0.0 for island in ISLANDS}
     for spec in graph_specs(model):
         derive_inputs(spec, tensors, model)
         # An FP32 stage has no islands: all of it is one.
-        watched = (
-            contextlib.nullcontext() if spec.name in FP32_STAGES else summing(spec.module, islands, sums)
-        )
+        watched = contextlib.nullcontext() if spec.name in FP32_STAGES else summing(spec.module, sums)
         with torch.no_grad(), watched:
             tensors.update(outputs_by_name(spec, spec.module(*(tensors[name] for name in spec.inputs))))
     return sums
 
 
 @contextlib.contextmanager
-def summing(stage: nn.Module, islands: Sequence[Island], sums: dict[str, float]) -> Iterator[None]:
+def summing(stage: nn.Module, sums: dict[str, float]) -> Iterator[None]:
     """Raise the entries of `sums` while the block runs, as the islands inside `stage` form larger ones."""
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -41,7 +39,7 @@ def summing(stage: nn.Module, islands: Sequence[Island], sums: dict[str, float])
 
     hooks = [
         module.register_forward_pre_hook(hook(island.name))
-        for island in islands
+        for island in ISLANDS
         for module in stage.modules()
         if isinstance(module, island.modules)
     ]
@@ -71,17 +69,16 @@ def sum_of_cosine(_cost_map: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
 
 def sum_of_attention(_attention: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     """Largest sum over the categories of phi(key)."""
-    return (F.elu(inputs[1]) + 1).sum(2).max()
+    projected, alive = inputs
+    key = F.elu(projected.chunk(3, dim=-1)[1]) + 1
+    return key[:, alive].sum(1).max()
 
 
-def sum_of_head(head: nn.Conv2d, inputs: tuple[Tensor, ...]) -> Tensor:
+def sum_of_head(head: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     """Largest logit."""
-    return F.conv2d(inputs[0], head.weight, head.bias, padding=1).abs().max()
-
-
-def sum_of_deconvolution(layer: nn.ConvTranspose2d, inputs: tuple[Tensor, ...]) -> Tensor:
-    """Largest output."""
-    return F.conv_transpose2d(inputs[0], layer.weight, layer.bias, layer.stride).abs().max()
+    # Not a call of the module, which would come back here.
+    logits: Tensor = head.forward(inputs[0])
+    return logits.abs().max()
 
 
 SUMS: dict[str, Callable[[Any, tuple[Tensor, ...]], Tensor]] = {
@@ -90,7 +87,6 @@ SUMS: dict[str, Callable[[Any, tuple[Tensor, ...]], Tensor]] = {
     "cosine": sum_of_cosine,
     "attention sums": sum_of_attention,
     "heads": sum_of_head,
-    "deconvolution": sum_of_deconvolution,
 }
 
 

@@ -98,10 +98,9 @@ def island_worths(
 ) -> list[IslandWorth]:
     """Measure every island with and without it; `progress` is called with (islands done, islands in all)."""
     complete = tensor_errors(model, precision, names)
-    islands = ISLANDS[precision]
-    sums = largest_sums(model, names, islands)
+    sums = largest_sums(model, names)
     worths = []
-    for done, island in enumerate(islands):
+    for done, island in enumerate(ISLANDS):
         inside = {
             (spec.name, path)
             for spec in graph_specs(model)
@@ -115,7 +114,7 @@ def island_worths(
         )
         worths.append(IslandWorth(island.name, island.reason, with_it, without_it, sums[island.name]))
         if progress is not None:
-            progress(done + 1, len(islands))
+            progress(done + 1, len(ISLANDS))
     return worths
 
 

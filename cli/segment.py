@@ -80,8 +80,12 @@ def segment(
         return _write(item.result, str(item.source), output / stem, overlay)
 
     count = 0
-    with closing(items), progress_bar() as progress:
-        written = in_threads(write, zip(items, distinct_stems(paths), strict=True), pool_size())
+    named = zip(items, distinct_stems(paths), strict=True)
+    with (
+        closing(items),
+        progress_bar() as progress,
+        closing(in_threads(write, named, pool_size())) as written,
+    ):
         for outcome in progress.track(written, len(paths), description="segmenting"):
             if isinstance(outcome, str):
                 failed.append(outcome)

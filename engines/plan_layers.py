@@ -17,7 +17,7 @@ from .trt_library import TENSORRT_BACKENDS, Library, load_library
 
 FLOAT = "FLOAT"
 # These stages are in float32 in every bundle.
-_FLOAT_STAGES = ("text", "label")
+_FLOAT_STAGES = ("text", "scout", "label")
 # By class, what is used of TensorRT and TensorRT-RTX beside what running them takes.
 INSPECTOR_NAMES: Mapping[str, tuple[str, ...]] = {
     "ICudaEngine": ("create_engine_inspector",),

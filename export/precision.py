@@ -14,6 +14,7 @@ from ..model.decoder import Head
 from ..model.scout import Scout
 from .graph_specs import GraphSpec
 from .quantize import INT8_STAGES
+from .shuffled import shuffled
 from .token_block import BlockAttention
 
 # Of weights and activations as PyTorch traces them; `quantize` makes 8 bits of an FP32 graph.
@@ -49,7 +50,7 @@ class Island:
     widens: bool = False
 
 
-_ISLANDS = (
+ISLANDS = (
     Island("layer norm", (nn.LayerNorm,), "the sum of squares overflows FP16 once activations exceed 256"),
     Island("group norm", (nn.GroupNorm,), "as layer norm, over a whole map"),
     Island("cosine", (CostMap,), "the length of the embedding is a sum of squares; text is FP32 anyway"),
@@ -61,10 +62,6 @@ _ISLANDS = (
         widens=True,
     ),
 )
-ISLANDS = {
-    "fp16": _ISLANDS,
-    "bf16": (*_ISLANDS, Island("deconvolution", (nn.ConvTranspose2d,), "TensorRT-RTX has none of bfloat16")),
-}
 
 
 def check_precision(precision: str) -> None:
@@ -96,15 +93,13 @@ def lowered_spec(spec: GraphSpec, precision: str, left_out: Sequence[Island] = (
         for name, tensor in spec.inputs.items()
     }
     module = copy.deepcopy(spec.module)
-    _lower(module, dtype, ISLANDS[precision], left_out)
+    _lower(module, dtype, left_out)
     return replace(spec, module=module, inputs=inputs)
 
 
-def _lower(
-    module: nn.Module, dtype: torch.dtype, islands: Sequence[Island], left_out: Sequence[Island]
-) -> None:
+def _lower(module: nn.Module, dtype: torch.dtype, left_out: Sequence[Island]) -> None:
     """Bring the weights and the arithmetic of a module to `dtype`, but for the islands inside it."""
-    for island in islands:
+    for island in ISLANDS:
         if not isinstance(module, island.modules):
             continue
         if island in left_out:
@@ -122,8 +117,12 @@ def _lower(
     for name, buffer in module._buffers.items():
         if buffer is not None and buffer.is_floating_point():
             module._buffers[name] = buffer.to(dtype)
-    for child in module.children():
-        _lower(child, dtype, islands, left_out)
+    for name, child in module.named_children():
+        if dtype == torch.bfloat16 and isinstance(child, nn.ConvTranspose2d) and child.stride == (2, 2):
+            # TensorRT-RTX has no transposed convolution of bfloat16.
+            child = shuffled(child)
+            module._modules[name] = child
+        _lower(child, dtype, left_out)
 
 
 def _cast(values: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:

@@ -3,9 +3,8 @@
 import os
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -25,30 +24,18 @@ def in_threads(
 ) -> Generator[Made, None, None]:
     """Yield `work(item)` for each item, in order, made in so many threads.
 
-    At most `threads` items are in work or wait beside the one yielded, and `items` is advanced by the thread
-    of the consumer. An exception in `work` or `items` is raised here, after what came before it. Closing
-    this generator waits for what is in work.
+    Each is yielded once it is made, whether or not the next item has come; a thread of its own advances
+    `items`. About twice as many items as threads are in work or wait. An exception in `work` or `items` is
+    raised here, after what came before it. Closing this generator waits for what is in work.
     """
-    line: deque[Future[Made]] = deque()
-    failure: Exception | None = None
-    coming = iter(items)
     with ThreadPoolExecutor(threads, thread_name_prefix="sed-trt-work") as pool:
+        futures = run_ahead((pool.submit(work, item) for item in items), threads)
         try:
-            while failure is None:
-                try:
-                    line.append(pool.submit(work, next(coming)))
-                except StopIteration:
-                    break
-                except Exception as error:
-                    failure = error
-                if len(line) > threads:
-                    yield line.popleft().result()
-            while line:
-                yield line.popleft().result()
+            for future in futures:
+                yield future.result()
         finally:
+            futures.close()
             pool.shutdown(cancel_futures=True)
-    if failure is not None:
-        raise failure
 
 
 class _End:

@@ -15,6 +15,7 @@ import platformdirs
 from filelock import FileLock
 
 from ..engines.bundle import TOKENIZER_FILE, Manifest
+from ..paths import is_file
 
 CACHE_VARIABLE = "SED_TRT_CACHE"
 
@@ -23,9 +24,7 @@ _SCHEMA = "CREATE TABLE IF NOT EXISTS embeddings (name TEXT PRIMARY KEY, checksu
 # Another process may hold the file; what it keeps in one go takes far less.
 _PATIENCE_S = 30.0
 # Codes that say the file is damaged or none of ours, rather than busy, read-only or out of room.
-_DAMAGED = frozenset(
-    (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_ERROR)
-)
+_DAMAGED = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR))
 
 _logger = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ class TextCache:
         Returns:
             Rising positions of the names that are missing, or whose embedding is damaged.
         """
-        if not self.path.is_file():
+        if not is_file(self.path):
             return list(range(len(names)))
         missing: list[int] = []
         try:
@@ -75,7 +74,7 @@ class TextCache:
                         missing.append(position)
                     else:
                         text[position] = np.frombuffer(row[1], "<f4").reshape(text.shape[1:])
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             _logger.info("%s: cannot be read (%s); its embeddings are made again", self.path, error)
             return list(range(len(names)))
         return missing
@@ -89,8 +88,7 @@ class TextCache:
                 try:
                     self._insert(names, text)
                 except sqlite3.Error as error:
-                    # The low byte is the kind of an error, the others its details.
-                    if error.sqlite_errorcode & 0xFF not in _DAMAGED:
+                    if not _tells_of_damage(error):
                         raise
                     self._remove()
                     self._insert(names, text)
@@ -113,6 +111,13 @@ class TextCache:
 
     def _open(self, mode: str) -> sqlite3.Connection:
         return sqlite3.connect(f"{self.path.absolute().as_uri()}?mode={mode}", timeout=_PATIENCE_S, uri=True)
+
+
+def _tells_of_damage(error: sqlite3.Error) -> bool:
+    # The low byte is the kind of an error, the others its details. Other errors of input and output than a
+    # file that ends early are those of the disk.
+    code = error.sqlite_errorcode
+    return code & 0xFF in _DAMAGED or code == sqlite3.SQLITE_IOERR_SHORT_READ
 
 
 def _is_whole(checksum: object, content: object, size: int) -> bool:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sed_trt.export.fused_up import FusedUp
+from sed_trt.export.shuffled import shuffled
 from sed_trt.export.token_block import TokenBlock
 from sed_trt.model.attention import HEADS, ClassAttention, LinearAttention
 from sed_trt.model.cost import CostMap
@@ -26,6 +27,15 @@ def test_scout_is_head0_of_conv1(side: int, generator: torch.Generator) -> None:
     plain = head0(conv1(cost)).squeeze(1)
     # Borders included: that is where a bias under zero padding would show.
     assert (plain - Scout(conv1, head0, side)(cost)).abs().max() < EXACT
+
+
+@pytest.mark.parametrize(("size", "padding", "bias"), [(2, 0, True), (4, 1, False)])
+def test_shuffled_is_the_transposed_convolution(
+    size: int, padding: int, bias: bool, generator: torch.Generator
+) -> None:
+    layer = nn.ConvTranspose2d(6, 5, size, stride=2, padding=padding, bias=bias)
+    x = torch.randn(3, 6, 4, 7, generator=generator)
+    assert (layer(x) - shuffled(layer)(x)).abs().max() < EXACT
 
 
 @pytest.mark.parametrize("images_side", [1, 6])

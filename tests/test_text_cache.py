@@ -192,14 +192,15 @@ def test_two_processes_write_at_once(cache: TextCache) -> None:
     assert np.array_equal(text, rows(names))
 
 
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE])
 def test_a_full_disk_is_logged(
-    cache: TextCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    code: int, cache: TextCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache.store(["a"], rows(["a"]))
 
     def full(*_arguments: object) -> None:
         error = sqlite3.OperationalError("database or disk is full")
-        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        error.sqlite_errorcode = code
         raise error
 
     monkeypatch.setattr(TextCache, "_insert", full)
@@ -207,3 +208,13 @@ def test_a_full_disk_is_logged(
     assert "not cached: database or disk is full" in caplog.text
     # What was there is not taken for damaged.
     assert loaded(cache, ["a"])[1] == []
+
+
+def test_a_cache_folder_that_cannot_be_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SED_TRT_CACHE", "x" * 5000)
+    cache = TextCache(manifest())
+    assert cache.load(["a"], rows(["a"])) == [0]
+    cache.store(["a"], rows(["a"]))
+    assert "not cached" in caplog.text
