@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test test-all lint results results-scores results-parity clean
+.PHONY: demo test test-all lint results results-scores results-parity results-latency clean
 
 $(VENV)/.base: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("sed-trt needs Python 3.11 or later, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
@@ -48,6 +48,12 @@ results-parity: $(VENV)/.export
 	for precision in fp32 fp16 bf16; do $(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-$$precision --precision $$precision || exit; done
 	for precision in fp16 bf16; do $(BIN)/sed-trt evaluate $(DEMO)/sed-tiny-$$precision --against $(DEMO)/sed-tiny-fp32 --scenes 100 --output benchmarks/results/sed-tiny-$$precision.json || exit; done
 	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --layerwise fp16 --output benchmarks/results/sed-tiny-fp16-islands.json
+
+results-latency: $(VENV)/.export
+	$(BIN)/python -c "from pathlib import Path; from sed_trt.tests.golden import write_published_checkpoint as write; write(Path('$(DEMO)/sed-b.pth'))"
+	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b
+	$(BIN)/sed-trt bench latency $(DEMO)/sed-b --checkpoint $(DEMO)/sed-b.pth --vocabulary-size 150,847 --kept 32 --against published --repeats 5 --stream 0 --pictures 1 --backend onnxruntime --output benchmarks/results/latency-sed-b.json
+	$(BIN)/python -m sed_trt.benchmarks.readme_table README.md
 
 clean:
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache

@@ -1,6 +1,7 @@
 """Results files as one Markdown report with plots."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ REPORT_FILE = "report.md"
 
 
 def write_report(sources: Sequence[Path], folder: Path) -> list[Path]:
-    """Write the report of all results that have a table.
+    """Write the report of all results that have a table with rows.
 
     Args:
         sources: results files, or folders whose `*.json` are read.
@@ -27,7 +28,12 @@ def write_report(sources: Sequence[Path], folder: Path) -> list[Path]:
     Raises:
         InputError: a source cannot be read, none has a table, or the folder cannot be written.
     """
-    results = [(file, content) for file, content in _read(sources) if content["kind"] in TABLES]
+    # Results without a single row have nothing to draw.
+    results = [
+        (file, content)
+        for file, content in _read(sources)
+        if content["kind"] in TABLES and content.get("results") != []
+    ]
     if not results:
         named = ", ".join(map(str, sources))
         raise InputError(
@@ -39,10 +45,11 @@ def write_report(sources: Sequence[Path], folder: Path) -> list[Path]:
         raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
     check_writable(folder)
     parts, written = ["# Measured with sed-trt"], []
-    for file, content in results:
-        parts += [f"## {file.stem}", _heading(content), markdown_table([content])]
+    names = _distinct([file.stem for file, _ in results])
+    for name_of_file, (_, content) in zip(names, results, strict=True):
+        parts += [f"## {name_of_file}", _heading(content), markdown_table([content])]
         for name, draw in PLOTS.get(content["kind"], {}).items():
-            picture = folder / f"{file.stem}-{name}.png"
+            picture = folder / f"{name_of_file}-{name}.png"
             draw(content, picture)
             written.append(picture)
             parts.append(f"![{name}]({picture.name})")
@@ -59,6 +66,15 @@ def _read(sources: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
                 yield file, read_results(file)
         else:
             yield source, read_results(source)
+
+
+def _distinct(stems: Sequence[str]) -> list[str]:
+    """The stems, with a number where files of several folders have the same."""
+    found: list[str] = []
+    for stem in stems:
+        numbered = (f"{stem}-{number}" for number in count(2))
+        found.append(next(name for name in chain([stem], numbered) if name not in found))
+    return found
 
 
 def _heading(content: dict[str, Any]) -> str:

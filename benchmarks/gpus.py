@@ -1,6 +1,10 @@
 """What GPUs can do at most, as their makers say."""
 
+import re
 from dataclasses import dataclass
+
+# With one of these words after it, a name means another GPU with other limits than the one in `GPUS`.
+_VARIANT = re.compile(r"\b(laptop|max-q|ti|d|pcie|nvl)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -8,7 +12,7 @@ class GpuPeak:
     """A GPU's limits.
 
     Attributes:
-        name: as in its data sheet, and part of what the driver calls it.
+        name: as in its data sheet, and whole words of what the driver calls it.
         fp16_tflops: dense FP16 matrix products with FP32 sums, 10^12 FLOP/s.
         fp32_tflops: FP32 outside the tensor cores.
         bandwidth: of its memory, 10^9 bytes/s.
@@ -18,6 +22,11 @@ class GpuPeak:
     fp16_tflops: float
     fp32_tflops: float
     bandwidth: float
+
+    def is_called(self, driver_name: str) -> bool:
+        """Whether the driver's name means this GPU: "NVIDIA L40S" is no L4, a Laptop GPU not its namesake."""
+        named = re.search(rf"\b{re.escape(self.name)}\b", driver_name, re.IGNORECASE)
+        return named is not None and _VARIANT.search(driver_name, named.end()) is None
 
 
 # Data sheets often give FP16 with structured sparsity, which is twice the dense figure here.

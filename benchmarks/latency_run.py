@@ -48,8 +48,14 @@ def measure_latency(subject: Subject, plan: Plan, report: Report) -> dict[str, A
     """The content of the results file.
 
     Raises:
-        InputError: the bundle cannot be opened, or the checkpoint is missing or not the bundle's.
+        InputError: the bundle cannot be opened, the checkpoint is missing or not the bundle's, or no kept
+            count fits a vocabulary.
     """
+    if not any(_wanted(plan, count) for count in plan.sizes):
+        raise InputError(
+            f"--kept: {','.join(plan.kept)} leaves no row for vocabularies of "
+            f"{', '.join(map(str, plan.sizes))}; give counts below the size of a vocabulary, all or real"
+        )
     check_checkpoint(Bundle.open(subject.bundle), subject.checkpoint, plan.against)
     segmenter = Segmenter(subject.bundle, subject.backend, subject.threads)
     subject = replace(subject, device=_device(subject.device, segmenter))
@@ -59,8 +65,7 @@ def measure_latency(subject: Subject, plan: Plan, report: Report) -> dict[str, A
     rows = []
     with _opened(subject, plan, segmenter, size, report) as (subject, candidates, skipped):
         for count in plan.sizes:
-            # None of a smaller vocabulary than the forced count is there to be kept.
-            wanted = [kept for kept in plan.kept if not kept.isdigit() or int(kept) < count]
+            wanted = _wanted(plan, count)
             vocabularies = {
                 real: _vocabulary(segmenter, count, real, report)
                 for real in {kept == REAL for kept in wanted}
@@ -85,6 +90,12 @@ def measure_latency(subject: Subject, plan: Plan, report: Report) -> dict[str, A
         "skipped": skipped,
         "results": rows,
     }
+
+
+def _wanted(plan: Plan, count: int) -> list[str]:
+    """The rows of a vocabulary of `count` names."""
+    # A forced count that does not reject any of them would be the row "all" again.
+    return [kept for kept in plan.kept if not kept.isdigit() or int(kept) < count]
 
 
 def check_checkpoint(bundle: Bundle, checkpoint: str | None, against: Sequence[str]) -> None:

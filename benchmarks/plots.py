@@ -24,13 +24,14 @@ USUAL = (150, "32")
 
 @contextmanager
 def figure(file: Path, width: float = 7.0, height: float = 4.2) -> Iterator[Axes]:
-    """Axes to draw on; the picture is written whole or not at all."""
+    """Axes to draw on; the picture is written whole or not at all, in the format that the suffix names."""
     picture, axes = plt.subplots(figsize=(width, height), layout="constrained")
     try:
         axes.spines[["top", "right"]].set_visible(False)
         yield axes
         with replacing(file) as temporary:
-            picture.savefig(temporary, dpi=130)
+            # Left to itself it would add a suffix to a name without one, and so write another file.
+            picture.savefig(temporary, dpi=130, format=file.suffix.lower().removeprefix(".") or "png")
     finally:
         plt.close(picture)
 

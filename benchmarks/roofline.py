@@ -34,7 +34,8 @@ def roofline(
         kept: those alive after each of the three rejections.
         precision: of weights and features.
         gpus: names of `GPUS`.
-        measured: contents of latency results, for the fraction reached.
+        measured: contents of latency results, for the fraction reached; those of another precision or GPU are
+            left out.
     """
     costs = {design: stage_costs(preset, categories, kept, design) for design in DESIGNS}
     each = BYTES[precision]
@@ -65,7 +66,7 @@ def roofline(
                     "fused_floor_ms": lowest,
                 }
             )
-        rows += _measured_rows(gpu, preset, categories, kept, measured, lowest)
+        rows += _measured_rows(gpu, preset, categories, kept, precision, measured, lowest)
     return {
         "preset": preset.name,
         "categories": categories,
@@ -89,6 +90,7 @@ def _measured_rows(
     preset: Preset,
     categories: int,
     kept: Sequence[int],
+    precision: str,
     measured: Sequence[Mapping[str, Any]],
     fused_floor: float,
 ) -> list[dict[str, Any]]:
@@ -98,7 +100,10 @@ def _measured_rows(
     if paper is not None:
         rows.append({"gpu": gpu, "design": "published", "kind": "the paper's, PyTorch", "ms": paper})
     for file in measured:
-        if file["preset"] != preset.name or GPUS[gpu].name.lower() not in (file["gpu"] or "").lower():
+        # The floor is of one precision: a fraction of it says nothing about a run in another.
+        if (file["preset"], file["precision"]) != (preset.name, precision):
+            continue
+        if not GPUS[gpu].is_called(file["gpu"] or ""):
             continue
         for row in file["results"]:
             ours = row["candidates"].get(OURS)

@@ -164,7 +164,7 @@ def sweep(
     from .extras import needs
 
     _check_output(output)
-    _check_output(plot)
+    _check_output(plot, (".png", ".svg"))
     with needs("bench"):
         from ..benchmarks import sweep as module
 
@@ -216,8 +216,16 @@ def _reporting() -> Iterator[Callable[[str, int, int], None]]:
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 
 
-def _check_output(output: Path | None) -> None:
-    """Find out before the work whether the results can be written; raises InputError."""
+def _check_output(output: Path | None, suffixes: tuple[str, ...] = ()) -> None:
+    """Find out before the work whether a file can be written, and make its folder.
+
+    Args:
+        output: the file; None is none.
+        suffixes: of the formats that can be written; any if there are none.
+
+    Raises:
+        InputError: it is a folder, has another suffix, or its folder cannot be made or written.
+    """
     from ..atomic import check_writable
     from ..errors import InputError
     from ..paths import is_folder
@@ -225,6 +233,16 @@ def _check_output(output: Path | None) -> None:
     if output is not None:
         if is_folder(output):
             raise InputError(f"{output}: is a folder; name a file for the results")
+        if suffixes and output.suffix.lower() not in suffixes:
+            raise InputError(
+                f"{output}: has the suffix {output.suffix!r}, expected {' or '.join(suffixes)}; rename it"
+            )
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{output.parent}: cannot be made ({error.strerror}); choose another folder"
+            ) from error
         check_writable(output.parent)
 
 

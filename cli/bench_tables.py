@@ -26,7 +26,8 @@ def _show_latency(content: dict[str, Any]) -> None:
     table = _table("milliseconds; labels like those of published, %", _ROW)
     for row in content["results"]:
         for name, figures in row["candidates"].items():
-            times = (f"{figures[key]:.0f}" for key in ("first_call_ms", "p50_ms", "p90_ms", "p99_ms"))
+            keys = ("first_call_ms", "p50_ms", "p90_ms", "p99_ms")
+            times = ("-" if figures[key] is None else f"{figures[key]:.0f}" for key in keys)
             ratio = row["ours_faster_than"].get(name, {}).get("whole")
             faster = f"{ratio['median']:.2f} ({ratio['q1']:.2f}-{ratio['q3']:.2f})" if ratio else "-"
             alike = figures["agreement"]

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sed_trt.benchmarks.candidates import BASELINE, OURS, Candidate, Subject, open_candidate
+from sed_trt.benchmarks import latency_memory
+from sed_trt.benchmarks.candidates import BASELINE, OURS, Candidate, Run, Subject, open_candidate, ours
 from sed_trt.benchmarks.forced import Forced, KeptSets, Recorder, Replay
-from sed_trt.benchmarks.gpu_check_steps import Labelled
+from sed_trt.benchmarks.gpu_check_steps import Labelled, random_text
 from sed_trt.benchmarks.latency import Case, compare, pictures_of
 from sed_trt.benchmarks.latency_memory import measure_alone
 from sed_trt.benchmarks.spread import percentiles, ratios
@@ -76,6 +77,9 @@ def test_everything_agrees_and_has_its_stages(
         assert set(row["ours_faster_than"]["monolithic"]) == {"whole"}
         if row["kept"] == "all":
             assert row["candidates"]["monolithic"]["agreement"] > 99.5
+        # Ours found what those rows keep, and so was warm.
+        first_calls = [figures["first_call_ms"] for figures in row["candidates"].values()]
+        assert all((first is None) == (row["kept"] == "real") for first in first_calls)
     real = rows[-1]["candidates"][OURS]["kept"]
     assert 40 > real[0] >= real[1] >= real[2]
     assert set(rows[0]["images_per_second"]) == {"stream, batch 1", "stream, batch 4"}
@@ -114,6 +118,47 @@ def test_a_candidate_that_fails_leaves_its_error(tiny_bundle: Path, tiny_checkpo
     assert "not enough memory" in row["errors"]["broken"]
 
 
+@pytest.mark.parametrize("calls", [2, 3, 4])
+def test_one_that_fails_in_a_round_leaves_the_others(tiny_bundle: Path, calls: int) -> None:
+    segmenter = Segmenter(tiny_bundle)
+    mine = ours(segmenter)
+
+    def with_vocabulary(vocabulary: Vocabulary) -> Run:
+        working, left = mine.with_vocabulary(vocabulary), iter(range(calls))
+
+        def run(picture: np.ndarray, sets: KeptSets) -> Labelled:
+            if next(left, None) is None:
+                raise RuntimeError("CUDA out of memory")
+            return working(picture, sets)
+
+        return run
+
+    broken = Candidate("broken", "nothing", "fp32", with_vocabulary)
+    other = Candidate("other", "nothing", "fp32", mine.with_vocabulary)
+    case = Case(segmenter.vocabulary(VOCABULARY[:8]), "4", pictures_of(1, 64))
+    row = compare(case, segmenter, [mine, broken, other], 4, quiet)
+    assert {name: figures["runs"] for name, figures in row["candidates"].items()} == {OURS: 4, "other": 4}
+    assert "CUDA out of memory" in row["errors"]["broken"]
+    assert set(row["ours_faster_than"]) == {"other"}
+    alone = compare(case, segmenter, [broken], 4, quiet)
+    assert alone["candidates"] == {} and set(alone["errors"]) == {"broken"}
+
+
+@pytest.mark.parametrize("name", [OURS, "monolithic"])
+def test_device_memory_outside_pytorch_is_the_drivers(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = iter([100, 160])
+    labelled = Labelled(np.zeros((8, 8), dtype=np.int32), (4, 4, 4), {})
+    nothing = Candidate(name, "nothing", "fp32", lambda _vocabulary: lambda _picture, _sets: labelled)
+    monkeypatch.setattr(latency_memory, "memory_used", lambda: next(used))
+    monkeypatch.setattr(latency_memory, "open_candidate", lambda _name, _subject: nothing)
+    sets = {f"kept{point}": np.arange(4) for point in range(3)}
+    np.savez(tmp_path / "case.npz", text=random_text(4, 1, 2), picture=np.zeros((8, 8, 3)), **sets)
+    subject = Subject("", None, None, "cuda", None)
+    assert latency_memory._main(name, subject, str(tmp_path / "case.npz"))["device_mib"] == 60
+
+
 def test_case_policies_keep_what_its_sets_say(tiny_bundle: Path) -> None:
     segmenter = Segmenter(tiny_bundle)
     text = segmenter.vocabulary(VOCABULARY[:12]).text
@@ -140,6 +185,10 @@ def test_case_policies_keep_what_its_sets_say(tiny_bundle: Path) -> None:
         (["--checkpoint", "missing.pth"], "missing.pth: no such file"),
         (["--device", "tpu"], "--device: 'tpu' is unknown"),
         (["--output", "."], ".: is a folder"),
+        (
+            ["--vocabulary-size", "16,20", "--kept", "20,32"],
+            "--kept: 20,32 leaves no row for vocabularies of 16",
+        ),
     ],
 )
 def test_bad_options_are_one_line(

@@ -119,6 +119,48 @@ def test_report_has_tables_and_plots(
     assert len(list(output.iterdir())) == len(files)
 
 
+def test_equal_names_in_two_folders_stay_apart(results: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    other, output = tmp_path / "other", tmp_path / "report"
+    other.mkdir()
+    (other / "cpu.json").write_text(json.dumps(latency_results()))
+    assert main(["bench", "report", str(results), str(other), "-o", str(output)]) == 0
+    assert {file.name for file in output.glob("cpu*")} == {
+        "cpu-by-vocabulary.png",
+        "cpu-stages.png",
+        "cpu-2-by-vocabulary.png",
+        "cpu-2-stages.png",
+    }
+    text = (output / "report.md").read_text(encoding="utf-8")
+    assert "## cpu\n" in text and "## cpu-2\n" in text and "(cpu-2-stages.png)" in text
+
+
+def test_results_without_rows_are_left_out(results: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for kind, content in (("latency", latency_results()), ("sweep", sweep_results())):
+        (results / f"empty-{kind}.json").write_text(json.dumps(content | {"results": []}))
+    assert main(["bench", "report", str(results), "-o", str(tmp_path / "report")]) == 0
+    assert "empty" not in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.png", PNG), ("a.PNG", PNG), ("a", PNG), ("a.svg", b"<?xml")])
+def test_a_plot_is_one_file_in_its_format(name: str, start: bytes, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from sed_trt.benchmarks.plots import speed_against_miou
+
+    speed_against_miou(sweep_results(), tmp_path / name)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_the_folder_of_the_results_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "new" / "results" / "roofline.json"
+    assert main(["bench", "roofline", "--gpu", "a6000", "-o", str(output)]) == 0
+    assert json.loads(output.read_text())["kind"] == "roofline"
+    assert main(["bench", "roofline", "--gpu", "a6000", "-o", str(output / "below.json")]) == 2
+    assert "roofline.json: cannot be made" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -172,6 +214,8 @@ def test_sweep_compares_policies_on_the_same_scenes(
         (["--vocabulary-size", "20"], "--vocabulary-size: a vocabulary has between 181 and"),
         (["-r", "topk:9"], "k is 9, expected a whole number from 1 to 8"),
         (["--plot", "."], ".: is a folder"),
+        (["--plot", "sweep"], "sweep: has the suffix '', expected .png or .svg"),
+        (["--plot", "x.xyz"], "x.xyz: has the suffix '.xyz', expected .png or .svg"),
     ],
 )
 def test_bad_sweep_options_are_one_line(

@@ -130,6 +130,36 @@ def test_a_measurement_becomes_a_fraction() -> None:
     assert [row["kind"] for row in content["results"] if row["gpu"] == "l4"][-1] == "not measured"
 
 
+@pytest.mark.parametrize(
+    ("called", "gpu"),
+    [
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA RTX A6000", "a6000"),
+        ("NVIDIA A100-SXM4-40GB", "a100-40gb"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 3090 Ti", None),
+        ("NVIDIA H100 PCIe", None),
+        ("NVIDIA GH200 480GB", None),
+        ("", None),
+    ],
+)
+def test_whole_words_name_a_gpu(called: str, gpu: str | None) -> None:
+    assert [name for name, peak in GPUS.items() if peak.is_called(called)] == ([gpu] if gpu else [])
+
+
+@pytest.mark.parametrize(("precision", "compared"), [("fp16", True), ("fp32", False), ("int8", False)])
+def test_another_precision_is_not_compared(precision: str, compared: bool) -> None:
+    figures = {"candidates": {OURS: {"kept": [32, 32, 32], "p50_ms": 10.0}}, "categories": 150}
+    file = {"preset": "sed-b", "gpu": "NVIDIA H200", "precision": precision, "backend": "tensorrt"}
+    file |= {"results": [figures]}
+    content = roofline(preset_named("sed-b"), 150, (32, 32, 32), "fp16", ["h200"], [file])
+    assert any("fraction" in row for row in content["results"]) is compared
+
+
 @pytest.mark.parametrize("gpu", ["a6000", "all"])
 def test_command(gpu: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
