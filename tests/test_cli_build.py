@@ -53,7 +53,7 @@ def test_json_of_rtx(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scout = content["stages"]["scout"]
     assert [profile["text"][2][0] for profile in scout["profiles"]] == [32, 40]
     assert scout["bytes"] == Path(scout["file"]).stat().st_size
-    assert scout["precisions"]["CONVOLUTION"]["FLOAT"] > 0
+    assert scout["precisions"]["DECONVOLUTION"]["FLOAT"] > 0
     assert main(["build", *arguments]) == 0
     assert json.loads(capsys.readouterr().out) == {**content, "already_built": True}
     assert main(["build", *arguments, "--force"]) == 0
