@@ -154,7 +154,8 @@ def test_device_memory_outside_pytorch_is_the_drivers(
     monkeypatch.setattr(latency_memory, "memory_used", lambda: next(used))
     monkeypatch.setattr(latency_memory, "open_candidate", lambda _name, _subject: nothing)
     sets = {f"kept{point}": np.arange(4) for point in range(3)}
-    np.savez(tmp_path / "case.npz", text=random_text(4, 1, 2), picture=np.zeros((8, 8, 3)), **sets)
+    case: dict[str, Any] = {"text": random_text(4, 1, 2), "picture": np.zeros((8, 8, 3)), **sets}
+    np.savez(tmp_path / "case.npz", **case)
     subject = Subject("", None, None, "cuda", None)
     assert latency_memory._main(name, subject, str(tmp_path / "case.npz"))["device_mib"] == 60
 

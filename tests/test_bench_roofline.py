@@ -154,8 +154,8 @@ def test_whole_words_name_a_gpu(called: str, gpu: str | None) -> None:
 @pytest.mark.parametrize(("precision", "compared"), [("fp16", True), ("fp32", False), ("int8", False)])
 def test_another_precision_is_not_compared(precision: str, compared: bool) -> None:
     figures = {"candidates": {OURS: {"kept": [32, 32, 32], "p50_ms": 10.0}}, "categories": 150}
-    file = {"preset": "sed-b", "gpu": "NVIDIA H200", "precision": precision, "backend": "tensorrt"}
-    file |= {"results": [figures]}
+    measured = {"preset": "sed-b", "gpu": "NVIDIA H200", "precision": precision, "backend": "tensorrt"}
+    file = measured | {"results": [figures]}
     content = roofline(preset_named("sed-b"), 150, (32, 32, 32), "fp16", ["h200"], [file])
     assert any("fraction" in row for row in content["results"]) is compared
 
