@@ -99,11 +99,12 @@ def island_worths(
     """Measure every island with and without it; `progress` is called with (islands done, islands in all)."""
     complete = tensor_errors(model, precision, names)
     sums = largest_sums(model, names)
+    specs = graph_specs(model)
     worths = []
     for done, island in enumerate(ISLANDS):
         inside = {
             (spec.name, path)
-            for spec in graph_specs(model)
+            for spec in specs
             for path, module in spec.module.named_modules()
             if isinstance(module, island.modules)
         }

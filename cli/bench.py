@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from .console import progress_bar
+from .deliver import deliver
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed, against the published network and others.")
 
@@ -90,7 +91,9 @@ def latency(
     )
     with _reporting() as report, needs("export"):
         content = measure_latency(subject, plan, report)
-    _deliver("latency", content, output, as_json)
+    from .bench_tables import show
+
+    deliver("latency", content, show, output, as_json)
 
 
 @bench.command()
@@ -130,7 +133,9 @@ def roofline(
         list(GPUS) if gpu == "all" else choices("--gpu", gpu, tuple(GPUS)),
         [read_results(file, "latency") for file in measured or []],
     )
-    _deliver("roofline", content, output, as_json)
+    from .bench_tables import show
+
+    deliver("roofline", content, show, output, as_json)
 
 
 @bench.command()
@@ -182,7 +187,9 @@ def sweep(
     policies = {text: parse_rejection(text) for text in rejection or module.POLICIES}
     with _reporting() as report, needs("cpu"):
         content = module.sweep(bundle, policies, sizes, scenes, max_drop, report, backend, threads)
-    _deliver("sweep", content, output, as_json)
+    from .bench_tables import show
+
+    deliver("sweep", content, show, output, as_json)
     if plot is not None:
         speed_against_miou(content, plot)
 
@@ -244,19 +251,3 @@ def _check_output(output: Path | None, suffixes: tuple[str, ...] = ()) -> None:
                 f"{output.parent}: cannot be made ({error.strerror}); choose another folder"
             ) from error
         check_writable(output.parent)
-
-
-def _deliver(kind: str, content: dict[str, Any], output: Path | None, as_json: bool) -> None:
-    """Print results, as a table or JSON, and write them."""
-    from ..atomic import replacing
-    from ..benchmarks.results_file import results_text
-    from .bench_tables import show
-
-    text = results_text(kind, content)
-    if as_json:
-        print(text, end="")
-    else:
-        show(kind, content)
-    if output is not None:
-        with replacing(output) as temporary:
-            temporary.write_text(text, encoding="utf-8")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .console import print_error, progress_bar
+from .deliver import deliver
 
 DATA = ("scenes",)
 
@@ -51,7 +52,7 @@ def evaluate(
 
     Example: sed-trt evaluate bundle-fp16 --against bundle --max-drop 0.1
     """
-    from ..atomic import check_writable, replacing
+    from ..atomic import check_writable
     from ..errors import InputError
     from ..paths import is_folder
     from .extras import needs
@@ -68,7 +69,6 @@ def evaluate(
         check_writable(output.parent)
     with needs("export"):
         from ..benchmarks.evaluation import Task, compare, measure, name_worst
-    from ..benchmarks.results_file import results_text
     from ..runtime import parse_rejection
     from ..train.scenes import VOCABULARY, longer_vocabulary
     from .evaluation_tables import show
@@ -91,15 +91,7 @@ def evaluate(
             kind, content = "parity", compare(source, against, wanted, report)
         else:
             kind, content = "scores", measure(source, wanted, report)
-    text = results_text(kind, content)
-    # A disk that fills up meanwhile must not take the results with it.
-    if as_json:
-        print(text, end="")
-    else:
-        show(kind, content)
-    if output is not None:
-        with replacing(output) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    deliver(kind, content, show, output, as_json)
     if max_drop is not None:
         drop = max(row["drop"] for row in content["results"])
         if drop > max_drop:

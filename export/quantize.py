@@ -26,6 +26,7 @@ def quantize_graph(path: Path, metadata: Mapping[str, str]) -> None:
     with tempfile.TemporaryDirectory(prefix="sed-trt-") as folder:
         quantized = Path(folder, path.name)
         # It advises, on the root logger, to run an optimiser first that this graph has no use for.
+        before = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
             quantize_dynamic(
@@ -36,7 +37,7 @@ def quantize_graph(path: Path, metadata: Mapping[str, str]) -> None:
                 weight_type=QuantType.QInt8,
             )
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(before)
         model = onnx.load(quantized)
     del model.metadata_props[:], model.graph.value_info[:]
     onnx.helper.set_model_props(model, dict(metadata))

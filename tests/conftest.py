@@ -32,36 +32,35 @@ def tiny_model(tiny_checkpoint: Path) -> SED:
     return SED.from_checkpoint(tiny_checkpoint)
 
 
+def exported(checkpoint: Path, folders: pytest.TempPathFactory, precision: str) -> Path:
+    """The bundle of a checkpoint in a precision, in a new folder."""
+    folder = folders.mktemp("bundles") / f"{checkpoint.stem}-{precision}"
+    export_bundle(checkpoint, folder, precision=precision)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """sed-tiny exported."""
-    folder = tmp_path_factory.mktemp("bundles") / "tiny"
-    export_bundle(tiny_checkpoint, folder)
-    return folder
+    return exported(tiny_checkpoint, tmp_path_factory, "fp32")
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle_fp16(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """sed-tiny exported in FP16."""
-    folder = tmp_path_factory.mktemp("bundles") / "tiny-fp16"
-    export_bundle(tiny_checkpoint, folder, precision="fp16")
-    return folder
+    return exported(tiny_checkpoint, tmp_path_factory, "fp16")
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle_bf16(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """sed-tiny exported in BF16."""
-    folder = tmp_path_factory.mktemp("bundles") / "tiny-bf16"
-    export_bundle(tiny_checkpoint, folder, precision="bf16")
-    return folder
+    return exported(tiny_checkpoint, tmp_path_factory, "bf16")
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle_int8(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """sed-tiny exported with 8-bit products."""
-    folder = tmp_path_factory.mktemp("bundles") / "tiny-int8"
-    export_bundle(tiny_checkpoint, folder, precision="int8")
-    return folder
+    return exported(tiny_checkpoint, tmp_path_factory, "int8")
 
 
 @pytest.fixture(scope="session")
@@ -88,9 +87,7 @@ def base_bundle(base_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def base_bundle_fp16(base_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """sed-b, filled with known weights, exported in FP16."""
-    folder = tmp_path_factory.mktemp("bundles") / "base-fp16"
-    export_bundle(base_checkpoint, folder, precision="fp16")
-    return folder
+    return exported(base_checkpoint, tmp_path_factory, "fp16")
 
 
 @pytest.fixture
