@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from .bundle import Bundle, Stage
+from .onnxruntime_memory import release_unused, share_arena
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -63,6 +64,7 @@ def open_session(
         options.intra_op_num_threads = threads
     # A bundle has eight sessions; the idle ones would otherwise spin and take cores from the busy one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    share_arena(options)
     cannot, remedy = "load", "update onnxruntime or export the checkpoint again"
     if optimised is not None:
         cannot, remedy = "optimise", "free space, update onnxruntime or run the bundle as it is"
@@ -70,13 +72,15 @@ def open_session(
         # The next level ties the graph to the processor it was made on.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     try:
-        return onnxruntime.InferenceSession(model, options, providers=providers)
+        session = onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:
         # ONNX Runtime's exceptions share no base class of their own.
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"{file}: ONNX Runtime {onnxruntime.__version__} cannot {cannot} it ({reason}); {remedy}"
         ) from error
+    release_unused()
+    return session
 
 
 def check_runs_on_cpu(bundle: Bundle, *stages: Stage) -> None:

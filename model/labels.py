@@ -17,16 +17,17 @@ def source_coordinates(length: int, grid: int) -> Tensor:
     return centres.clamp(0, grid - 1).to(torch.float32)
 
 
-def lerp_axis(values: Tensor, coordinates: Tensor, axis: int) -> Tensor:
-    """Linear interpolation of `values` at `coordinates` (n,) along `axis`, whose length becomes n."""
-    # Coordinates are not negative, so the cast to integers is their floor.
-    low = coordinates.to(torch.int64)
-    high = (low + 1).clamp(max=values.shape[axis] - 1)
-    shape = [1] * values.ndim
-    shape[axis] = -1
-    share = (coordinates - low).reshape(shape).to(values.dtype)
-    first = values.index_select(axis, low)
-    return first + (values.index_select(axis, high) - first) * share
+def lerp_weights(coordinates: Tensor, grid: int) -> Tensor:
+    """Linear interpolation as a matrix: weight[i, j] = max(0, 1 - |coordinate i - j|).
+
+    At most two entries of a row are not zero. A matrix product reads the values in order, which gathering
+    the two neighbours of every output pixel does not.
+
+    Returns:
+        (n, grid) from (n,).
+    """
+    positions = torch.arange(grid, dtype=coordinates.dtype, device=coordinates.device)
+    return (1 - (coordinates.unsqueeze(1) - positions).abs()).clamp(min=0)
 
 
 def label_band(logits: Tensor, kept: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,7 +43,8 @@ def label_band(logits: Tensor, kept: Tensor, rows: Tensor, columns: Tensor) -> t
         Labels, int64 (R, W), and their probabilities, float32 (R, W).
     """
     probabilities = torch.sigmoid(logits)
-    banded = lerp_axis(lerp_axis(probabilities, rows, 1), columns, 2)
+    down, across = lerp_weights(rows, logits.shape[1]), lerp_weights(columns, logits.shape[2])
+    banded = down @ probabilities @ across.T
     scores, best = banded.max(0)
     return kept[best], scores
 
