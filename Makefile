@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+RESULTS := benchmarks/results
+BENCH = $(BIN)/sed-trt bench
 
-.PHONY: demo test test-all lint results results-scores results-parity results-latency clean
+.PHONY: demo test test-all lint results results-scores results-parity results-latency results-report clean
 
 $(VENV)/.base: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("sed-trt needs Python 3.11 or later, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
@@ -42,18 +44,32 @@ results: results-scores results-parity
 	$(BIN)/python -m sed_trt.benchmarks.readme_table README.md
 
 results-scores: $(VENV)/.export
-	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --scenes 100 --vocabulary-size 181 --vocabulary-size 459 --vocabulary-size 847 --output benchmarks/results/sed-tiny.json
+	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --scenes 100 --vocabulary-size 181 --vocabulary-size 459 --vocabulary-size 847 --output $(RESULTS)/sed-tiny.json
 
 results-parity: $(VENV)/.export
 	for precision in fp32 fp16 bf16; do $(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-$$precision --precision $$precision || exit; done
-	for precision in fp16 bf16; do $(BIN)/sed-trt evaluate $(DEMO)/sed-tiny-$$precision --against $(DEMO)/sed-tiny-fp32 --scenes 100 --output benchmarks/results/sed-tiny-$$precision.json || exit; done
-	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --layerwise fp16 --output benchmarks/results/sed-tiny-fp16-islands.json
+	for precision in fp16 bf16; do $(BIN)/sed-trt evaluate $(DEMO)/sed-tiny-$$precision --against $(DEMO)/sed-tiny-fp32 --scenes 100 --output $(RESULTS)/sed-tiny-$$precision.json || exit; done
+	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --layerwise fp16 --output $(RESULTS)/sed-tiny-fp16-islands.json
 
-results-latency: $(VENV)/.export
+# About an hour on two cores, which nothing else should use meanwhile.
+results-latency: SED_B = --checkpoint $(DEMO)/sed-b.pth --against published --pictures 1
+results-latency: $(VENV)/.dev
 	$(BIN)/python -c "from pathlib import Path; from sed_trt.tests.golden import write_published_checkpoint as write; write(Path('$(DEMO)/sed-b.pth'))"
 	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b
-	$(BIN)/sed-trt bench latency $(DEMO)/sed-b --checkpoint $(DEMO)/sed-b.pth --vocabulary-size 150,847 --kept 32 --against published --repeats 5 --stream 0 --pictures 1 --backend onnxruntime --output benchmarks/results/latency-sed-b.json
-	$(BIN)/python -m sed_trt.benchmarks.readme_table README.md
+	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b-int8 --precision int8
+	$(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-fp32
+	$(BENCH) latency $(DEMO)/sed-b $(SED_B) --vocabulary-size 150,847 --kept 32 --repeats 7 --stream 4 --output $(RESULTS)/latency-sed-b-32.json
+	$(BENCH) latency $(DEMO)/sed-b-int8 $(SED_B) --vocabulary-size 150,847 --kept 32 --repeats 7 --stream 4 --output $(RESULTS)/latency-sed-b-int8.json
+	$(BENCH) latency $(DEMO)/sed-b --vocabulary-size 150,4096 --kept 32 --repeats 7 --stream 0 --pictures 1 --output $(RESULTS)/latency-sed-b-4096.json
+	$(BENCH) latency $(DEMO)/sed-b $(SED_B) --kept 16,32,64,128,all --all-up-to 150 --repeats 3 --stream 0 --no-alone --output $(RESULTS)/latency-sed-b.json
+	$(BENCH) latency $(DEMO)/sed-tiny-fp32 --checkpoint checkpoints/sed-tiny.safetensors --against published,monolithic --repeats 6 --output $(RESULTS)/latency-sed-tiny.json
+	$(BENCH) sweep $(DEMO)/sed-tiny-fp32 --scenes 100 --output $(RESULTS)/sweep-sed-tiny.json
+	$(BENCH) roofline --preset sed-b --categories 150 --kept 32 --output $(RESULTS)/roofline-sed-b.json
+	$(MAKE) results-report
+
+results-report: $(VENV)/.dev
+	$(BENCH) report $(RESULTS) --output docs/measured
+	$(BIN)/python -m sed_trt.benchmarks.readme_table README.md docs/performance.md
 
 clean:
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache

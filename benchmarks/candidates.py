@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 OURS = "sed-trt"
 BASELINE = "published"
+# Those of the published network, in order; ours has no `guidance`.
+STAGES = ("pixels", "image", "scout", "guidance", "decode1", "decode2", "decode3", "label")
 AGAINST = (BASELINE, "published-compiled", "published-autocast", "monolithic")
 
 Run = Callable[[np.ndarray, KeptSets], Labelled]

@@ -14,7 +14,7 @@ from ..runtime import Segmenter, Vocabulary
 from ..train.scenes import VOCABULARY, longer_vocabulary
 from .candidates import OURS, Candidate, Subject, open_candidate, ours
 from .gpu_check_steps import one_line, random_text
-from .latency import REAL, Case, Report, compare, images_per_second, pictures_of
+from .latency import FAILURES, REAL, Case, Report, compare, images_per_second, pictures_of
 from .latency_memory import measure_alone
 from .setting import setting
 
@@ -31,6 +31,7 @@ class Plan:
         pictures: how many different ones.
         picture_size: their side in pixels; None is the network's.
         streamed: pictures to stream for images per second, once for each vocabulary; 0 leaves it out.
+        all_up_to: the largest vocabulary for the row "all", whose memory grows with it; None is any.
         alone: whether each candidate also runs in a process of its own, once for each vocabulary.
     """
 
@@ -41,6 +42,7 @@ class Plan:
     pictures: int = 3
     picture_size: int | None = None
     streamed: int = 8
+    all_up_to: int | None = None
     alone: bool = True
 
 
@@ -95,7 +97,12 @@ def measure_latency(subject: Subject, plan: Plan, report: Report) -> dict[str, A
 def _wanted(plan: Plan, count: int) -> list[str]:
     """The rows of a vocabulary of `count` names."""
     # A forced count that does not reject any of them would be the row "all" again.
-    return [kept for kept in plan.kept if not kept.isdigit() or int(kept) < count]
+    too_large = plan.all_up_to is not None and count > plan.all_up_to
+    return [
+        kept
+        for kept in plan.kept
+        if not (kept.isdigit() and int(kept) >= count) and not (kept == "all" and too_large)
+    ]
 
 
 def check_checkpoint(bundle: Bundle, checkpoint: str | None, against: Sequence[str]) -> None:
@@ -183,7 +190,10 @@ def _once(
     title = f"{len(case.vocabulary)} categories, kept {case.kept}"
     if plan.streamed:
         report(f"{title}: stream", 0, 1)
-        found["images_per_second"] = images_per_second(case, segmenter, plan.streamed)
+        try:
+            found["images_per_second"] = images_per_second(case, segmenter, plan.streamed)
+        except FAILURES as error:
+            found["stream_error"] = one_line(error)
     if plan.alone:
         sets = case.sets(segmenter)[0]
         found["alone"] = {}

@@ -13,11 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from ..atomic import replacing
-from .candidates import BASELINE, OURS
+from .candidates import BASELINE, OURS, STAGES
 
 COLOURS = {OURS: "#1769aa", BASELINE: "#c4501b", "monolithic": "#5f8a1d"}
 OTHER = "#777777"
-STAGES = ("pixels", "image", "scout", "guidance", "decode1", "decode2", "decode3", "label")
 # What stage waterfalls show if it was measured.
 USUAL = (150, "32")
 

@@ -24,8 +24,6 @@ from ..model.stage import DecoderStage
 Watch = Callable[[str], AbstractContextManager[None]]
 Step = Callable[..., Tensor | tuple[Tensor, ...]]
 
-STAGES = ("pixels", "image", "scout", "guidance", "decode1", "decode2", "decode3", "label")
-
 
 class PublishedSED:
     """The steps of the published network on the weights of a model, which it shares.
@@ -111,7 +109,7 @@ class PublishedSED:
             k: a category survives if it is among the k best at some pixel.
             forced: at each of the three points, int64 (K,) of the categories entering it, which survive
                 instead of those that the network would choose; those are still looked for.
-            watch: gives the block that each of `STAGES` runs in.
+            watch: gives the block that each of `candidates.STAGES` runs in.
 
         Returns:
             Logits (K3, 8h, 8h), int64 (K3,) of the categories they are of, and three counts of survivors.

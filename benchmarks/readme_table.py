@@ -1,13 +1,17 @@
 """Results files as Markdown tables, as the README shows them."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from ..atomic import replacing
+from .aims import aim_rows
 
-OPENING, CLOSING = "<!-- results: ", "<!-- end of results -->"
+CLOSING = "<!-- end of results -->"
+# The opening marker names the files: <!-- results: one.json other.json -->
+_MARKED = re.compile(rf"(<!-- (results|aims): ([^>]+) -->\n).*?{CLOSING}", re.DOTALL)
 
 
 def markdown_table(files: list[dict[str, Any]]) -> str:
@@ -20,9 +24,12 @@ def markdown_table(files: list[dict[str, Any]]) -> str:
     if len(kinds) != 1:
         raise ValueError(f"one table cannot show results of the kinds {', '.join(sorted(kinds))}")
     headers, rows_of = TABLES[kinds.pop()]
-    rows = [headers, "|".join(["---"] * (headers.count("|") + 1))]
-    rows += [row for file in files for row in rows_of(file)]
-    return "\n".join(f"| {row} |" if row != rows[1] else f"|{row}|" for row in rows)
+    return _table(headers, [row for file in files for row in rows_of(file)])
+
+
+def _table(headers: str, rows: list[str]) -> str:
+    rule = "|".join(["---"] * (headers.count("|") + 1))
+    return "\n".join([f"| {headers} |", f"|{rule}|", *(f"| {row} |" for row in rows)])
 
 
 def score_rows(file: dict[str, Any]) -> list[str]:
@@ -83,6 +90,11 @@ def latency_rows(file: dict[str, Any]) -> list[str]:
             cells.append(_milliseconds(found.get(name)))
             ratio = row["ours_faster_than"].get(name, {}).get("whole")
             cells.append(f"{ratio['median']:.1f} ({ratio['q1']:.1f}-{ratio['q3']:.1f})" if ratio else "-")
+        for group in ("decoder", "scout"):
+            ratio = row["ours_faster_than"].get("published", {}).get(group)
+            cells.append(f"{ratio['median']:.1f}" if ratio else "-")
+        share = row.get("memory_ratio", {}).get("published")
+        cells.append("-" if share is None else f"{share:.2f}")
         alike = found.get("sed-trt", {}).get("agreement")
         rows.append(" | ".join([*cells, "-" if alike is None else f"{alike:.2f}"]))
     return rows
@@ -141,7 +153,8 @@ TABLES = {
     ),
     "latency": (
         "machine | categories | kept | sed-trt, ms | published, ms | ratio (quartiles) "
-        "| one graph, none rejected, ms | ratio (quartiles) | labels alike, %",
+        "| one graph, none rejected, ms | ratio (quartiles) | decoder | first rejection | peak memory "
+        "| labels alike, %",
         latency_rows,
     ),
     "sweep": (
@@ -155,17 +168,23 @@ TABLES = {
 }
 
 
-def update(readme: Path) -> None:
-    """Put the tables of all results files that `readme` names between its markers."""
-    head, *parts = readme.read_text(encoding="utf-8").split(OPENING)
-    for part in parts:
-        names, rest = part.split(" -->\n", 1)
-        _, after = rest.split(CLOSING, 1)
-        files = [json.loads((readme.parent / name).read_text(encoding="utf-8")) for name in names.split()]
-        head += f"{OPENING}{names} -->\n{markdown_table(files)}\n{CLOSING}{after}"
-    with replacing(readme) as temporary:
-        temporary.write_text(head, encoding="utf-8")
+AIM_HEADERS = "work, 32 kept | aim | reached (quartiles)"
+
+
+def updated(page: Path) -> str:
+    """A Markdown page with the tables of all results files that it names between its markers."""
+
+    def table(found: re.Match[str]) -> str:
+        opening, kind, names = found.groups()
+        files = [json.loads((page.parent / name).read_text(encoding="utf-8")) for name in names.split()]
+        text = _table(AIM_HEADERS, [*aim_rows(files)]) if kind == "aims" else markdown_table(files)
+        return f"{opening}{text}\n{CLOSING}"
+
+    return _MARKED.sub(table, page.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
-    update(Path(sys.argv[1]))
+    for page in map(Path, sys.argv[1:]):
+        text = updated(page)
+        with replacing(page) as temporary:
+            temporary.write_text(text, encoding="utf-8")

@@ -34,6 +34,10 @@ def latency(
             "16,32,64,128,all by default, and real for sed-tiny."
         ),
     ] = None,
+    all_up_to: Annotated[
+        int | None,
+        typer.Option(min=1, help="Largest vocabulary for the row all, whose memory grows with it."),
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -80,6 +84,7 @@ def latency(
         pictures=pictures,
         picture_size=picture_size,
         streamed=stream,
+        all_up_to=all_up_to,
         alone=alone,
     )
     subject = Subject(

@@ -59,6 +59,8 @@ def _show_once(rows: list[dict[str, Any]]) -> None:
                 for key in ("open_ms", "first_ms", "peak_mib", "device_mib")
             )
             table.add_row(str(row["categories"]), row["kept"], name, *figures)
+        if "stream_error" in row:
+            print(f"{row['categories']} categories, kept {row['kept']}: stream: {row['stream_error']}")
         for name, speed in row.get("images_per_second", {}).items():
             print(f"{row['categories']} categories, kept {row['kept']}, {name}: {speed:.2f} images/s")
     if table.row_count:

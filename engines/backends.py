@@ -30,6 +30,10 @@ class Engines(Protocol):
     def buckets(self) -> tuple[int, ...] | None:
         """Rising category counts to pad kept indices to with -1; None where padding gains nothing."""
 
+    @property
+    def decoders(self) -> int:
+        """Pictures to decode at a time: more than one where a device would idle while the host rejects."""
+
     def stack(self, values: Sequence[Value]) -> Value:
         """Concatenate arrays along their first axis, where the backend keeps them."""
 

@@ -23,6 +23,8 @@ from .trt_library import load_library
 class TensorRTEngines:
     """Engines built by `sed-trt build` for this GPU, each loaded when it is first asked for."""
 
+    decoders = 2
+
     def __init__(
         self, bundle: Bundle, backend: str, reason: str, open_device: Callable[[], Device] = CudaDevice
     ) -> None:

@@ -37,12 +37,14 @@ def cached_embeddings(
     if not missing:
         return text
     kept = done = 0
+    writable = True
 
     def keep() -> None:
-        nonlocal kept
+        nonlocal kept, writable
         positions = missing[kept:done]
-        if positions:
-            cache.store([names[position] for position in positions], text[positions])
+        # One warning about a cache that cannot be written is enough.
+        if positions and writable:
+            writable = cache.store([names[position] for position in positions], text[positions])
         kept = done
 
     latest = time.monotonic()

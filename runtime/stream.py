@@ -8,7 +8,7 @@ from ..engines.backends import Engines
 from ..errors import InputError
 from .held_vocabulary import Categories
 from .images import Source
-from .pipeline import Encoded, Prepared, encode, label, prepare, refine
+from .pipeline import Encoded, Prepared, Refined, encode, label, prepare, refine
 from .rejection import Rejection
 from .result import Result
 from .run_ahead import in_threads, pool_size, run_ahead
@@ -54,7 +54,7 @@ def stream_results(
     # The second batch is read while the encoder has the first; a whole batch leaves the encoder at once.
     loaded = run_ahead(in_threads(load, images, pool_size()), batch)
     encoded = run_ahead(_encode_batches(engines, loaded, batch), batch)
-    refined = run_ahead(_each(lambda item: refine(engines, item, vocabulary, rejection), encoded), _AHEAD)
+    refined = _decode(engines, encoded, vocabulary, rejection)
     results = run_ahead(_each(lambda item: label(engines, item, vocabulary.names), refined), _AHEAD)
     try:
         for source, outcome in results:
@@ -85,6 +85,26 @@ def _encode(engines: Engines, loaded: list[_Moving[Prepared]]) -> Iterator[_Movi
     encoded = iter(encode(engines, good) if good else [])
     for source, outcome in loaded:
         yield source, outcome if isinstance(outcome, str) else next(encoded)
+
+
+def _decode(
+    engines: Engines,
+    encoded: Generator[_Moving[Encoded], None, None],
+    vocabulary: Categories,
+    rejection: Rejection,
+) -> Generator[_Moving[Refined], None, None]:
+    """Decode as many pictures at a time as suits the backend."""
+
+    def decode(item: _Moving[Encoded]) -> _Moving[Refined]:
+        source, outcome = item
+        if isinstance(outcome, str):
+            return source, outcome
+        return source, refine(engines, outcome, vocabulary, rejection)
+
+    try:
+        yield from in_threads(decode, encoded, engines.decoders)
+    finally:
+        encoded.close()
 
 
 def _each(

@@ -79,8 +79,12 @@ class TextCache:
             return list(range(len(names)))
         return missing
 
-    def store(self, names: Sequence[str], text: np.ndarray) -> None:
-        """Keep the embeddings, float32 (T, P, C), of T names: all of them or, if that fails, none."""
+    def store(self, names: Sequence[str], text: np.ndarray) -> bool:
+        """Keep the embeddings, float32 (T, P, C), of T names: all of them or, if that fails, none.
+
+        Returns:
+            Whether they are kept.
+        """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # SQLite's own lock does not cover the removal of a damaged file.
@@ -94,6 +98,8 @@ class TextCache:
                     self._insert(names, text)
         except (OSError, sqlite3.Error) as error:
             _logger.warning("text embeddings are not cached: %s", error)
+            return False
+        return True
 
     def _insert(self, names: Sequence[str], text: np.ndarray) -> None:
         with closing(self._open("rwc")) as database, database:

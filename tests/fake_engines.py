@@ -125,7 +125,8 @@ class FakeEngines:
     backend = "fake"
     reason = "asked for"
 
-    def __init__(self, buckets: tuple[int, ...] | None = None) -> None:
+    def __init__(self, buckets: tuple[int, ...] | None = None, decoders: int = 1) -> None:
+        self.decoders = decoders
         self.engines = {name: FakeEngine(name) for name in STAGES}
         self.buckets = buckets
         self.held = 0

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sed_trt.benchmarks.aims import aim_rows
 from sed_trt.benchmarks.readme_table import markdown_table
 from sed_trt.benchmarks.sweep import recommended
 from sed_trt.cli.main import main
@@ -21,7 +22,10 @@ def latency_results() -> dict[str, Any]:
         stages = {stage: {"p50_ms": milliseconds / 4} for stage in ("image", "scout", "decode1", "label")}
         return {"p50_ms": milliseconds, "agreement": 99.5, "stages": stages}
 
-    ratio = {"whole": {"q1": 2.9, "median": 3.0, "q3": 3.1}}
+    ratio = {
+        "whole": {"q1": 2.9, "median": 3.0, "q3": 3.1},
+        "decoder": {"q1": 4.9, "median": 5.0, "q3": 5.1},
+    }
     rows = [
         {
             "categories": categories,
@@ -32,6 +36,7 @@ def latency_results() -> dict[str, Any]:
                 "monolithic": timed(90.0 * categories) | {"stages": {}},
             },
             "ours_faster_than": {"published": ratio},
+            "memory_ratio": {"published": 0.4},
         }
         for categories in (20, 59)
         for kept in ("16", "all")
@@ -80,7 +85,21 @@ def test_latency_table_has_ratios_and_agreement() -> None:
     lines = markdown_table([latency_results()]).splitlines()
     assert len(lines) == 6
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
-    assert "| 20 | 16 | 200 | 600 | 3.0 (2.9-3.1) | 1800 | - | 99.50 |" in lines[2]
+    assert "| 20 | 16 | 200 | 600 | 3.0 (2.9-3.1) | 1800 | - | 5.0 | - | 0.40 | 99.50 |" in lines[2]
+
+
+def test_aims_stand_beside_what_was_reached() -> None:
+    content = latency_results()
+    few, many = (row for row in content["results"] if row["kept"] == "16")
+    few |= {"categories": 150, "kept": "32"}
+    many |= {"categories": 4096, "kept": "32"}
+    rows = dict(row.split(" | ", 1) for row in aim_rows([content]))
+    assert rows["decoder, 150 categories"] == "≥ 4x | 5.0x (4.9-5.1)"
+    assert rows["whole picture, 150 categories"] == "≥ 2.5x | 3.0x (2.9-3.1)"
+    # 590 ms against 200.
+    assert rows["whole picture, 4096 categories against 150, ours"] == "≤ 2.5x | 2.95x the time"
+    for work in ("decoder, 847 categories", "whole picture in 8 bits, 150 categories"):
+        assert rows[work].endswith("| not measured")
 
 
 def test_sweep_table() -> None:

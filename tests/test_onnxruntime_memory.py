@@ -37,9 +37,10 @@ def _summing_graph(path: Path) -> None:
         helper.make_node("Exp", ["x"], ["e"]),
         helper.make_node("ReduceSum", ["e"], ["y"], keepdims=0),
     ]
-    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", MIB])], [
-        helper.make_tensor_value_info("y", TensorProto.FLOAT, [])
-    ]
+    ends = (
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", MIB])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])],
+    )
     graph = helper.make_graph(nodes, "sum", *ends)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     onnx.checker.check_model(model)

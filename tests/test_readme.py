@@ -1,6 +1,5 @@
 """The README's commands run, and its figures are those of the results file."""
 
-import json
 import re
 import shlex
 import shutil
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sed_trt.benchmarks.readme_table import markdown_table
+from sed_trt.benchmarks.readme_table import updated
 from sed_trt.tests.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -80,8 +79,7 @@ def test_python_example_runs(checkout: Path) -> None:
     assert "scene-2.png" in done.stdout
 
 
-@pytest.mark.parametrize("files", re.findall(r"<!-- results: (.+) -->", README))
-def test_table_is_that_of_the_results_files(files: str) -> None:
-    shown = README.split(f"<!-- results: {files} -->\n")[1].split("\n<!-- end of results -->")[0]
-    results = [json.loads((ROOT / name).read_text()) for name in files.split()]
-    assert shown.strip() == markdown_table(results)
+@pytest.mark.parametrize("page", ["README.md", "docs/performance.md"])
+def test_tables_are_those_of_the_results_files(page: str) -> None:
+    assert "<!-- results: " in (ROOT / page).read_text(encoding="utf-8")
+    assert updated(ROOT / page) == (ROOT / page).read_text(encoding="utf-8")

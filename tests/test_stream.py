@@ -207,6 +207,24 @@ def test_the_slowest_stage_never_waits_and_pictures_do_not_pile_up(
     assert alive <= 1
 
 
+@pytest.mark.parametrize("decoders", [1, 2, 3])
+def test_so_many_pictures_are_decoded_at_a_time_as_the_backend_wants(
+    decoders: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = FakeEngines(decoders=decoders)
+    together = threading.Barrier(decoders)
+    run = engines["decode1"].run
+
+    def meet(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        # Breaks, and so fails the stream, where fewer come at a time.
+        together.wait(timeout=10)
+        return run(inputs)
+
+    monkeypatch.setattr(engines["decode1"], "run", meet)
+    items = list(stream([plain(number) for number in range(6)], 4, engines))
+    assert [int(item.result.labels[0, 0]) for item in items if item.result] == [0, 1, 2, 0, 1, 2]
+
+
 def test_in_threads_keeps_order_and_works_at_once() -> None:
     meeting = threading.Barrier(3, timeout=30)
 
