@@ -64,6 +64,7 @@ results-latency: $(VENV)/.dev
 	$(BENCH) latency $(DEMO)/sed-b $(SED_B) --kept 16,32,64,128,all --all-up-to 150 --repeats 3 --stream 0 --no-alone --output $(RESULTS)/latency-sed-b.json
 	$(BENCH) latency $(DEMO)/sed-tiny-fp32 --checkpoint checkpoints/sed-tiny.safetensors --against published,monolithic --repeats 6 --output $(RESULTS)/latency-sed-tiny.json
 	$(BENCH) sweep $(DEMO)/sed-tiny-fp32 --scenes 100 --output $(RESULTS)/sweep-sed-tiny.json
+	$(BENCH) profile $(DEMO)/sed-b --output $(RESULTS)/profile-sed-b.json
 	$(BENCH) roofline --preset sed-b --categories 150 --kept 32 --output $(RESULTS)/roofline-sed-b.json
 	$(MAKE) results-report
 

@@ -13,9 +13,10 @@ from ..paths import is_file
 from ..runtime import Segmenter, Vocabulary
 from ..train.scenes import VOCABULARY, longer_vocabulary
 from .candidates import OURS, Candidate, Subject, open_candidate, ours
-from .gpu_check_steps import one_line, random_text
+from .gpu_check_steps import one_line
 from .latency import FAILURES, REAL, Case, Report, compare, images_per_second, pictures_of
 from .latency_memory import measure_alone
+from .random_vocabulary import random_vocabulary
 from .setting import setting
 
 
@@ -175,9 +176,7 @@ def _exported(subject: Subject, size: int, folder: Path) -> str:
 def _vocabulary(segmenter: Segmenter, count: int, real: bool, report: Report) -> Vocabulary:
     """The first names of the scenes' own, embedded, or names with random embeddings."""
     if not real:
-        manifest = segmenter.bundle.manifest
-        names = tuple(f"category {number}" for number in range(count))
-        return Vocabulary(names, random_text(count, len(manifest.templates), manifest.embed_dim))
+        return random_vocabulary(segmenter.bundle.manifest, count)
     names = VOCABULARY[:count] if count <= len(VOCABULARY) else longer_vocabulary(count)
     return segmenter.vocabulary(names, lambda done, total: report(f"embedding {count} names", done, total))
 

@@ -118,6 +118,22 @@ def sweep_rows(file: dict[str, Any]) -> list[str]:
     ]
 
 
+def profile_rows(file: dict[str, Any]) -> list[str]:
+    """Stages by kind of operator, in percent of the stage."""
+    return [
+        " | ".join(
+            [
+                row["stage"],
+                f"{row['ms']:.0f}",
+                *(f"{100 * row['kinds_ms'][kind] / row['ms']:.0f}" for kind in file["kinds"]),
+                ", ".join(f"{name} {taken:.0f}" for name, taken in list(row["operators_ms"].items())[:4]),
+            ]
+        )
+        for row in file["results"]
+        if row["ms"] >= 1
+    ]
+
+
 def roofline_rows(file: dict[str, Any]) -> list[str]:
     """Floors by GPU, and what was measured."""
     return [
@@ -160,6 +176,11 @@ TABLES = {
     "sweep": (
         "categories | rejection | alive after each point | ms | decoder, ms | mIoU | labels like none, %",
         sweep_rows,
+    ),
+    "profile": (
+        "stage | ms | matrix products, % | convolutions, % | norms, % | layout, % | element-wise, % "
+        "| most, ms",
+        profile_rows,
     ),
     "roofline": (
         "GPU | network | how known | floor, ms | fused floor, ms | taken, ms | fraction reached",

@@ -144,6 +144,40 @@ def roofline(
 
 
 @bench.command()
+def profile(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    categories: Annotated[int, typer.Option(min=1, help="Size of the vocabulary.")] = 150,
+    kept: Annotated[int, typer.Option(min=1, help="Categories left after each rejection.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each stage.")] = 5,
+    threads: Threads = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where the time of each stage goes on the CPU, by kind of operator.
+
+    Example: sed-trt bench profile bundle --categories 150 --kept 32
+    """
+    from .extras import needs
+
+    _check_output(output)
+    with needs("cpu"):
+        from ..benchmarks import cpu_profile as module
+        from ..benchmarks.forced import Forced
+        from ..benchmarks.latency import pictures_of
+        from ..benchmarks.random_vocabulary import random_vocabulary
+        from ..engines.bundle import Bundle
+
+    manifest = Bundle.open(bundle).manifest
+    vocabulary = random_vocabulary(manifest, categories)
+    (picture,) = pictures_of(1, manifest.image_size)
+    with _reporting() as report:
+        content = module.profile(bundle, vocabulary, picture, Forced(kept), rounds, report, threads)
+    from .bench_tables import show
+
+    deliver("profile", content, show, output, as_json)
+
+
+@bench.command()
 def sweep(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder of a network trained on scenes.")],
     rejection: Annotated[

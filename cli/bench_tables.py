@@ -8,7 +8,13 @@ from rich.table import Table
 
 def show(kind: str, content: dict[str, Any]) -> None:
     """Print the content of a results file of this kind."""
-    {"latency": _show_latency, "roofline": _show_roofline, "sweep": _show_sweep}[kind](content)
+    tables = {
+        "latency": _show_latency,
+        "profile": _show_profile,
+        "roofline": _show_roofline,
+        "sweep": _show_sweep,
+    }
+    tables[kind](content)
 
 
 def _show_latency(content: dict[str, Any]) -> None:
@@ -82,6 +88,16 @@ def _show_roofline(content: dict[str, Any]) -> None:
         times = [f"{row[key]:.2f}" if key in row else "-" for key in ("floor_ms", "fused_floor_ms", "ms")]
         share = f"{100 * row['fraction']:.0f} %" if "fraction" in row else "-"
         table.add_row(row["gpu"], row["design"], row["kind"], *times, share)
+    Console().print(table)
+
+
+def _show_profile(content: dict[str, Any]) -> None:
+    counts = "/".join(map(str, content["kept"]))
+    what = f"{content['preset']} {content['precision']}, {content['categories']} categories, kept {counts}"
+    table = _table(f"{what}: milliseconds", ("stage", "all", *content["kinds"]))
+    for row in content["results"]:
+        kinds = (f"{row['kinds_ms'][kind]:.0f}" for kind in content["kinds"])
+        table.add_row(row["stage"], f"{row['ms']:.0f}", *kinds)
     Console().print(table)
 
 

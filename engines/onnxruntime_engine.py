@@ -49,10 +49,12 @@ def open_session(
     threads: int | None,
     providers: list[Any],
     optimised: Path | None = None,
+    profile: Path | None = None,
 ) -> Any:
     """A session for a graph; `file` is where it came from, `threads` bounds those within one operator.
 
-    Where `optimised` is given, the graph is written there as ONNX Runtime optimises it for any CPU.
+    Where `optimised` is given, the graph is written there as ONNX Runtime optimises it for any CPU; where
+    `profile` is, that is how the name of the file begins to which the session's `end_profiling` writes.
 
     Raises:
         InputError: ONNX Runtime is missing or broken, cannot load the graph, or cannot write it.
@@ -65,6 +67,9 @@ def open_session(
     # A bundle has eight sessions; the idle ones would otherwise spin and take cores from the busy one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     share_arena(options)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     cannot, remedy = "load", "update onnxruntime or export the checkpoint again"
     if optimised is not None:
         cannot, remedy = "optimise", "free space, update onnxruntime or run the bundle as it is"

@@ -244,7 +244,7 @@ def test_bad_sweep_options_are_one_line(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["latency", "roofline", "report", "sweep"])
+@pytest.mark.parametrize("command", ["latency", "profile", "roofline", "report", "sweep"])
 def test_every_command_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", command, "--help"]) == 0
     assert f"Example: sed-trt bench {command}" in " ".join(capsys.readouterr().out.split())
