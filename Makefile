@@ -47,23 +47,23 @@ results-scores: $(VENV)/.export
 	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --scenes 100 --vocabulary-size 181 --vocabulary-size 459 --vocabulary-size 847 --output $(RESULTS)/sed-tiny.json
 
 results-parity: $(VENV)/.export
-	for precision in fp32 fp16 bf16; do $(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-$$precision --precision $$precision || exit; done
-	for precision in fp16 bf16; do $(BIN)/sed-trt evaluate $(DEMO)/sed-tiny-$$precision --against $(DEMO)/sed-tiny-fp32 --scenes 100 --output $(RESULTS)/sed-tiny-$$precision.json || exit; done
+	for precision in fp32 fp16 bf16 int8; do $(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-$$precision --precision $$precision || exit; done
+	for precision in fp16 bf16 int8; do $(BIN)/sed-trt evaluate $(DEMO)/sed-tiny-$$precision --against $(DEMO)/sed-tiny-fp32 --scenes 100 --output $(RESULTS)/sed-tiny-$$precision.json || exit; done
 	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --layerwise fp16 --output $(RESULTS)/sed-tiny-fp16-islands.json
 
 # About an hour on two cores, which nothing else should use meanwhile.
-results-latency: SED_B = --checkpoint $(DEMO)/sed-b.pth --against published --pictures 1
+results-latency: SED_B = --backend onnxruntime --checkpoint $(DEMO)/sed-b.pth --against published --pictures 1
 results-latency: $(VENV)/.dev
+	mkdir -p $(DEMO)
 	$(BIN)/python -c "from pathlib import Path; from sed_trt.tests.golden import write_published_checkpoint as write; write(Path('$(DEMO)/sed-b.pth'))"
 	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b
 	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b-int8 --precision int8
 	$(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-fp32
-	$(BENCH) latency $(DEMO)/sed-b $(SED_B) --vocabulary-size 150,847 --kept 32 --repeats 7 --stream 4 --output $(RESULTS)/latency-sed-b-32.json
-	$(BENCH) latency $(DEMO)/sed-b-int8 $(SED_B) --vocabulary-size 150,847 --kept 32 --repeats 7 --stream 4 --output $(RESULTS)/latency-sed-b-int8.json
-	$(BENCH) latency $(DEMO)/sed-b --vocabulary-size 150,4096 --kept 32 --repeats 7 --stream 0 --pictures 1 --output $(RESULTS)/latency-sed-b-4096.json
-	$(BENCH) latency $(DEMO)/sed-b $(SED_B) --kept 16,32,64,128,all --all-up-to 150 --repeats 3 --stream 0 --no-alone --output $(RESULTS)/latency-sed-b.json
-	$(BENCH) latency $(DEMO)/sed-tiny-fp32 --checkpoint checkpoints/sed-tiny.safetensors --against published,monolithic --repeats 6 --output $(RESULTS)/latency-sed-tiny.json
-	$(BENCH) sweep $(DEMO)/sed-tiny-fp32 --scenes 100 --output $(RESULTS)/sweep-sed-tiny.json
+	$(BENCH) latency $(DEMO)/sed-b $(SED_B) --kept 16,32,64,128,all --all-up-to 150 --repeats 5 --stream 4 --output $(RESULTS)/latency-sed-b.json
+	$(BENCH) latency $(DEMO)/sed-b-int8 $(SED_B) --vocabulary-size 150 --kept 32 --repeats 5 --stream 4 --output $(RESULTS)/latency-sed-b-int8.json
+	$(BENCH) latency $(DEMO)/sed-b --backend onnxruntime --vocabulary-size 150,4096 --kept 32 --repeats 5 --stream 0 --pictures 1 --output $(RESULTS)/latency-sed-b-4096.json
+	$(BENCH) latency $(DEMO)/sed-tiny-fp32 --backend onnxruntime --checkpoint checkpoints/sed-tiny.safetensors --against published,monolithic --repeats 6 --output $(RESULTS)/latency-sed-tiny.json
+	$(BENCH) sweep $(DEMO)/sed-tiny-fp32 --backend onnxruntime --scenes 100 --output $(RESULTS)/sweep-sed-tiny.json
 	$(BENCH) profile $(DEMO)/sed-b --output $(RESULTS)/profile-sed-b.json
 	$(BENCH) roofline --preset sed-b --categories 150 --kept 32 --output $(RESULTS)/roofline-sed-b.json
 	$(MAKE) results-report

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -162,14 +161,17 @@ def _wait(device: str) -> None:
 
 
 def _monolithic(subject: Subject) -> Candidate:
-    from ..engines.onnxruntime_engine import CPU_PROVIDER, CUDA_PROVIDER, cuda_offered, open_session
+    from ..engines.onnxruntime_engine import CPU_PROVIDER, CUDA_PROVIDER, cuda_offered, library
 
     if subject.device == "cuda" and not cuda_offered():
         raise InputError("monolithic: this ONNX Runtime has no CUDA provider; install onnxruntime-gpu")
     assert subject.monolithic is not None
-    file = Path(subject.monolithic)
     providers = [CUDA_PROVIDER, CPU_PROVIDER] if subject.device == "cuda" else [CPU_PROVIDER]
-    session = open_session(file, file, subject.threads, providers)
+    # With ONNX Runtime's own settings: ours are made for several sessions in one process.
+    options = library().SessionOptions()
+    if subject.threads is not None:
+        options.intra_op_num_threads = subject.threads
+    session = library().InferenceSession(subject.monolithic, options, providers=providers)
 
     def with_vocabulary(vocabulary: Vocabulary) -> Run:
         count = len(vocabulary)

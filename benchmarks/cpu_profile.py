@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,13 @@ def profile(
     (encoded,) = encode(engines, [prepare(engines, picture, None)])
     result = finish(engines, encoded, vocabulary, rejection)
     # `label` runs once for each band of rows.
-    runs = {run.stage: run for run in reversed(engines.runs)}
+    runs: dict[str, list[Run]] = defaultdict(list)
+    for run in engines.runs:
+        runs[run.stage].append(run)
     stages = []
-    for done, run in enumerate(reversed(runs.values())):
-        report(f"profiling {run.stage}", done, len(runs))
-        stages.append({"stage": run.stage, **_stage(opened, run, rounds, threads)})
+    for done, (stage, of_stage) in enumerate(runs.items()):
+        report(f"profiling {stage}", done, len(runs))
+        stages.append({"stage": stage, **summary(_traces(opened, of_stage, rounds, threads))})
     return {
         **before,
         "preset": opened.manifest.preset,
@@ -101,22 +103,38 @@ def profile(
     }
 
 
-def _stage(bundle: Bundle, run: Run, rounds: int, threads: int | None) -> dict[str, Any]:
-    file = bundle.verified(bundle.manifest.stages[run.stage].file)
-    with tempfile.TemporaryDirectory(prefix="sed-trt-profile-") as folder:
-        session = open_session(file, file, threads, [CPU_PROVIDER], profile=Path(folder) / "stage")
-        inputs = {name: np.asarray(value) for name, value in run.inputs.items()}
-        for _ in range(rounds + 1):
-            session.run(None, inputs)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return summary(events)
+def _traces(
+    bundle: Bundle, runs: Sequence[Run], rounds: int, threads: int | None
+) -> Iterator[list[dict[str, Any]]]:
+    """ONNX Runtime's trace of a stage for each of its runs, with that run repeated."""
+    stage = runs[0].stage
+    file = bundle.verified(bundle.manifest.stages[stage].file)
+    for run in runs:
+        with tempfile.TemporaryDirectory(prefix="sed-trt-profile-") as folder:
+            session = open_session(file, file, threads, [CPU_PROVIDER], profile=Path(folder) / "stage")
+            inputs = {name: np.asarray(value) for name, value in run.inputs.items()}
+            for _ in range(rounds + 1):
+                session.run(None, inputs)
+            yield json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
 
 
-def summary(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Milliseconds by kind and in all, and the operators that take most, from ONNX Runtime's trace.
+def summary(traces: Iterable[Iterable[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Milliseconds by kind, in all, and of the operators that take most: the sum over ONNX Runtime's traces.
 
-    Each operator's first run is left out; of the others the median counts.
+    In each of them an operator's first run is left out, and of the others the median counts.
     """
+    by_kind = dict.fromkeys((*KINDS, OTHER), 0.0)
+    by_operator: dict[str, float] = defaultdict(float)
+    for events in traces:
+        for operator, taken in _medians(events):
+            by_kind[kind_of(operator)] += taken
+            by_operator[operator] += taken
+    most = sorted(by_operator.items(), key=lambda item: -item[1])[:6]
+    return {"ms": sum(by_kind.values()), "kinds_ms": by_kind, "operators_ms": dict(most)}
+
+
+def _medians(events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
+    """Each operator of the graph with its milliseconds."""
     runs: dict[str, list[float]] = defaultdict(list)
     operators: dict[str, str] = {}
     for event in events:
@@ -124,14 +142,8 @@ def summary(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             runs[event["name"]].append(event["dur"] / 1000)
             operators[event["name"]] = event["args"]["op_name"]
-    by_kind = dict.fromkeys((*KINDS, OTHER), 0.0)
-    by_operator: dict[str, float] = defaultdict(float)
     for name, times in runs.items():
-        taken = float(np.median(times[1:] or times))
-        by_kind[kind_of(operators[name])] += taken
-        by_operator[operators[name]] += taken
-    most = sorted(by_operator.items(), key=lambda item: -item[1])[:6]
-    return {"ms": sum(by_kind.values()), "kinds_ms": by_kind, "operators_ms": dict(most)}
+        yield operators[name], float(np.median(times[1:] or times))
 
 
 def kind_of(operator: str) -> str:

@@ -54,10 +54,11 @@ def measure_latency(subject: Subject, plan: Plan, report: Report) -> dict[str, A
         InputError: the bundle cannot be opened, the checkpoint is missing or not the bundle's, or no kept
             count fits a vocabulary.
     """
-    if not any(_wanted(plan, count) for count in plan.sizes):
+    if not any(wanted(plan, count) for count in plan.sizes):
         raise InputError(
             f"--kept: {','.join(plan.kept)} leaves no row for vocabularies of "
-            f"{', '.join(map(str, plan.sizes))}; give counts below the size of a vocabulary, all or real"
+            f"{', '.join(map(str, plan.sizes))}; give counts below the size of a vocabulary, real, or all "
+            "with an --all-up-to of that size"
         )
     check_checkpoint(Bundle.open(subject.bundle), subject.checkpoint, plan.against)
     segmenter = Segmenter(subject.bundle, subject.backend, subject.threads)
@@ -68,12 +69,12 @@ def measure_latency(subject: Subject, plan: Plan, report: Report) -> dict[str, A
     rows = []
     with _opened(subject, plan, segmenter, size, report) as (subject, candidates, skipped):
         for count in plan.sizes:
-            wanted = _wanted(plan, count)
+            rows_kept = wanted(plan, count)
             vocabularies = {
                 real: _vocabulary(segmenter, count, real, report)
-                for real in {kept == REAL for kept in wanted}
+                for real in {kept == REAL for kept in rows_kept}
             }
-            for position, kept in enumerate(wanted):
+            for position, kept in enumerate(rows_kept):
                 case = Case(vocabularies[kept == REAL], kept, pictures_of(plan.pictures, size))
                 row = compare(case, segmenter, candidates, plan.rounds, report)
                 if position == 0:
@@ -95,8 +96,8 @@ def measure_latency(subject: Subject, plan: Plan, report: Report) -> dict[str, A
     }
 
 
-def _wanted(plan: Plan, count: int) -> list[str]:
-    """The rows of a vocabulary of `count` names."""
+def wanted(plan: Plan, count: int) -> list[str]:
+    """What is kept in the rows of a vocabulary of `count` names."""
     # A forced count that does not reject any of them would be the row "all" again.
     too_large = plan.all_up_to is not None and count > plan.all_up_to
     return [

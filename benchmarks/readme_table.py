@@ -11,11 +11,12 @@ from .aims import aim_rows
 
 CLOSING = "<!-- end of results -->"
 # The opening marker names the files: <!-- results: one.json other.json -->
-_MARKED = re.compile(rf"(<!-- (results|aims): ([^>]+) -->\n).*?{CLOSING}", re.DOTALL)
+_OPENING = re.compile(r"(<!-- (results|aims): ([^>]+) -->\n)")
+_MARKED = re.compile(rf"{_OPENING.pattern}(?:(?!<!-- ).)*?{CLOSING}", re.DOTALL)
 
 
 def markdown_table(files: list[dict[str, Any]]) -> str:
-    """The table of results files of `sed-trt evaluate`, all of one kind.
+    """The table of results files, all of one kind.
 
     Raises:
         ValueError: they are of several kinds.
@@ -28,8 +29,12 @@ def markdown_table(files: list[dict[str, Any]]) -> str:
 
 
 def _table(headers: str, rows: list[str]) -> str:
-    rule = "|".join(["---"] * (headers.count("|") + 1))
-    return "\n".join([f"| {headers} |", f"|{rule}|", *(f"| {row} |" for row in rows)])
+    """A table without the columns in which no row has anything."""
+    cells = [headers.split(" | "), *(row.split(" | ") for row in rows)]
+    used = [any(row[column] != "-" for row in cells[1:]) for column in range(len(cells[0]))]
+    lines = [" | ".join(cell for cell, use in zip(row, used, strict=True) if use) for row in cells]
+    rule = "|".join(["---"] * sum(used))
+    return "\n".join([f"| {lines[0]} |", f"|{rule}|", *(f"| {line} |" for line in lines[1:])])
 
 
 def score_rows(file: dict[str, Any]) -> list[str]:
@@ -82,7 +87,8 @@ def island_rows(file: dict[str, Any]) -> list[str]:
 def latency_rows(file: dict[str, Any]) -> list[str]:
     """Ours, the published network and the graph without rejection, with the ratios of alternating runs."""
     rows = []
-    where = f"{file['gpu'] or file['cpu']}, {file['precision']}"
+    where = file["gpu"] or f"{file['cpu']}, {file['threads'] or file['cpu_cores']} cores"
+    where = f"{where}, {file['precision']}"
     for row in file["results"]:
         found = row["candidates"]
         cells = [where, str(row["categories"]), row["kept"], _milliseconds(found.get("sed-trt"))]
@@ -124,13 +130,12 @@ def profile_rows(file: dict[str, Any]) -> list[str]:
         " | ".join(
             [
                 row["stage"],
-                f"{row['ms']:.0f}",
+                f"{row['ms']:.1f}",
                 *(f"{100 * row['kinds_ms'][kind] / row['ms']:.0f}" for kind in file["kinds"]),
                 ", ".join(f"{name} {taken:.0f}" for name, taken in list(row["operators_ms"].items())[:4]),
             ]
         )
         for row in file["results"]
-        if row["ms"] >= 1
     ]
 
 
@@ -189,11 +194,15 @@ TABLES = {
 }
 
 
-AIM_HEADERS = "work, 32 kept | aim | reached (quartiles)"
+AIM_HEADERS = "work, 32 kept | aim | reached (quartiles) | labels alike, %"
 
 
 def updated(page: Path) -> str:
-    """A Markdown page with the tables of all results files that it names between its markers."""
+    """A Markdown page with the tables of all results files that it names between its markers.
+
+    Raises:
+        ValueError: an opening marker has no closing one, or the other way round.
+    """
 
     def table(found: re.Match[str]) -> str:
         opening, kind, names = found.groups()
@@ -201,7 +210,11 @@ def updated(page: Path) -> str:
         text = _table(AIM_HEADERS, [*aim_rows(files)]) if kind == "aims" else markdown_table(files)
         return f"{opening}{text}\n{CLOSING}"
 
-    return _MARKED.sub(table, page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    remade, tables = _MARKED.subn(table, text)
+    if not tables == text.count(CLOSING) == len(_OPENING.findall(text)):
+        raise ValueError(f"{page}: a marker of a table has no partner")
+    return remade
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ from .results_file import version
 
 _PACKAGES = ("numpy", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "pycuda")
 
+# What the measurements themselves write.
+_MADE = (":!benchmarks/results", ":!docs", ":!README.md")
+
 
 def setting() -> dict[str, Any]:
     """Processor, GPU with its driver, versions, commit, and how busy the machine is at this moment."""
@@ -34,7 +37,9 @@ def commit() -> str | None:
     head = _output(["git", "-C", folder, "rev-parse", "--short=12", "HEAD"])
     if not head:
         return None
-    changed = _output(["git", "-C", folder, "status", "--porcelain", "--untracked-files=no"])
+    changed = _output(
+        ["git", "-C", folder, "status", "--porcelain", "--untracked-files=no", "--", ".", *_MADE]
+    )
     return head + ("+" if changed else "")
 
 

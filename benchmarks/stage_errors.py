@@ -64,7 +64,7 @@ class RecordedEngines:
     """CPU engines whose runs are remembered in `runs`."""
 
     buckets = None
-    decoders = 1
+    decodes_at_once = 1
 
     def __init__(self, engines: Engines) -> None:
         self._engines = engines

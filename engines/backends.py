@@ -31,8 +31,8 @@ class Engines(Protocol):
         """Rising category counts to pad kept indices to with -1; None where padding gains nothing."""
 
     @property
-    def decoders(self) -> int:
-        """Pictures to decode at a time: more than one where a device would idle while the host rejects."""
+    def decodes_at_once(self) -> int:
+        """Pictures that a stream decodes at a time: several where a device waits while the host rejects."""
 
     def stack(self, values: Sequence[Value]) -> Value:
         """Concatenate arrays along their first axis, where the backend keeps them."""

@@ -22,7 +22,7 @@ class OnnxRuntimeEngines:
 
     backend = "onnxruntime"
     buckets = None
-    decoders = 1
+    decodes_at_once = 1
 
     def __init__(self, bundle: Bundle, threads: int | None, reason: str) -> None:
         """`threads` bounds the CPU threads of one operator; None is one per core.
@@ -62,7 +62,7 @@ class OnnxRuntimeCudaEngines:
     backend = "onnxruntime-cuda"
     # It takes any number of categories; these are the counts that shapes are padded to up to the usual limit.
     buckets = category_buckets(Limits().max_categories)
-    decoders = 2
+    decodes_at_once = 2
 
     def __init__(
         self, bundle: Bundle, threads: int | None, reason: str, device: OnnxRuntimeDevice | None = None

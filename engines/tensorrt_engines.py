@@ -23,7 +23,7 @@ from .trt_library import load_library
 class TensorRTEngines:
     """Engines built by `sed-trt build` for this GPU, each loaded when it is first asked for."""
 
-    decoders = 2
+    decodes_at_once = 2
 
     def __init__(
         self, bundle: Bundle, backend: str, reason: str, open_device: Callable[[], Device] = CudaDevice

@@ -20,7 +20,10 @@ class Rejection(Protocol):
     """A policy that drops categories between two stages."""
 
     def keep(self, votes: np.ndarray) -> np.ndarray:
-        """Sorted int64 indices (K,) of the categories of `votes` (R, T) that survive, 1 <= K <= T."""
+        """Sorted int64 indices (K,) of the categories of `votes` (R, T) that survive, 1 <= K <= T.
+
+        A stream may call it from several threads, for several pictures in between each other.
+        """
 
 
 @dataclass(frozen=True)

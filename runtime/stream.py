@@ -102,7 +102,7 @@ def _decode(
         return source, refine(engines, outcome, vocabulary, rejection)
 
     try:
-        yield from in_threads(decode, encoded, engines.decoders)
+        yield from in_threads(decode, encoded, engines.decodes_at_once)
     finally:
         encoded.close()
 

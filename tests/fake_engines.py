@@ -125,8 +125,8 @@ class FakeEngines:
     backend = "fake"
     reason = "asked for"
 
-    def __init__(self, buckets: tuple[int, ...] | None = None, decoders: int = 1) -> None:
-        self.decoders = decoders
+    def __init__(self, buckets: tuple[int, ...] | None = None, decodes_at_once: int = 1) -> None:
+        self.decodes_at_once = decodes_at_once
         self.engines = {name: FakeEngine(name) for name in STAGES}
         self.buckets = buckets
         self.held = 0

@@ -27,7 +27,7 @@ def offer(monkeypatch: pytest.MonkeyPatch, *works: str) -> None:
 
     class Offered:
         buckets = (8,)
-        decoders = 2
+        decodes_at_once = 2
 
         def __init__(self, backend: str, reason: str) -> None:
             if backend not in works:

@@ -1,6 +1,7 @@
 """The latency benchmark: same kept sets on all sides, labels compared, failures in their rows."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sed_trt.benchmarks.forced import Forced, KeptSets, Recorder, Replay
 from sed_trt.benchmarks.gpu_check_steps import Labelled, random_text
 from sed_trt.benchmarks.latency import Case, compare, pictures_of
 from sed_trt.benchmarks.latency_memory import measure_alone
+from sed_trt.benchmarks.latency_run import Plan, wanted
 from sed_trt.benchmarks.spread import percentiles, ratios
 from sed_trt.cli.main import main
 from sed_trt.runtime import Segmenter, TopK, Vocabulary
@@ -45,6 +47,12 @@ def test_what_was_recorded_is_replayed() -> None:
     kept = [recorder.keep(votes) for votes in tables]
     replay = Replay(recorder.sets)
     assert all(np.array_equal(replay.keep(votes), each) for votes, each in zip(tables, kept, strict=True))
+
+
+def test_rows_without_rejection_end_at_the_largest_vocabulary_asked_for() -> None:
+    plan = Plan(sizes=(20, 150, 847), kept=("32", "all"), against=(), rounds=1, all_up_to=150)
+    assert [wanted(plan, size) for size in plan.sizes] == [["all"], ["32", "all"], ["32"]]
+    assert wanted(replace(plan, all_up_to=None), 847) == ["32", "all"]
 
 
 def test_ratios_are_those_of_each_round() -> None:

@@ -7,11 +7,17 @@ from typing import Any
 import pytest
 
 from sed_trt.benchmarks.aims import aim_rows
-from sed_trt.benchmarks.readme_table import markdown_table
+from sed_trt.benchmarks.readme_table import markdown_table, updated
 from sed_trt.benchmarks.sweep import recommended
 from sed_trt.cli.main import main
 
-MACHINE = {"cpu": "Some CPU", "gpu": None, "cpu_cores": 2, "versions": {"numpy": "2.0", "torch": None}}
+MACHINE = {
+    "cpu": "Some CPU",
+    "gpu": None,
+    "cpu_cores": 2,
+    "threads": None,
+    "versions": {"numpy": "2.0", "torch": None},
+}
 PNG = b"\x89PNG"
 
 
@@ -41,7 +47,14 @@ def latency_results() -> dict[str, Any]:
         for categories in (20, 59)
         for kept in ("16", "all")
     ]
-    return {"kind": "latency", "preset": "sed-b", "precision": "fp32", **MACHINE, "results": rows}
+    return {
+        "kind": "latency",
+        "preset": "sed-b",
+        "precision": "fp32",
+        "backend": "onnxruntime",
+        **MACHINE,
+        "results": rows,
+    }
 
 
 def sweep_row(rejection: str, milliseconds: float, miou: float, kept: int) -> dict[str, Any]:
@@ -85,7 +98,7 @@ def test_latency_table_has_ratios_and_agreement() -> None:
     lines = markdown_table([latency_results()]).splitlines()
     assert len(lines) == 6
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
-    assert "| 20 | 16 | 200 | 600 | 3.0 (2.9-3.1) | 1800 | - | 5.0 | - | 0.40 | 99.50 |" in lines[2]
+    assert "2 cores, fp32 | 20 | 16 | 200 | 600 | 3.0 (2.9-3.1) | 1800 | 5.0 | 0.40 | 99.50 |" in lines[2]
 
 
 def test_aims_stand_beside_what_was_reached() -> None:
@@ -94,12 +107,47 @@ def test_aims_stand_beside_what_was_reached() -> None:
     few |= {"categories": 150, "kept": "32"}
     many |= {"categories": 4096, "kept": "32"}
     rows = dict(row.split(" | ", 1) for row in aim_rows([content]))
-    assert rows["decoder, 150 categories"] == "≥ 4x | 5.0x (4.9-5.1)"
-    assert rows["whole picture, 150 categories"] == "≥ 2.5x | 3.0x (2.9-3.1)"
+    assert rows["decoder, 150 categories"] == "≥ 4x | 5.0x (4.9-5.1) | 99.50"
+    assert rows["whole picture, 150 categories"] == "≥ 2.5x | 3.0x (2.9-3.1) | 99.50"
     # 590 ms against 200.
-    assert rows["whole picture, 4096 categories against 150, ours"] == "≤ 2.5x | 2.95x the time"
+    times = "2.95x the time (medians, not alternating)"
+    assert rows["whole picture, 4096 categories against 150, ours"] == f"≤ 2.5x | {times} | 99.50"
     for work in ("decoder, 847 categories", "whole picture in 8 bits, 150 categories"):
-        assert rows[work].endswith("| not measured")
+        assert rows[work].endswith("| not measured | -")
+
+
+def test_aims_come_from_the_file_and_row_that_shows_them() -> None:
+    fp32, int8, gpu = latency_results(), latency_results(), latency_results()
+    gpu["backend"], int8["precision"] = "tensorrt", "int8"
+    for content, categories in ((gpu, 847), (fp32, 847), (int8, 150)):
+        row = next(row for row in content["results"] if row["kept"] == "16")
+        row |= {"categories": categories, "kept": "32"}
+    gpu["results"][0]["memory_ratio"] = {"published": 0.1}
+    rows = dict(row.split(" | ", 1) for row in aim_rows([gpu, int8, fp32]))
+    assert rows["peak memory, 847 categories"] == "≤ 0.25 | 0.40 of it | 99.50"
+    assert rows["whole picture in 8 bits, 150 categories"] == "≥ 4x | 3.0x (2.9-3.1) | 99.50"
+    assert rows["whole picture, 150 categories"].endswith("| not measured | -")
+
+
+def test_columns_without_figures_are_left_out() -> None:
+    content = latency_results()
+    for row in content["results"]:
+        del row["memory_ratio"], row["candidates"]["monolithic"]
+    header = markdown_table([content]).splitlines()[0]
+    assert "decoder" in header
+    assert not any(word in header for word in ("one graph", "first rejection", "peak memory"))
+
+
+def test_a_page_with_half_a_pair_of_markers_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    (tmp_path / "a.json").write_text(json.dumps(sweep_results()))
+    pair = "<!-- results: a.json -->\n<!-- end of results -->\n"
+    page.write_text(pair + "prose\n" + pair)
+    assert updated(page).count("| topk:8 |") == 2
+    for half in ("<!-- results: a.json -->\n", "<!-- end of results -->\n"):
+        page.write_text(half + "prose\n" + pair)
+        with pytest.raises(ValueError, match="has no partner"):
+            updated(page)
 
 
 def test_sweep_table() -> None:

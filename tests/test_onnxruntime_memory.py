@@ -54,8 +54,9 @@ def test_stages_share_one_arena(tmp_path: Path) -> None:
         [sys.executable, "-c", OPEN_AND_RUN, str(tmp_path / "sum.onnx")],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr
     resident = np.array(done.stdout.split(), dtype=int)
     # The intermediate value of one run is 128 MiB.
     assert resident[2] - resident[0] < 64

@@ -207,22 +207,31 @@ def test_the_slowest_stage_never_waits_and_pictures_do_not_pile_up(
     assert alive <= 1
 
 
-@pytest.mark.parametrize("decoders", [1, 2, 3])
+@pytest.mark.parametrize("decodes_at_once", [1, 2, 3])
 def test_so_many_pictures_are_decoded_at_a_time_as_the_backend_wants(
-    decoders: int, monkeypatch: pytest.MonkeyPatch
+    decodes_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engines = FakeEngines(decoders=decoders)
-    together = threading.Barrier(decoders)
-    run = engines["decode1"].run
+    engines = FakeEngines(decodes_at_once=decodes_at_once)
+    together = threading.Barrier(decodes_at_once)
+    run, most = engines["decode1"].run, 0
+    inside: list[None] = []
 
     def meet(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        nonlocal most
+        inside.append(None)
         # Breaks, and so fails the stream, where fewer come at a time.
         together.wait(timeout=10)
+        time.sleep(0.05)
+        most = max(most, len(inside))
+        # Nobody leaves before all have counted.
+        together.wait(timeout=10)
+        inside.pop()
         return run(inputs)
 
     monkeypatch.setattr(engines["decode1"], "run", meet)
     items = list(stream([plain(number) for number in range(6)], 4, engines))
     assert [int(item.result.labels[0, 0]) for item in items if item.result] == [0, 1, 2, 0, 1, 2]
+    assert most == decodes_at_once
 
 
 def test_in_threads_keeps_order_and_works_at_once() -> None:
