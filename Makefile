@@ -63,7 +63,7 @@ results-latency: $(VENV)/.dev
 	$(BENCH) latency $(DEMO)/sed-b $(SED_B) --kept 16,32,64,128,all --all-up-to 150 --repeats 5 --stream 4 --output $(RESULTS)/latency-sed-b.json
 	$(BENCH) latency $(DEMO)/sed-b-int8 $(SED_B) --vocabulary-size 150 --kept 32 --repeats 5 --stream 4 --output $(RESULTS)/latency-sed-b-int8.json
 	$(BENCH) latency $(DEMO)/sed-b --backend onnxruntime --vocabulary-size 150,4096 --kept 32 --repeats 5 --stream 0 --pictures 1 --output $(RESULTS)/latency-sed-b-4096.json
-	$(BENCH) latency $(DEMO)/sed-tiny-fp32 --backend onnxruntime --checkpoint checkpoints/sed-tiny.safetensors --against published,monolithic --repeats 6 --output $(RESULTS)/latency-sed-tiny.json
+	$(BENCH) latency $(DEMO)/sed-tiny-fp32 --backend onnxruntime --checkpoint checkpoints/sed-tiny.safetensors --kept all,real --against published,monolithic --repeats 4 --no-alone --output $(RESULTS)/latency-sed-tiny.json
 	$(BENCH) sweep $(DEMO)/sed-tiny-fp32 --backend onnxruntime --scenes 100 --output $(RESULTS)/sweep-sed-tiny.json
 	$(BENCH) profile $(DEMO)/sed-b --output $(RESULTS)/profile-sed-b.json
 	$(BENCH) profile $(DEMO)/sed-b --categories 847 --output $(RESULTS)/profile-sed-b-847.json
