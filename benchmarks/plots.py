@@ -17,6 +17,8 @@ from .candidates import BASELINE, OURS, STAGES
 
 COLOURS = {OURS: "#1769aa", BASELINE: "#c4501b", "monolithic": "#5f8a1d"}
 OTHER = "#777777"
+# Kinds of rejection policies.
+SHAPES = {"topk": "o", "min-pixels": "s", "budget": "^", "none": "D"}
 # What stage waterfalls show if it was measured.
 USUAL = (150, "32")
 
@@ -85,15 +87,21 @@ def waterfall(content: Mapping[str, Any], file: Path) -> None:
 
 
 def speed_against_miou(content: Mapping[str, Any], file: Path) -> None:
-    """Policies by time and mIoU; a colour for each vocabulary."""
+    """Policies by time and mIoU; a colour for each vocabulary, a shape for each kind of policy."""
     with figure(file) as axes:
-        for size, rows in _by_size(content).items():
-            points = axes.scatter([row["p50_ms"] for row in rows], [row["miou"] for row in rows], s=14)
-            points.set_label(f"{size} categories")
+        for number, (size, rows) in enumerate(_by_size(content).items()):
+            axes.plot([], [], "o", color=f"C{number}", label=f"{size} categories")
             for row in rows:
+                kind, _, parameters = row["rejection"].partition(":")
                 place = (row["p50_ms"], row["miou"])
-                axes.annotate(row["rejection"], place, fontsize=6, xytext=(4, 2), **_BESIDE)
-        axes.set(xlabel="ms for a picture (median)", ylabel="mIoU, %")
+                axes.plot(*place, SHAPES.get(kind, "x"), color=f"C{number}", markersize=4)
+                # Those of one vocabulary stand above their points, those of the next below.
+                offset = (0, 7 if number % 2 == 0 else -7)
+                axes.annotate(parameters, place, fontsize=6, ha="center", xytext=offset, **_BESIDE)
+        for kind, shape in SHAPES.items():
+            axes.plot([], [], shape, color=OTHER, markersize=4, label=kind)
+        axes.set(xscale="log", xlabel="ms for a picture (median)", ylabel="mIoU, %")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.set_title(f"{_title(content)}: rejection policies, {content['scenes']} scenes", fontsize=9)
         axes.legend(fontsize=7)
         axes.margins(x=0.15)
