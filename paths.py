@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# The kinds of image files that are looked for in folders.
+IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+
 
 def exists(path: Path) -> bool:
     """Whether anything is there and can be reached."""

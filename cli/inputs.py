@@ -5,9 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from ..paths import exists, is_file, is_folder, resolved
-
-IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+from ..paths import IMAGE_SUFFIXES, exists, is_file, is_folder, resolved
 
 
 def expand_inputs(inputs: Iterable[str]) -> list[Path]:

@@ -11,6 +11,7 @@ from ..errors import InputError
 from .bench import bench
 from .build import build
 from .console import PROGRAM, print_error
+from .data import data
 from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
@@ -24,6 +25,7 @@ app = typer.Typer(name=PROGRAM, no_args_is_help=True, add_completion=False, pret
 for _command in (segment, export, build, inspect, evaluate, train, doctor):
     app.command()(_command)
 app.add_typer(bench, name="bench")
+app.add_typer(data, name="data")
 
 
 def _print_version(wanted: bool) -> None:
@@ -67,3 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == _INTERRUPTED:
         print_error("interrupted")
     return int(code or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""The seven sets of the published evaluation: where they lie, and what their labels mean.
+
+Raw layouts are those of the downloads, converted ones those that the preparation scripts of SED, CAT-Seg and
+OVSeg write for detectron2: 8-bit PNG with 255 for what is not scored (ade150, coco-stuff, voc, pc59), 16-bit
+TIFF with 65535 (ade847) or 459 (pc459) for it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...runtime.vocabularies import published
+from .dataset import IGNORED
+from .images import read_as_stored
+from .label_files import read_ade_colours, read_label_image, read_label_map
+from .label_ids import counted_from, published_ids, table_of
+from .layouts import Layout, label_folder, merged_labels
+
+VOC_CLASSES = 20
+
+_PNG = label_folder(read_label_image, ".png")
+_TIFF = label_folder(read_label_image, ".tif")
+_COCO = "coco-stuff"
+_ADE = "ADEChallengeData2016"
+_FULL = "ADE20K_2021_17_01"
+_VOC = "VOCdevkit/VOC2012"
+_CONTEXT = "VOCdevkit/VOC2010"
+
+
+@dataclass(frozen=True)
+class PublishedSet:
+    """A published set.
+
+    ``layouts`` are by split; the first of which everything is there is read. ``vocabulary`` names the list of
+    what is segmented; ``background`` is whether the names after VOC's 20 are scored as one more class.
+    """
+
+    about: str
+    vocabulary: str
+    layouts: Mapping[str, tuple[Layout, ...]] = field(repr=False)
+    background: bool = False
+    max_short_side: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is segmented."""
+        return tuple(published(self.vocabulary))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What is scored."""
+        return (*self.names[:VOC_CLASSES], "background") if self.background else self.names
+
+    @property
+    def scored_as(self) -> np.ndarray:
+        """The class of each name, int32."""
+        return np.minimum(np.arange(len(self.names), dtype=np.int32), len(self.classes) - 1)
+
+
+def _coco(split: str) -> tuple[Layout, ...]:
+    images = f"{_COCO}/images/{split}2017"
+    converted = f"{_COCO}/annotations_detectron2/{split}2017"
+    raw = f"{_COCO}/annotations/{split}2017"
+    return (
+        Layout("converted", images, converted, _PNG, lambda: counted_from(0, 171, [255])),
+        Layout("raw", images, raw, _PNG, lambda: table_of(published_ids("coco_stuff"), [255])),
+    )
+
+
+def _ade150() -> tuple[Layout, ...]:
+    images = f"{_ADE}/images/validation"
+    converted = f"{_ADE}/annotations_detectron2/validation"
+    raw = f"{_ADE}/annotations/validation"
+    return (
+        Layout("converted", images, converted, _PNG, lambda: counted_from(0, 150, [255])),
+        Layout("raw", images, raw, _PNG, lambda: counted_from(1, 150, [0])),
+    )
+
+
+def _ade847() -> tuple[Layout, ...]:
+    images = f"{_FULL}/images/ADE/validation"
+    converted = f"{_FULL}/annotations_detectron2/validation"
+
+    def table() -> np.ndarray:
+        return counted_from(0, 847, [65535])
+
+    return (
+        # The scripts write resized pictures too; labels of full size go with the original ones.
+        Layout("converted", f"{_FULL}/images_detectron2/validation", converted, _TIFF, table),
+        Layout("converted", images, converted, _TIFF, table, recursive=True, by_name=True),
+        Layout(
+            "raw",
+            images,
+            images,
+            label_folder(read_ade_colours, "_seg.png", recursive=True),
+            lambda: table_of(published_ids("ade847"), others=IGNORED),
+            recursive=True,
+            # The scripts leave EXIF orientations out, and the labels were drawn without.
+            read_image=read_as_stored,
+        ),
+    )
+
+
+def _voc(background: bool) -> tuple[Layout, ...]:
+    images = f"{_VOC}/JPEGImages"
+    converted = f"{_VOC}/annotations_detectron2{'_bg' if background else ''}/val"
+    classes = VOC_CLASSES + background
+
+    def raw_table() -> np.ndarray:
+        ids = {index + 1: index for index in range(VOC_CLASSES)}
+        return table_of(ids | {0: VOC_CLASSES}, [255]) if background else table_of(ids, [0, 255])
+
+    return (
+        Layout("converted", images, converted, _PNG, lambda: counted_from(0, classes, [255]), shared=True),
+        Layout(
+            "raw",
+            images,
+            f"{_VOC}/SegmentationClassAug",
+            _PNG,
+            raw_table,
+            shared=True,
+            listed=f"{_VOC}/ImageSets/Segmentation/val.txt",
+        ),
+    )
+
+
+def _context59() -> tuple[Layout, ...]:
+    images, converted = f"{_CONTEXT}/JPEGImages", f"{_CONTEXT}/annotations_detectron2/pc59_val"
+    return (
+        Layout("converted", images, converted, _PNG, lambda: counted_from(0, 59, [255]), shared=True),
+        Layout(
+            "raw",
+            images,
+            f"{_CONTEXT}/trainval_merged.json",
+            merged_labels("val"),
+            lambda: table_of(published_ids("pc59"), others=IGNORED),
+            shared=True,
+        ),
+    )
+
+
+def _context459() -> tuple[Layout, ...]:
+    images, converted = f"{_CONTEXT}/JPEGImages", f"{_CONTEXT}/annotations_detectron2/pc459_val"
+    return (
+        Layout(
+            "converted",
+            images,
+            converted,
+            _TIFF,
+            lambda: counted_from(0, 459, [459, 65535]),
+            shared=True,
+        ),
+        Layout(
+            "raw",
+            images,
+            f"{_CONTEXT}/trainval",
+            label_folder(read_label_map, ".mat", package="scipy"),
+            # 460 less one is the published ignored index; 0 less one, in 16 bits without a sign, is 65535.
+            lambda: counted_from(1, 459, [0, 460]),
+            shared=True,
+            listed=f"{_CONTEXT}/pascalcontext_val.txt",
+        ),
+    )
+
+
+PUBLISHED: Mapping[str, PublishedSet] = {
+    "coco-stuff": PublishedSet(
+        "COCO-Stuff 164k, 171 categories", "coco", {"train": _coco("train"), "val": _coco("val")}
+    ),
+    "ade150": PublishedSet("ADE20K, 150 categories", "ade150", {"val": _ade150()}),
+    "ade847": PublishedSet("ADE20K full, 847 categories", "ade847", {"val": _ade847()}, max_short_side=512),
+    "voc20": PublishedSet("PASCAL VOC 2012, 20 categories", "voc20", {"val": _voc(False)}),
+    "voc20b": PublishedSet(
+        "PASCAL VOC 2012, 20 categories and background", "voc20b", {"val": _voc(True)}, background=True
+    ),
+    "pc59": PublishedSet("PASCAL-Context, 59 categories", "pc59", {"val": _context59()}),
+    "pc459": PublishedSet("PASCAL-Context, 459 categories", "pc459", {"val": _context459()}),
+}
