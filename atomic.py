@@ -34,6 +34,19 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder unless it is there, and find out before the work whether a file can be made in it.
+
+    Raises:
+        InputError: it cannot be made or written (permissions, full disk, a file in its place).
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+    check_writable(folder)
+
+
 def check_writable(folder: Path) -> None:
     """Find out before the work whether a file can be made in `folder`.
 

@@ -272,7 +272,7 @@ def _check_output(output: Path | None, suffixes: tuple[str, ...] = ()) -> None:
     Raises:
         InputError: it is a folder, has another suffix, or its folder cannot be made or written.
     """
-    from ..atomic import check_writable
+    from ..atomic import make_folder
     from ..errors import InputError
     from ..paths import is_folder
 
@@ -283,10 +283,4 @@ def _check_output(output: Path | None, suffixes: tuple[str, ...] = ()) -> None:
             raise InputError(
                 f"{output}: has the suffix {output.suffix!r}, expected {' or '.join(suffixes)}; rename it"
             )
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{output.parent}: cannot be made ({error.strerror}); choose another folder"
-            ) from error
-        check_writable(output.parent)
+        make_folder(output.parent)

@@ -1,60 +1,184 @@
 """`sed-trt train`."""
 
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .console import progress_bar
 
+if TYPE_CHECKING:
+    from ..train.journal import Report
+
+DEFAULT_PRESET = "sed-tiny"
+
 
 def train(
-    preset: Annotated[str, typer.Option(help="sed-tiny, sed-b or sed-l.")] = "sed-tiny",
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The checkpoint to write; its log goes beside it.")
-    ] = Path("runs/sed-tiny.safetensors"),
-    init: Annotated[
-        Path | None, typer.Option(help="Start from this checkpoint instead of random weights.")
+    preset: Annotated[
+        str | None, typer.Option(help="sed-b, sed-l or sed-tiny; its recipe gives every other default.")
     ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data set, such as coco-stuff or scenes, or an own folder.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The run's folder; by default runs/PRESET.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder from its newest checkpoint.")
+    ] = False,
+    root: Annotated[Path | None, typer.Option(help="Folder of the data sets; $SED_DATASETS.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Weights to start from: random, a tag of open_clip, or a checkpoint file."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, name=value; repeatable.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Steps of the segmentation training.")] = None,
     text_steps: Annotated[int | None, typer.Option(min=0, help="Steps of the text pre-training.")] = None,
     clip_steps: Annotated[int | None, typer.Option(min=0, help="Steps of the CLIP pre-training.")] = None,
-    steps: Annotated[int | None, typer.Option(min=0, help="Steps of the segmentation training.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Scenes per segmentation step.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, scenes and samples.")] = 0,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Samples per step, in all processes together.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order and augmentation.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="GPUs that must be there, one per process; 0 for the CPU.")
+    ] = None,
+    mixed_precision: Annotated[str | None, typer.Option(help="no, fp16 or bf16.")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Parts that a process takes its share of a step in.")
+    ] = None,
+    checkpointing: Annotated[
+        bool | None, typer.Option("--checkpointing/--no-checkpointing", help="Less memory, more time.")
+    ] = None,
+    parts: Annotated[
+        str | None, typer.Option("--train", help="all, or heads: those that rejection reads, nothing else.")
+    ] = None,
+    freeze: Annotated[
+        list[str] | None, typer.Option(help="encoder, res2 … res5, decoder or heads; repeatable.")
+    ] = None,
+    encoder_lr_factor: Annotated[
+        float | None, typer.Option(help="The image encoder's learning rate, as a fraction.")
+    ] = None,
     scenes: Annotated[
-        int, typer.Option(min=0, help="Test scenes to evaluate on at the end; 0 for none.")
+        int, typer.Option(min=0, help="After a training on scenes, test scenes to evaluate on; 0 for none.")
     ] = 200,
 ) -> None:
-    """Train CLIP on captioned scenes, then SED on labelled ones, and print its mIoU.
+    """Train SED by its preset's recipe, on one process or, started by torchrun, on many.
 
-    Example: sed-trt train --preset sed-tiny -o runs/sed-tiny.safetensors
+    Example: sed-trt train --preset sed-tiny -o runs/sed-tiny
+
+    Example: torchrun --nproc-per-node 4 -m sed_trt.cli.main train --preset sed-b --data coco-stuff
     """
     from .extras import needs
 
     with needs("train"):
-        from ..train.config import TrainConfig
+        from ..paths import exists
+        from ..train.config import recipe
+        from ..train.datasets import NAMES
         from ..train.run import train as run
+        from ..train.run_folder import begun_settings
+        from ..train.settings import parse_settings, read_settings
 
-    given = {"text_steps": text_steps, "clip_steps": clip_steps, "steps": steps, "batch": batch}
-    chosen = {name: value for name, value in given.items() if value is not None}
+    options = {
+        "preset": preset,
+        "data": data,
+        "root": str(root) if root else None,
+        "init": init,
+        "steps": steps,
+        "text_steps": text_steps,
+        "clip_steps": clip_steps,
+        "batch": batch,
+        "seed": seed,
+        "mixed_precision": mixed_precision,
+        "accumulate": accumulate,
+        "checkpointing": checkpointing,
+        "train": parts,
+        "freeze": tuple(freeze) if freeze else None,
+        "encoder_lr_factor": encoder_lr_factor,
+    }
+    settings: dict[str, Any] = {
+        **(read_settings(config) if config else {}),
+        **parse_settings(changes or []),
+        **{name: value for name, value in options.items() if value is not None},
+    }
+    # A run may go on from another folder.
+    for name in ("data", "init"):
+        if name in settings and exists(Path(settings[name])) and settings[name] not in NAMES:
+            settings[name] = str(Path(settings[name]).absolute())
+    if settings.get("root"):
+        settings["root"] = str(Path(settings["root"]).absolute())
+    folder = output or Path("runs") / settings.get("preset", DEFAULT_PRESET)
+    if resume:
+        settings = {**begun_settings(folder), **settings}
+    chosen = recipe(**{"preset": DEFAULT_PRESET, **settings})
+    last: dict[str, float] = {}
+    with watched(last) as report:
+        weights = run(chosen, folder, resume, gpus, report)
+    if is_first_process():
+        print(f"trained: {weights}")
+        if last:
+            print(speed_and_memory(last))
+        if chosen.data == "scenes" and scenes:
+            evaluate_on_scenes(weights, scenes)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process of a run that talks: the only one, or number 0 of a launcher's."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def watched(last: dict[str, float]) -> "Iterator[Report | None]":
+    """Show the reports of a run's first process: as a bar on a terminal, else as lines on stderr.
+
+    Args:
+        last: gets the metrics of each report in turn.
+    """
+    if not is_first_process():
+        yield None
+        return
     with progress_bar() as bar:
-        task = bar.add_task("drawing the first scenes", total=None)
+        task = bar.add_task("reading the first samples", total=None)
+        # When the first report of each phase came, and how many steps were done: they may not be its first.
+        begun: dict[str, tuple[float, int]] = {}
 
         def report(phase: str, done: int, total: int, metrics: dict[str, float]) -> None:
-            text = " ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+            last.update(metrics)
+            text = " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
             bar.update(task, description=f"{phase}: {text}", completed=done, total=total)
+            if bar.disable:
+                now = time.monotonic()
+                then, first = begun.setdefault(phase, (now, done))
+                left = duration((now - then) / (done - first) * (total - done)) if done > first else "?"
+                print(f"{phase} {done}/{total}, {left} left: {text}", file=sys.stderr)
 
-        run(TrainConfig(preset=preset, seed=seed, **chosen), output, init, report=report)
-    print(f"checkpoint: {output}")
-    if scenes:
-        from .evaluate import evaluate
+        yield report
 
-        evaluate(
-            output,
-            scenes=scenes,
-            rejection=None,
-            vocabulary_size=None,
-            backend="auto",
-            output=None,
-            as_json=False,
-        )
+
+def speed_and_memory(metrics: dict[str, float]) -> str:
+    """One line of a report's speed, and of the most GPU memory that the process has used, in MiB."""
+    text = f"speed: {metrics['images_per_second']:.3g} images/s"
+    memory = metrics.get("gpu_memory_mib")
+    return text if memory is None else f"{text}, {memory:.0f} MiB of GPU memory"
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def evaluate_on_scenes(weights: Path, scenes: int) -> None:
+    """Print the mIoU of trained weights on test scenes."""
+    from .main import main
+
+    code = main(["evaluate", str(weights), "--scenes", str(scenes)])
+    if code:
+        raise typer.Exit(code)

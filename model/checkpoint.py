@@ -163,4 +163,9 @@ def save(model: SED, path: str | Path, half: bool = False) -> None:
         for name, value in model.state_dict().items()
     }
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "sed-trt", "preset": model.preset.name})
+        try:
+            save_file(tensors, temporary, metadata={"format": "sed-trt", "preset": model.preset.name})
+        except SafetensorError as error:
+            raise InputError(
+                f"{path}: cannot be written ({error}); make room, or choose another folder"
+            ) from error

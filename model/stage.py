@@ -61,7 +61,8 @@ class DecoderStage(nn.Module):
 
     def __init__(self, width: int, guidance: int, out: int, pool: int) -> None:
         super().__init__()
-        self.cnext = ConvNeXtBlock(width, kernel_size=9)
+        # Published SED starts the layer scale at 1, not at timm's 1e-6.
+        self.cnext = ConvNeXtBlock(width, kernel_size=9, ls_init_value=1.0)
         self.attention = ClassAttention(width, pool)
         self.up = nn.ConvTranspose2d(width, width - guidance, 2, stride=2)
         self.conv = GuidedConv(width - guidance, guidance, out)

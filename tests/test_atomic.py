@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sed_trt.atomic import check_writable, replacing
+from sed_trt.atomic import check_writable, make_folder, replacing
 from sed_trt.errors import InputError
 
 
@@ -41,6 +41,16 @@ def test_folder_that_takes_no_files(folder: str, tmp_path: Path) -> None:
         check_writable(tmp_path / folder)
     with pytest.raises(InputError, match="cannot be written"), replacing(tmp_path / folder / "a.txt"):
         pytest.fail("nothing can be written here")
+
+
+def test_folder_is_made_or_refused(tmp_path: Path) -> None:
+    for _ in range(2):
+        make_folder(tmp_path / "deep" / "folder")
+    assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "folder"]
+    (tmp_path / "file").touch()
+    for taken in ("file", "file/below"):
+        with pytest.raises(InputError, match=f"{taken}: cannot be made"):
+            make_folder(tmp_path / taken)
 
 
 def test_check_leaves_nothing(tmp_path: Path) -> None:

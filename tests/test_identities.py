@@ -52,7 +52,7 @@ def test_token_block_is_block_and_attention(generator: torch.Generator) -> None:
     stage = DecoderStage(width=32, guidance=8, out=16, pool=1)
     assert stage.cnext.gamma is not None
     with torch.no_grad():
-        # timm's 1e-6 would hide the block.
+        # Ones would not show where the scale is applied.
         stage.cnext.gamma.copy_(torch.rand(32, generator=generator))
     x = torch.randn(5, 32, 6, 7, generator=generator)
     plain = stage.attention(stage.cnext(x), images=1)

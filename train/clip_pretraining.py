@@ -10,33 +10,36 @@ from torch import Tensor
 from ..model import SED
 from ..model.clip import dense_features
 from ..model.pixels import to_pixels
-from .config import TrainConfig
+from .config import CROPS_PER_SCENE, TrainConfig
 from .data import CaptionedCrops, batches
 from .optimizer import adamw, parameter_groups, set_lr
 
-CROPS_PER_SCENE = 4
 MAX_LOGIT_SCALE = math.log(100)
 
 
-def pretrain_clip(model: SED, config: TrainConfig) -> Iterator[dict[str, float]]:
-    """Train the image tower of `model.clip` in place, its text tower locked; yields the metrics of each step.
+def clip_optimizer(model: SED, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer of what `pretrain_clip` trains: the image tower and the scale of the cosines."""
+    for name, parameter in model.clip.named_parameters():
+        parameter.requires_grad_(name.startswith("visual.") or name == "logit_scale")
+    return adamw(parameter_groups(model.clip, config.clip_lr, weight_decay=0.05))
 
-    Where pictures do not yet tell two names apart, an unlocked text tower would sooner merge them than wait.
-    A picture's embedding is the mean over its positions, so that every position learns to speak for itself,
-    which is how the cost map will read it.
+
+def pretrain_clip(
+    model: SED, config: TrainConfig, optimizer: torch.optim.Optimizer, first: int = 0
+) -> Iterator[dict[str, float]]:
+    """Train the image tower of `model.clip` in place, its text tower locked, from the step `first` on.
+
+    Yields the metrics of each step. Where pictures do not yet tell two names apart, an unlocked text tower
+    would sooner merge them than wait. A picture's embedding is the mean over its positions, so that every
+    position learns to speak for itself, which is how the cost map will read it.
     """
     clip = model.clip.train()
-    for parameter in clip.parameters():
-        parameter.requires_grad_(False)
-    clip.visual.requires_grad_(True)
-    clip.logit_scale.requires_grad_(True)
     scenes = config.clip_batch // CROPS_PER_SCENE
     dataset = CaptionedCrops(
         config.clip_steps * scenes, CROPS_PER_SCENE, config.clip_size, clip.context_length, config.seed
     )
-    optimizer = adamw(parameter_groups(clip, config.clip_lr, weight_decay=0.05))
-    for step, batch in enumerate(batches(dataset, scenes, config.workers)):
-        images, tokens, content = (each.flatten(0, 1) for each in batch)
+    for step, batch in enumerate(batches(dataset, scenes, config.workers, first), first):
+        images, tokens, content = (each.flatten(0, 1).to(model.device) for each in batch)
         set_lr(optimizer, step, config.clip_steps, warm_up=100)
         size = config.clip_size if step % 3 == 2 else config.clip_size // 2
         pixels = to_pixels(images, size).contiguous(memory_format=torch.channels_last)

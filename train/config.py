@@ -1,53 +1,199 @@
-"""What a training run can be told."""
+"""What a training run can be told, and each preset's recipe."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InputError
+from ..model.presets import preset_named
+from .parts import PARTS, TRAINED
+
+CHOICES = {"mixed_precision": ("no", "fp16", "bf16"), "train": TRAINED}
+POSITIVE = (
+    "batch",
+    "accumulate",
+    "categories",
+    "crop",
+    "short_side",
+    "long_side",
+    "target_size",
+    "lr",
+    "grad_clip",
+    "text_batch",
+    "text_lr",
+    "clip_batch",
+    "clip_size",
+    "clip_lr",
+    "log_every",
+    "picture_every",
+    "save_every",
+    "keep",
+)
+NOT_NEGATIVE = ("seed", "steps", "encoder_lr_factor", "weight_decay", "text_steps", "clip_steps", "workers")
+# CLIP is pre-trained on so many crops of each scene.
+CROPS_PER_SCENE = 4
+# Two steps in three see the crops at half their size, of which the trunk makes a 32nd.
+MULTIPLES = {"clip_batch": CROPS_PER_SCENE, "clip_size": 64}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of a training run; the defaults train sed-tiny on two CPU cores in under two hours.
+    """Settings of a training run; the defaults are the published recipe of sed-b.
 
     Attributes:
         preset: name of the network's preset.
-        seed: of weights, scenes and samples.
-        text_steps: optimiser steps of the text pre-training; 0 skips it.
+        data: name of the data set, or an own folder; its split "train" is trained on.
+        root: folder of the data sets; None means $SED_DATASETS.
+        init: "random", a tag of open_clip's pretrained weights, or a file: an open_clip or SED checkpoint.
+        seed: of weights, the order of the samples and their augmentation.
+        steps: optimiser steps of the segmentation training.
+        batch: samples per step, in all processes and all parts of a step together.
+        accumulate: parts that a process takes its share of a step in, one after the other.
+        lr: peak learning rate of the decoder.
+        encoder_lr_factor: the image encoder learns at this fraction of `lr`.
+        weight_decay: AdamW's, none on norms.
+        grad_clip: bound on the global gradient norm.
+        train: "all", or "heads" for head0, head1 and head2 alone, which early rejection reads.
+        freeze: parts that do not train: encoder, its stages res2 to res5, decoder, heads.
+        guidance_gradient: let the image guidance shape the encoder; published SED does not.
+        categories: categories per sample, those present included; None means all.
+        vary_categories: let their number vary from step to step, from half of `categories` to one and a half
+            times as many.
+        crop: side in pixels of the crops and of the network's input; a multiple of 32.
+        short_side: length in pixels that the shorter side is resized to first; None means as it is.
+        long_side: the most pixels that the longer side may then have.
+        flip: mirror half of the samples.
+        colour: SSD's colour augmentation.
+        target_size: side in pixels of the maps on which the loss is taken; None means `crop`.
+        text_steps: optimiser steps of the text pre-training on scenes' captions; 0 skips it.
         text_batch: captions per step.
         text_lr: peak learning rate of the text pre-training.
-        clip_steps: optimiser steps of the CLIP pre-training; 0 skips it.
+        clip_steps: optimiser steps of the CLIP pre-training on scenes; 0 skips it.
         clip_batch: image-caption pairs per step; a multiple of 4.
         clip_size: side of the crops CLIP is pre-trained on, in pixels, a multiple of 64; two steps in three
             see them at half that size, which is quicker and teaches scale.
         clip_lr: peak learning rate of the pre-training.
-        steps: optimiser steps of the segmentation training.
-        batch: scenes per step.
-        categories: categories per scene on average, those present included.
-        target_size: side of the maps on which the loss is taken, in pixels.
-        lr: peak learning rate of the decoder.
-        encoder_lr_factor: the image encoder learns at this fraction of `lr`.
-        weight_decay: AdamW's, none on norms, biases and layer scales.
-        grad_clip: bound on the global gradient norm.
-        workers: processes that draw scenes.
+        mixed_precision: "no", "fp16" (on a GPU) or "bf16".
+        checkpointing: compute the image trunk twice instead of keeping its activations.
+        workers: processes that read samples, for each training process.
         log_every: steps between two lines of the log.
-        save_every: segmentation steps between two writes of the checkpoint.
+        picture_every: steps between two pictures of predictions.
+        save_every: steps between two checkpoints.
+        keep: how many of the newest checkpoints stay.
+        half: store the trained weights in 16 bits; checkpoints are always whole.
     """
 
-    preset: str = "sed-tiny"
+    preset: str = "sed-b"
+    data: str = "coco-stuff"
+    root: str | None = None
+    init: str = "laion_aesthetic_s13b_b82k"
     seed: int = 0
-    text_steps: int = 300
+    steps: int = 80_000
+    batch: int = 4
+    accumulate: int = 1
+    lr: float = 2e-4
+    encoder_lr_factor: float = 0.01
+    weight_decay: float = 1e-4
+    grad_clip: float = 0.01
+    train: str = "all"
+    freeze: tuple[str, ...] = ()
+    guidance_gradient: bool = False
+    categories: int | None = None
+    vary_categories: bool = True
+    crop: int = 768
+    short_side: int | None = 768
+    long_side: int = 2666
+    flip: bool = True
+    colour: bool = True
+    target_size: int | None = None
+    text_steps: int = 0
     text_batch: int = 64
     text_lr: float = 1e-3
-    clip_steps: int = 3400
+    clip_steps: int = 0
     clip_batch: int = 64
     clip_size: int = 128
     clip_lr: float = 2e-3
-    steps: int = 4000
-    batch: int = 4
-    categories: int = 28
-    target_size: int = 64
-    lr: float = 1e-3
-    encoder_lr_factor: float = 1.0
-    weight_decay: float = 1e-4
-    grad_clip: float = 0.01
-    workers: int = 1
+    mixed_precision: str = "no"
+    checkpointing: bool = False
+    workers: int = 4
     log_every: int = 20
+    picture_every: int = 1000
     save_every: int = 500
+    keep: int = 2
+    half: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained with.
+
+        Raises:
+            InputError: a value is outside its range or choices, or two do not go together.
+        """
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
+        for part in self.freeze:
+            if part not in PARTS:
+                raise InputError(f"freeze: {part!r} is no part; choose from {', '.join(PARTS)}")
+        for name in POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} is {value}; it must be more than 0")
+        for name in NOT_NEGATIVE:
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must not be negative")
+        for name, divisor in MULTIPLES.items():
+            if getattr(self, name) % divisor:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be a multiple of {divisor}")
+        side = 32 * preset_named(self.preset).attention_pool
+        if self.crop % side:
+            raise InputError(f"crop is {self.crop}; {self.preset} needs a multiple of {side}")
+        if self.target_size is not None and self.crop % self.target_size:
+            raise InputError(f"target_size is {self.target_size}; it must divide crop, which is {self.crop}")
+
+
+SED_TINY: Mapping[str, Any] = {
+    "data": "scenes",
+    "init": "random",
+    "steps": 4000,
+    "lr": 1e-3,
+    "encoder_lr_factor": 1.0,
+    # Its encoder has seen scenes for an hour, not pictures for weeks: it has much to learn from the guidance.
+    "guidance_gradient": True,
+    "categories": 28,
+    "crop": 256,
+    "short_side": None,
+    "flip": False,
+    "colour": False,
+    "target_size": 64,
+    "text_steps": 300,
+    "clip_steps": 3400,
+    "workers": 1,
+    "half": True,
+}
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "sed-b": {},
+    "sed-l": {"init": "laion2b_s29b_b131k_ft_soup"},
+    "sed-tiny": SED_TINY,
+}
+# As many as COCO-Stuff has; all 512 names of the scenes would take three times the memory.
+SCENES: Mapping[str, Any] = {"categories": 171, "vary_categories": False}
+
+
+def recipe(preset: str, **changes: Any) -> TrainConfig:
+    """The settings that `preset` is trained with: published for sed-b and sed-l, two CPU cores' for sed-tiny.
+
+    Args:
+        preset: name of the network's preset.
+        changes: settings that differ. Weights to start from (`init`) replace the pre-training, unless its
+            steps are given too. On scenes, sed-b and sed-l see as many categories as COCO-Stuff has, unless
+            these are given.
+
+    Raises:
+        InputError: the preset is not known, or a setting cannot be.
+    """
+    settings = {"preset": preset_named(preset).name, **RECIPES[preset]}
+    if changes.get("data") == "scenes" and preset != "sed-tiny":
+        settings |= SCENES
+    if changes.get("init", "random") != "random":
+        settings |= {"text_steps": 0, "clip_steps": 0}
+    return TrainConfig(**(settings | changes))

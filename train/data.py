@@ -1,7 +1,7 @@
-"""Scenes as PyTorch data sets; each item is drawn when asked for, from its index alone."""
+"""Captioned scenes as a PyTorch data set; each item is drawn when asked for, from its index alone."""
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sized
+from typing import TypeVar, cast
 
 import numpy as np
 import open_clip
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .crops import caption_crops
-from .scenes import VOCABULARY, make_scene
+from .scenes import VOCABULARY
 
 Item = TypeVar("Item")
 
@@ -42,27 +42,18 @@ class CaptionedCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return torch.from_numpy(images), self.tokenizer([crop.caption for crop in crops]), content
 
 
-class LabelledScenes(Dataset[tuple[Tensor, Tensor]]):
-    """Training scenes, uint8 (S, S, 3), with their labels, int64 (R, R), every (S/R)-th pixel."""
-
-    def __init__(self, length: int, size: int, target_size: int, seed: int) -> None:
-        self.length, self.size, self.stride, self.first = length, size, size // target_size, seed * length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        scene = make_scene(self.first + index, self.size)
-        centre = self.stride // 2
-        labels = scene.labels[centre :: self.stride, centre :: self.stride]
-        return torch.from_numpy(scene.image), torch.from_numpy(labels.astype(np.int64))
-
-
-def batches(dataset: Dataset[Item], batch: int, workers: int) -> DataLoader[Item]:
-    """The data set in order, in batches, drawn ahead by `workers` processes."""
+def batches(dataset: Dataset[Item], batch: int, workers: int, first: int = 0) -> DataLoader[Item]:
+    """The data set in order, in batches from number `first` on, drawn ahead by `workers` processes."""
     start: Callable[[int], None] | None = one_thread if workers else None
     return DataLoader(
-        dataset, batch, num_workers=workers, worker_init_fn=start, prefetch_factor=8 if workers else None
+        dataset,
+        batch,
+        sampler=range(first * batch, len(cast(Sized, dataset))),
+        num_workers=workers,
+        worker_init_fn=start,
+        prefetch_factor=8 if workers else None,
+        # Its own random numbers, which only seed the workers', must leave the global ones alone.
+        generator=torch.Generator(),
     )
 
 

@@ -1,10 +1,12 @@
-"""AdamW with a cosine schedule, shared by both trainings."""
+"""AdamW with a cosine schedule, shared by all trainings."""
 
 import math
 from collections.abc import Iterable
 
 import torch
 from torch import nn
+
+NORMS = (nn.LayerNorm, nn.GroupNorm)
 
 
 def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, object]]:
@@ -14,6 +16,17 @@ def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[
         {"params": [p for p in trained if p.ndim > 1], "lr": lr, "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "lr": lr, "weight_decay": 0.0},
     ]
+
+
+def published_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, object]]:
+    """Split what trains in `module` as published: norms do not decay, everything else does."""
+    norms = {id(p) for each in module.modules() if isinstance(each, NORMS) for p in each.parameters()}
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups: list[dict[str, object]] = [
+        {"params": [p for p in trained if id(p) not in norms], "lr": lr, "weight_decay": weight_decay},
+        {"params": [p for p in trained if id(p) in norms], "lr": lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def adamw(groups: Iterable[dict[str, object]]) -> torch.optim.AdamW:

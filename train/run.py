@@ -1,117 +1,124 @@
-"""A whole training run: CLIP, then SED, then the checkpoint."""
+"""A whole training run: pre-training where the recipe has any, then SED, then the trained network's file."""
 
-import json
 import math
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
 
 import torch
+from accelerate import Accelerator
 
 from ..errors import InputError
 from ..model import SED, preset_named
 from ..model.checkpoint import save
-from .caption_pretraining import pretrain_text
-from .clip_pretraining import pretrain_clip
+from .caption_pretraining import pretrain_text, text_optimizer
+from .checkpoints import PHASES, Point
+from .clip_pretraining import clip_optimizer, pretrain_clip
 from .config import TrainConfig
-from .initialise import initialise
+from .initial_weights import check_trained, initial_model
+from .journal import Journal, Report
+from .processes import started
+from .run_folder import RunFolder
+from .samples import open_training_data
+from .saving import Saving
 from .segmentation import train_segmentation
 
-# Phase, steps done, steps in all, mean metrics since the last report.
-Report = Callable[[str, int, int, dict[str, float]], None]
+MakeOptimizer = Callable[[SED, TrainConfig], torch.optim.Optimizer]
+Pretrain = Callable[[SED, TrainConfig, torch.optim.Optimizer, int], Iterator[dict[str, float]]]
+PRETRAININGS: tuple[tuple[MakeOptimizer, Pretrain], ...] = (
+    (text_optimizer, pretrain_text),
+    (clip_optimizer, pretrain_clip),
+)
 
 
 def train(
     config: TrainConfig,
-    output: Path,
-    init: Path | None = None,
-    half: bool = True,
+    folder: Path,
+    resume: bool = False,
+    gpus: int | None = None,
     report: Report | None = None,
-) -> SED:
-    """Train and write `output`; a log in JSON lines goes beside it.
+) -> Path:
+    """Train as `config` says; every process that a launcher such as torchrun started calls this.
 
     Args:
         config: the settings.
-        output: the checkpoint to write (.safetensors).
-        init: a checkpoint to start from; None means random weights.
-        half: store weights in 16 bits.
-        report: called every `log_every` steps; None means no reports.
+        folder: of the run: settings, log, checkpoints and, in the end, the weights.
+        resume: go on with the run in `folder` from its newest checkpoint.
+        gpus: how many GPUs must be there; 0 means the CPU, None one for each process where there are any.
+        report: called every `log_every` steps in process 0; None means no reports.
 
     Returns:
-        The trained network, in evaluation mode.
+        The trained network's file.
 
     Raises:
-        InputError: `output` cannot be written, `init` cannot be read or is of another preset, or the loss
-            stopped being a number.
+        InputError: data, initial weights or GPUs are missing, `folder` cannot be written or holds another
+            run, a sample is broken, or the loss stopped being a number.
     """
-    if output.suffix != ".safetensors":
-        raise InputError(
-            f"{output}: a checkpoint is written as .safetensors; name it {output.stem}.safetensors"
-        )
-    if output.is_dir():
-        raise InputError(f"{output}: is a folder; name the file to write in it")
-    torch.manual_seed(config.seed)
-    if init is not None:
-        model = SED.from_checkpoint(init, config.preset)
+    run = RunFolder(folder)
+    if resume:
+        run.check_same(config)
     else:
-        model = SED(preset_named(config.preset))
-        initialise(model)
-    model.to(memory_format=torch.channels_last)
-    log_file = output.with_suffix(".log.jsonl")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        log = log_file.open("w", encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"{log_file}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
-    with log:
-        write_line(log, {"config": asdict(config)})
-        for phase, steps in (("text", config.text_steps), ("clip", config.clip_steps)):
-            metrics = pretrain_text(model, config) if phase == "text" else pretrain_clip(model, config)
-            for _ in followed(phase, metrics, steps, config, log, report):
-                pass
-        save(model, output.with_name(f"{output.stem}.clip.safetensors"))
-        for step in followed("sed", train_segmentation(model, config), config.steps, config, log, report):
-            if step % config.save_every == 0:
-                save(model, output, half)
-    save(model, output, half)
-    return SED.from_checkpoint(output)
+        run.check_new()
+    with started(config, gpus) as accelerator:
+        data = open_training_data(config)
+        saving = Saving(run, config, accelerator.process_index, accelerator.wait_for_everyone)
+        model = begun(config, accelerator, saving)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            run.write(config)
+        accelerator.wait_for_everyone()
+        journal = Journal(run, config, saving.newest, saving.seconds, accelerator.is_main_process, report)
+        with closing(journal):
+            for phase in range(saving.newest.phase, len(PRETRAININGS)):
+                pretrain(phase, model, config, saving, journal)
+                if phase == PHASES.index("clip") and config.clip_steps and accelerator.is_main_process:
+                    save(model, run.clip)
+            train_segmentation(model, config, data, accelerator, saving, journal)
+        if accelerator.is_main_process:
+            save(model, run.weights, config.half)
+        accelerator.wait_for_everyone()
+    return run.weights
 
 
-def followed(
-    phase: str,
-    metrics: Iterator[dict[str, float]],
-    steps: int,
-    config: TrainConfig,
-    log: TextIO,
-    report: Report | None,
-) -> Iterator[int]:
-    """Log and report the metrics of a phase's steps; yields the number of steps done after each.
+def begun(config: TrainConfig, accelerator: Accelerator, saving: Saving) -> SED:
+    """The network on its device, with the weights of the newest checkpoint or else the initial ones.
 
     Raises:
-        InputError: the loss stopped being a number.
+        InputError: the initial weights are missing, do not fit, or have no decoder where heads alone train.
     """
-    started = time.monotonic()
-    window: list[dict[str, float]] = []
-    for step, values in enumerate(metrics, start=1):
-        if not math.isfinite(values["loss"]):
-            raise InputError(f"{phase}: the loss is {values['loss']} at step {step}; lower the learning rate")
-        window.append(values)
-        if step % config.log_every == 0 or step == steps:
-            means = {key: sum(each[key] for each in window) / len(window) for key in values}
-            window.clear()
-            write_line(
-                log, {"phase": phase, "step": step, "seconds": round(time.monotonic() - started, 1), **means}
+    torch.manual_seed(config.seed)
+    if saving.state is not None:
+        model = SED(preset_named(config.preset))
+        model.load_state_dict(saving.state["model"])
+    else:
+        if config.train == "heads":
+            check_trained(config.init)
+        with accelerator.main_process_first():
+            model = initial_model(config.preset, config.init)
+    # Training may see smaller pictures than use does; no weight depends on their size.
+    model.preset = replace(model.preset, image_size=config.crop)
+    return model.to(accelerator.device).to(memory_format=torch.channels_last)
+
+
+def pretrain(phase: int, model: SED, config: TrainConfig, saving: Saving, journal: Journal) -> None:
+    """One phase of the pre-training, from its newest checkpoint or its first step; all processes do the same.
+
+    Raises:
+        InputError: the loss stopped being a number, or the disk is full.
+    """
+    make_optimizer, steps_of = PRETRAININGS[phase]
+    steps, samples = ((config.text_steps, config.text_batch), (config.clip_steps, config.clip_batch))[phase]
+    if not steps:
+        return
+    optimizer = make_optimizer(model, config)
+    first = saving.restore(phase, optimizer)
+    journal.begin()
+    for done, metrics in enumerate(steps_of(model, config, optimizer, first), first + 1):
+        if not math.isfinite(metrics["loss"]):
+            raise InputError(
+                f"{PHASES[phase]}: the loss is {metrics['loss']} at step {done}; lower {PHASES[phase]}_lr"
             )
-            if report is not None:
-                report(phase, step, steps, means)
-        yield step
-
-
-def write_line(log: TextIO, content: dict[str, object]) -> None:
-    """One JSON line, on disk at once."""
-    log.write(json.dumps(content) + "\n")
-    log.flush()
+        journal.note(phase, done, steps, samples, metrics)
+        if done % config.save_every == 0 or done == steps:
+            saving.save(Point(phase, done), model, optimizer, None, journal.seconds)

@@ -1,0 +1,175 @@
+"""The checkpoints of a run: everything that its next step depends on, complete or not there."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import InputError
+from ..paths import is_file, is_folder
+
+# In the order in which a run goes through them; "step" is the segmentation training.
+PHASES = ("text", "clip", "step")
+STATE = "state.pt"
+NAME = re.compile(rf"({'|'.join(PHASES)})-(\d+)")
+
+
+@dataclass(frozen=True, order=True)
+class Point:
+    """A moment of a run: after `step` steps of its phase number `phase`."""
+
+    phase: int
+    step: int
+
+    @property
+    def folder(self) -> str:
+        """The name of its checkpoint."""
+        return f"{PHASES[self.phase]}-{self.step:06d}"
+
+
+def points(folder: Path) -> list[Point]:
+    """The moments of the complete checkpoints in `folder`, in order; it need not exist."""
+    names = [path.name for path in folder.iterdir() if is_folder(path)] if is_folder(folder) else []
+    found = (NAME.fullmatch(name) for name in names)
+    return sorted(Point(PHASES.index(match[1]), int(match[2])) for match in found if match)
+
+
+def save_checkpoint(
+    folder: Path, point: Point, state: dict[str, Any], rank: int, wait: Callable[[], None], keep: int
+) -> None:
+    """Write the checkpoint of a moment from all processes together, and remove the oldest.
+
+    What follows from the settings and the step, such as the learning rate and the order of the samples, is
+    not in it. It gets its name once it is complete and on disk.
+
+    Args:
+        folder: of all checkpoints; it must exist.
+        point: the moment.
+        state: what is the same in all processes; process 0 writes it.
+        rank: of this process.
+        wait: returns once all processes have called it.
+        keep: how many of the newest checkpoints stay.
+
+    Raises:
+        InputError: it cannot be written; the checkpoints before it stay as they are.
+    """
+    final = folder / point.folder
+    partial = folder / f".{point.folder}.partial"
+    try:
+        if rank == 0:
+            for left in folder.glob(".*.partial"):
+                shutil.rmtree(left, ignore_errors=True)
+            partial.mkdir()
+            write(state, partial / STATE)
+        wait()
+        write(random_states(), partial / random_file(rank))
+        wait()
+        if rank == 0:
+            sync_folder(partial)
+            shutil.rmtree(final, ignore_errors=True)
+            partial.replace(final)
+            sync_folder(folder)
+    # PyTorch's own writer raises RuntimeError on top of what the file raised.
+    except (OSError, RuntimeError) as error:
+        with suppress(OSError):
+            shutil.rmtree(partial)
+        first = first_os_error(error)
+        if first is None:
+            raise
+        before = [each.folder for each in points(folder)]
+        kept = f"{before[-1]} is whole" if before else "there is none before it"
+        raise InputError(
+            f"{final}: the checkpoint cannot be written ({first.strerror}); {kept}; make room and go on "
+            "with --resume"
+        ) from error
+    if rank == 0:
+        for old in points(folder)[:-keep]:
+            shutil.rmtree(folder / old.folder, ignore_errors=True)
+
+
+def load_state(folder: Path, point: Point) -> dict[str, Any]:
+    """The state saved at a moment.
+
+    Raises:
+        InputError: its file is missing or damaged.
+    """
+    return read(folder / point.folder / STATE)
+
+
+def load_random_states(folder: Path, point: Point, rank: int) -> None:
+    """Let this process's random numbers go on from a moment.
+
+    Raises:
+        InputError: its file is damaged.
+    """
+    path = folder / point.folder / random_file(rank)
+    # Another number of processes may go on, if not to the bit.
+    if is_file(path):
+        restore_random_states(read(path))
+
+
+def random_file(rank: int) -> str:
+    """Where a process keeps the states of its random numbers."""
+    return f"random-{rank}.pt"
+
+
+def random_states() -> dict[str, Any]:
+    """The states of PyTorch's generators of this process; nothing here draws from Python's or NumPy's own."""
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Put the generators of this process into the states of `random_states`."""
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def write(content: dict[str, Any], path: Path) -> None:
+    """Write with PyTorch, and wait until it is on disk."""
+    with path.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What `write` wrote, on the CPU.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Damaged bytes reach the pickle and zip readers, which raise almost anything.
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise InputError(
+            f"{path}: cannot be read ({reason}); remove its folder to go on from the checkpoint before"
+        ) from error
+    return content
+
+
+def first_os_error(error: BaseException | None) -> OSError | None:
+    """The operating system's error that an exception goes back to, if any."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error

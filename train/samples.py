@@ -1,0 +1,153 @@
+"""The samples of a training run; each is a function of the seed and its number alone."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from ..errors import InputError
+from .augmentation import augmented
+from .category_sampling import CategorySampler, TrainedNames, plain_names, scene_names
+from .config import TrainConfig
+from .data import one_thread
+from .datasets import Dataset, Scenes, open_dataset
+
+# Streams of random numbers, apart from those of other parts of the training.
+ORDER, AUGMENTATION = 7, 8
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples that go through the network together.
+
+    Attributes:
+        images: RGB uint8 (B, S, S, 3).
+        targets: int64 (B, R, R), positions among the categories, -1 where there is none.
+        chosen: the categories of each sample among the trained names, int64 (B, T); None means all.
+    """
+
+    images: Tensor
+    targets: Tensor
+    chosen: Tensor | None
+
+    def pin_memory(self) -> "Batch":
+        """The batch in memory that a GPU copies from while it computes; PyTorch's loader calls this."""
+        chosen = None if self.chosen is None else self.chosen.pin_memory()
+        return Batch(self.images.pin_memory(), self.targets.pin_memory(), chosen)
+
+
+def open_training_data(config: TrainConfig) -> tuple[Dataset, TrainedNames]:
+    """The data set that is trained on, and the names to tell apart in it.
+
+    Raises:
+        InputError: it is missing, or has no samples.
+    """
+    if config.data == "scenes":
+        count = max(1, config.steps * config.batch)
+        scenes = Scenes(split="train", length=count, size=config.crop, first_seed=config.seed * count)
+        return scenes, scene_names()
+    dataset = open_dataset(config.data, "train", Path(config.root) if config.root else None)
+    if not len(dataset):
+        raise InputError(f"{config.data}: its split train has no pictures; see `sed-trt data check`")
+    return dataset, plain_names(dataset.names)
+
+
+class TrainingSamples(TorchDataset[tuple[np.ndarray, ...] | InputError]):
+    """Sample `number` of a run is at place number % batch of step number // batch.
+
+    An item is an image, uint8 (S, S, 3), a target, int64 (R, R), and the categories, int64 (T,), if they are
+    chosen for each sample. A broken file gives the error as an item: PyTorch would wrap an exception from a
+    worker in its own words.
+    """
+
+    def __init__(self, dataset: Dataset, sampler: CategorySampler, config: TrainConfig) -> None:
+        self.dataset, self.sampler, self.config = dataset, sampler, config
+        self.epoch, self.order = -1, np.arange(0)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, ...] | InputError:
+        config = self.config
+        try:
+            sample = self.dataset[self.index(number)]
+        except InputError as error:
+            return error
+        sample = augmented(sample, config, np.random.default_rng([config.seed, AUGMENTATION, number]))
+        stride = config.crop // (config.target_size or config.crop)
+        labels = sample.labels[stride // 2 :: stride, stride // 2 :: stride]
+        chosen, targets = self.sampler.draw(labels, number // config.batch, number)
+        return (sample.image, targets) if chosen is None else (sample.image, targets, chosen)
+
+    def index(self, number: int) -> int:
+        """Which sample of the data set it is; every pass goes through all of them in an order of its own."""
+        epoch, place = divmod(number, len(self.dataset))
+        if epoch != self.epoch:
+            random = np.random.default_rng([self.config.seed, ORDER, epoch])
+            self.epoch, self.order = epoch, random.permutation(len(self.dataset))
+        return int(self.order[place])
+
+    def identity(self, number: int) -> str:
+        """What messages call the sample."""
+        return self.dataset.identity(self.index(number))
+
+
+def part_numbers(config: TrainConfig, step: int, rank: int, processes: int, part: int) -> range:
+    """The numbers of the samples that process `rank` takes in part `part` of a step."""
+    size = config.batch // (processes * config.accumulate)
+    start = step * config.batch + (rank * config.accumulate + part) * size
+    return range(start, start + size)
+
+
+class Parts(Sampler[list[int]]):
+    """The numbers of the samples of each part of each step of one process, from the step `first` on."""
+
+    def __init__(self, config: TrainConfig, first: int, rank: int, processes: int) -> None:
+        self.config, self.first, self.rank, self.processes = config, first, rank, processes
+
+    def __len__(self) -> int:
+        return (self.config.steps - self.first) * self.config.accumulate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.first, self.config.steps):
+            for part in range(self.config.accumulate):
+                yield list(part_numbers(self.config, step, self.rank, self.processes, part))
+
+
+def training_batches(
+    samples: TrainingSamples, first: int, rank: int, processes: int, pin: bool
+) -> Iterator[Batch]:
+    """The parts of one process from the step `first` on, read ahead by the configuration's workers.
+
+    Raises:
+        InputError: a sample's files are broken.
+    """
+    workers = samples.config.workers
+    loader = DataLoader(
+        samples,
+        batch_sampler=Parts(samples.config, first, rank, processes),
+        num_workers=workers,
+        collate_fn=collated,
+        worker_init_fn=one_thread if workers else None,
+        prefetch_factor=4 if workers else None,
+        pin_memory=pin,
+        # Its own random numbers, which only seed the workers', must leave the global ones alone.
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+def collated(items: Sequence[tuple[np.ndarray, ...] | InputError]) -> Batch | InputError:
+    """One batch of samples, or the first error among them."""
+    whole = []
+    for item in items:
+        if isinstance(item, InputError):
+            return item
+        whole.append(item)
+    images, targets, *chosen = (torch.from_numpy(np.stack(each)) for each in zip(*whole, strict=True))
+    return Batch(images, targets, chosen[0] if chosen else None)
