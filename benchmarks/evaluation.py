@@ -1,21 +1,21 @@
-"""The evaluations behind `sed-trt evaluate`: each gives the content of its results file."""
+"""The evaluations of `sed-trt evaluate` on procedural scenes: each gives the content of its results file."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..engines.backends import open_engines
 from ..errors import InputError
 from ..paths import is_folder
-from ..runtime import Rejection
 from ..train.scenes import VOCABULARY, make_scene
-from .predictors import Source, open_source
-from .scene_evaluation import compare_on_scenes, evaluate_scenes
+from .count_pictures import Report, count_sets
+from .picture_counter import Setup
+from .predictors import Source, description
+from .scene_evaluation import NamedScenes, scene_parity, scene_scores
+from .set_counts import SetCounts
 from .stage_errors import StageErrors, worst_first
-
-# Called with (what is being done, steps done, steps in all).
-Report = Callable[[str, int, int], None]
 
 SCENE_SIZE = 256
 SCENES = "procedural scenes, split test, first seeds"
@@ -24,81 +24,72 @@ STAGE_SCENES = 5
 WORST_TENSORS = 20
 
 
-@dataclass(frozen=True)
-class Task:
-    """What to evaluate on.
+def measure(
+    setup: Setup, vocabularies: Sequence[Sequence[str]], scenes: int, report: Report
+) -> dict[str, Any]:
+    """mIoU of a checkpoint or bundle on test scenes for every vocabulary and policy.
 
-    Attributes:
+    Args:
+        setup: what labels, and how.
         vocabularies: lists of names, each starting with the scenes' own.
-        policies: rejection policies by their text on the command line.
-        scenes: how many test scenes.
-        backend: of bundles; None is "auto".
-        emulate: whether a half-precision bundle that only the CPU can run is rounded after every operator.
-    """
-
-    vocabularies: Sequence[Sequence[str]]
-    policies: Mapping[str, Rejection]
-    scenes: int
-    backend: str | None = None
-    emulate: bool = True
-
-
-def measure(path: Path, task: Task, report: Report) -> dict[str, Any]:
-    """mIoU of a checkpoint or bundle for every vocabulary and policy.
+        scenes: how many.
+        report: called after every scene.
 
     Raises:
         InputError: it cannot be opened, or cannot run a policy.
     """
-    rows = []
-    with open_source(path, task.backend, task.emulate) as source:
-        for names in task.vocabularies:
-            predictors = source.with_names(names, _steps(report, f"embedding {len(names)} names"))
-            for text, policy in task.policies.items():
-                steps = _steps(report, f"{len(names)} categories, rejection {text}")
-                rows.append(
-                    evaluate_scenes(predictors(policy), task.scenes, len(names), text, SCENE_SIZE, steps)
-                )
+    with ExitStack() as stack:
+        sources = setup.open(stack)
+        counted = _counted(setup, sources, vocabularies, scenes, report)
         return {
-            "source": _description(source),
+            "source": description(sources[0]),
             "data": SCENES,
             "size": SCENE_SIZE,
-            "results": [asdict(row) for row in rows],
+            "results": [
+                asdict(scene_scores(totals, rejection))
+                for counts in counted
+                for (totals,), rejection in zip(counts.totals, setup.policies, strict=True)
+            ],
         }
 
 
-def compare(path: Path, against: Path, task: Task, report: Report) -> dict[str, Any]:
+def compare(
+    setup: Setup, vocabularies: Sequence[Sequence[str]], scenes: int, report: Report
+) -> dict[str, Any]:
     """mIoU of two checkpoints or bundles on the same scenes, how far they agree, where their stages differ.
 
-    The stages of two bundles are compared on the CPU, each on the inputs that the one of `against` was given.
+    The stages of two bundles are compared on the CPU, each on the inputs that the reference's was given.
+    Arguments are those of `measure`.
 
     Raises:
         InputError: one cannot be opened, they are of different networks, or cannot run a policy.
     """
-    rows = []
-    with (
-        open_source(path, task.backend, task.emulate) as source,
-        open_source(against, task.backend, task.emulate) as reference,
-    ):
-        for names in task.vocabularies:
-            ours, theirs = (
-                each.with_names(names, _steps(report, f"embedding {len(names)} names"))
-                for each in (source, reference)
-            )
-            for text, policy in task.policies.items():
-                steps = _steps(report, f"{len(names)} categories, rejection {text}")
-                rows.append(
-                    compare_on_scenes(
-                        ours(policy), theirs(policy), task.scenes, len(names), text, SCENE_SIZE, steps
-                    )
-                )
+    with ExitStack() as stack:
+        sources = setup.open(stack)
+        counted = _counted(setup, sources, vocabularies, scenes, report)
         return {
-            "source": _description(source),
-            "against": _description(reference),
+            "source": description(sources[0]),
+            "against": description(sources[1]),
             "data": SCENES,
             "size": SCENE_SIZE,
-            "results": [asdict(row) for row in rows],
-            "stages": _stage_errors(source, reference, task, report),
+            "results": [
+                asdict(scene_parity(counts, policy, rejection))
+                for counts in counted
+                for policy, rejection in enumerate(setup.policies)
+            ],
+            "stages": _stage_errors(sources, setup, vocabularies[0], report),
         }
+
+
+def _counted(
+    setup: Setup,
+    sources: Sequence[Source],
+    vocabularies: Sequence[Sequence[str]],
+    scenes: int,
+    report: Report,
+) -> list[SetCounts]:
+    sets = [(NamedScenes(names, scenes, SCENE_SIZE), range(scenes)) for names in vocabularies]
+    return list(count_sets(setup, sources, sets, report))
 
 
 def name_worst(path: Path, precision: str, report: Report) -> dict[str, Any]:
@@ -126,24 +117,22 @@ def name_worst(path: Path, precision: str, report: Report) -> dict[str, Any]:
     }
 
 
-def _stage_errors(source: Source, reference: Source, task: Task, report: Report) -> dict[str, Any] | None:
+def _stage_errors(
+    sources: Sequence[Source], setup: Setup, names: Sequence[str], report: Report
+) -> dict[str, Any] | None:
     """Errors of the stages, worst first; None where one of the two is no bundle that the CPU runs."""
-    ours, theirs = source.segmenter, reference.segmenter
+    ours, theirs = (source.segmenter for source in sources)
     if ours is None or theirs is None or {ours.backend, theirs.backend} != {"onnxruntime"}:
         return None
     collected = StageErrors(
         ours.bundle, open_engines(ours.bundle, ours.backend), open_engines(theirs.bundle, theirs.backend)
     )
-    vocabulary = theirs.vocabulary(task.vocabularies[0])
-    policy = next(iter(task.policies.values()))
+    vocabulary = theirs.vocabulary(names)
+    policy = next(iter(setup.policies.values()))
     for seed in range(STAGE_SCENES):
         collected.add(make_scene(seed, SCENE_SIZE, split="test").image, vocabulary, policy)
         report("comparing stages", seed + 1, STAGE_SCENES)
     return {"scenes": STAGE_SCENES, "errors": [asdict(error) for error in worst_first(collected.errors())]}
-
-
-def _description(source: Source) -> dict[str, str]:
-    return {"name": source.name, "runs_on": source.runs_on, "precision": source.precision}
 
 
 def _steps(report: Report, what: str) -> Callable[[int, int], None]:

@@ -1,6 +1,5 @@
 """What a machine is: its GPU, its CPU, and the libraries that run on them."""
 
-import os
 import platform
 import subprocess
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 from ..engines.gpu import find_gpu
 from ..engines.onnxruntime_engine import library as onnxruntime_library
 from ..engines.trt_library import TENSORRT_BACKENDS, load_library
+from .cores import usable_cores
 from .gpu_check_steps import Steps, one_line
 from .results_file import version
 
@@ -22,7 +22,7 @@ def basics() -> dict[str, Any]:
     return {
         "name": cpu_name(),
         "cpu": cpu_name(),
-        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_cores": usable_cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "gpu": None,

@@ -11,7 +11,8 @@ import numpy as np
 from ..engines.bundle import Bundle
 from ..errors import InputError
 from ..paths import is_folder
-from ..runtime import KeepAll, Rejection, Segmenter, TopK
+from ..runtime import KeepAll, Rejection, Segmenter, TopK, Vocabulary
+from ..runtime.resize import resize_short_side
 
 if TYPE_CHECKING:
     from ..model import SED
@@ -36,117 +37,179 @@ class Source:
 
     Attributes:
         name: of its file or folder.
-        runs_on: "PyTorch", or the backend of the bundle with what is special about it.
+        runs_on: "PyTorch", or the backend of the bundle, with what is special about it.
         precision: "fp32", "fp16", "bf16" or "int8".
-        with_names: embeds a vocabulary and gives, for a rejection policy, the predictor of pictures, uint8
-            (H, W, 3); it raises InputError for names or a policy that cannot be.
+        preset: for example "sed-b".
+        embed: embeds a vocabulary, float32 (T, P, C); it raises InputError for names that cannot be.
+        with_text: takes a vocabulary with its embeddings and gives, for a rejection policy, the predictor of
+            pictures, uint8 (H, W, 3), at their own size; it raises InputError for a policy that cannot be.
         segmenter: of a bundle.
     """
 
     name: str
     runs_on: str
     precision: str
-    with_names: Callable[[Sequence[str], Progress | None], Callable[[Rejection], Predictor]]
+    preset: str
+    embed: Callable[[Sequence[str], Progress | None], np.ndarray]
+    with_text: Callable[[Sequence[str], np.ndarray], Callable[[Rejection], Predictor]]
     segmenter: Segmenter | None
 
 
 @contextmanager
-def open_source(path: Path, backend: str | None = None, emulate: bool = True) -> Iterator[Source]:
+def open_source(
+    path: Path,
+    backend: str | None = None,
+    emulate: bool = True,
+    short_side: int | None = None,
+    threads: int | None = None,
+) -> Iterator[Source]:
     """Open a checkpoint file, which PyTorch runs, or a bundle folder, which the runtime runs on `backend`.
 
-    Pictures go straight to the network, without the first resize to a shorter side of 640.
+    PyTorch takes the first GPU that it sees, with all products in FP32.
 
     Args:
         path: of the file or folder.
         backend: of a bundle; None is "auto".
         emulate: whether a half-precision bundle that only the CPU can run is rounded after every operator.
+        short_side: pixels to which the shorter side of pictures is resized before the network's own resize;
+            None gives them straight to the network.
+        threads: CPU threads of one operator; None is one per core.
 
     Raises:
         InputError: neither can be read there, or the backend is not there.
     """
     if is_folder(path):
-        with open_bundle(path, backend, emulate) as source:
+        with open_bundle(path, backend, emulate, short_side, threads) as source:
             yield source
         return
+    import torch
+
     from ..model import SED
 
     model = SED.from_checkpoint(path)
-    yield Source(
-        path.name,
-        "PyTorch",
-        "fp32",
-        lambda names, progress: checkpoint_predictors(model, names, progress),
-        None,
-    )
+    runs_on = "PyTorch"
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        # Both would round factors to TF32.
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        model, runs_on = model.to("cuda"), f"PyTorch, {torch.cuda.get_device_name()}"
+    yield checkpoint_source(path, runs_on, model, short_side)
 
 
 @contextmanager
-def open_bundle(path: Path, backend: str | None, emulate: bool) -> Iterator[Source]:
+def open_bundle(
+    path: Path, backend: str | None, emulate: bool, short_side: int | None, threads: int | None
+) -> Iterator[Source]:
     """Open a bundle folder; see `open_source`."""
     bundle = Bundle.open(path)
     precision = bundle.manifest.precision
     half = emulate and precision in ("fp16", "bf16") and backend in (None, "auto", "onnxruntime")
     try:
-        segmenter = Segmenter(path, backend)
+        segmenter = Segmenter(path, backend, threads)
     except InputError:
         # The CPU refuses bfloat16, but not its emulation.
         if not half:
             raise
     else:
         if not half or segmenter.backend != "onnxruntime":
-            yield bundle_source(path, segmenter.backend, precision, segmenter)
+            yield bundle_source(path, segmenter.backend, precision, segmenter, short_side)
             return
     from ..export.rounding_emulation import rounding
 
     with rounding(bundle) as rounded:
-        segmenter = Segmenter(rounded.path, "onnxruntime")
-        yield bundle_source(path, "onnxruntime, every operator rounded", precision, segmenter)
+        segmenter = Segmenter(rounded.path, "onnxruntime", threads)
+        yield bundle_source(path, "onnxruntime, every operator rounded", precision, segmenter, short_side)
 
 
-def bundle_source(path: Path, runs_on: str, precision: str, segmenter: Segmenter) -> Source:
+def bundle_source(
+    path: Path, runs_on: str, precision: str, segmenter: Segmenter, short_side: int | None
+) -> Source:
     """A bundle's engines as a source."""
 
-    def with_names(names: Sequence[str], progress: Progress | None) -> Callable[[Rejection], Predictor]:
-        vocabulary = segmenter.vocabulary(names, progress)
+    def with_text(names: Sequence[str], text: np.ndarray) -> Callable[[Rejection], Predictor]:
+        vocabulary = Vocabulary(tuple(names), text)
 
         def with_rejection(rejection: Rejection) -> Predictor:
             def predict(image: np.ndarray) -> Prediction:
-                result = segmenter(image, vocabulary, rejection=rejection, short_side=None)
+                result = segmenter(image, vocabulary, rejection=rejection, short_side=short_side)
                 return Prediction(result.labels, result.kept)
 
             return predict
 
         return with_rejection
 
-    return Source(path.name, runs_on, precision, with_names, segmenter)
+    preset = segmenter.bundle.manifest.preset
+    return Source(
+        path.name,
+        runs_on,
+        precision,
+        preset,
+        lambda names, progress: segmenter.vocabulary(names, progress).text,
+        with_text,
+        segmenter,
+    )
 
 
-def checkpoint_predictors(
-    model: "SED", names: Sequence[str], progress: Progress | None
-) -> Callable[[Rejection], Predictor]:
-    """Predictors that run PyTorch."""
+def checkpoint_source(path: Path, runs_on: str, model: "SED", short_side: int | None) -> Source:
+    """A model in PyTorch as a source."""
     import torch
 
     from ..model.labels import label_map
 
-    text = model.encode_vocabulary(names, progress)
+    def embed(names: Sequence[str], progress: Progress | None) -> np.ndarray:
+        return model.encode_vocabulary(names, progress).cpu().numpy()
 
-    def with_rejection(rejection: Rejection) -> Predictor:
-        if isinstance(rejection, KeepAll):
-            return lambda image: Prediction(
-                model.segment(torch.from_numpy(image), text, k=None).numpy(), (len(names),) * 3
-            )
-        if not isinstance(rejection, TopK):
-            raise InputError(
-                f"rejection {rejection} runs in a bundle only; for a checkpoint give topk:K or none"
-            )
-        k = rejection.k
+    def with_text(names: Sequence[str], embeddings: np.ndarray) -> Callable[[Rejection], Predictor]:
+        text = torch.from_numpy(embeddings).to(model.device)
 
-        def predict(image: np.ndarray) -> Prediction:
-            left = model.reject(torch.from_numpy(image), text, k)
-            labels = label_map(left.logits, left.kept, *image.shape[:2])
-            return Prediction(labels.numpy(), tuple(len(each) for each in left.survivors))
+        def with_rejection(rejection: Rejection) -> Predictor:
+            if not isinstance(rejection, KeepAll | TopK):
+                raise InputError(
+                    f"rejection {rejection} runs in a bundle only; for a checkpoint give topk:K or none"
+                )
 
-        return predict
+            @torch.no_grad()
+            def labelled(image: np.ndarray) -> Prediction:
+                pixels = torch.from_numpy(resize_short_side(image, short_side))
+                if isinstance(rejection, KeepAll):
+                    logits = model(pixels.unsqueeze(0), text).logits[0]
+                    kept = torch.arange(len(names), device=logits.device)
+                    alive: tuple[int, ...] = (len(names),) * 3
+                else:
+                    left = model.reject(pixels, text, rejection.k)
+                    logits, kept = left.logits, left.kept
+                    alive = tuple(len(each) for each in left.survivors)
+                labels = label_map(logits, kept, *image.shape[:2])
+                return Prediction(labels.cpu().numpy(), alive)
 
-    return with_rejection
+            def predict(image: np.ndarray) -> Prediction:
+                try:
+                    return labelled(image)
+                except (MemoryError, RuntimeError) as error:
+                    if not _tells_of_memory(error):
+                        raise
+                    raise InputError(
+                        f"PyTorch: out of memory at {len(names)} categories; take fewer --processes, or "
+                        "`sed-trt export` a bundle, which needs less"
+                    ) from error
+
+            return predict
+
+        return with_rejection
+
+    return Source(path.name, runs_on, "fp32", model.preset.name, embed, with_text, None)
+
+
+def _tells_of_memory(error: Exception) -> bool:
+    """Whether memory is short, of the GPU or, for which PyTorch has no exception of its own, of the CPU."""
+    import torch
+
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "DefaultCPUAllocator" in str(error)
+
+
+def description(source: Source) -> dict[str, str]:
+    """What results files say about a source."""
+    return {"name": source.name, "runs_on": source.runs_on, "precision": source.precision}

@@ -52,6 +52,50 @@ def score_rows(file: dict[str, Any]) -> list[str]:
     ]
 
 
+def dataset_rows(file: dict[str, Any]) -> list[str]:
+    """Scores by data set and policy, beside the published mIoU."""
+    return [
+        " | ".join(
+            [
+                file["presets"][0],
+                *_data_cells(row),
+                row["rejection"],
+                *(
+                    "-" if row[key] is None else f"{row[key]:.1f}"
+                    for key in ("miou", "published", "fwiou", "pixel_accuracy", "class_accuracy")
+                ),
+                " → ".join(f"{count:.0f}" for count in row["kept"]),
+            ]
+        )
+        for row in file["results"]
+    ]
+
+
+def dataset_parity_rows(file: dict[str, Any]) -> list[str]:
+    """Two checkpoints or bundles on the same pictures of data sets."""
+    return [
+        " | ".join(
+            [
+                file["presets"][0],
+                *_data_cells(row["source"]),
+                *(f"{file[side]['precision']} ({file[side]['runs_on']})" for side in ("source", "against")),
+                row["source"]["rejection"],
+                f"{row['source']['miou']:.2f}",
+                f"{row['against']['miou']:.2f}",
+                f"{-row['drop']:+.2f}",
+                f"{row['agreement']:.2f}",
+            ]
+        )
+        for row in file["results"]
+    ]
+
+
+def _data_cells(scores: dict[str, Any]) -> list[str]:
+    """A data set, and how many of its pictures were labelled if not all."""
+    part = f"{scores['pictures']} of {scores['of']}"
+    return [scores["data"], part if scores["pictures"] < scores["of"] else "-"]
+
+
 def parity_rows(file: dict[str, Any]) -> list[str]:
     """Two precisions on the same scenes."""
     return [
@@ -163,6 +207,16 @@ TABLES = {
     "scores": (
         "categories | rejection | mIoU seen | mIoU held-out | pixel accuracy | alive after each point",
         score_rows,
+    ),
+    "datasets": (
+        "network | data | pictures | rejection | mIoU | published mIoU | fwIoU | pixel accuracy "
+        "| class accuracy | alive",
+        dataset_rows,
+    ),
+    "dataset-parity": (
+        "network | data | pictures | precision | against | rejection | mIoU | mIoU of that | difference "
+        "| pixels alike, %",
+        dataset_parity_rows,
     ),
     "parity": (
         "precision | rejection | mIoU | mIoU in FP32 | difference | pixels alike, %",

@@ -1,15 +1,14 @@
 """mIoU on procedural scenes that training never draws, held-out colour-thing pairs included."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..train.scenes import HELD_OUT, SEEN, VOCABULARY, make_scene
-from .miou import Confusion
-from .predictors import Prediction, Predictor
-
-Progress = Callable[[int, int], None]
+from ..train.datasets import Scenes
+from ..train.scenes import HELD_OUT, INDEX, SEEN
+from .predictors import Prediction
+from .set_counts import Labelled, SetCounts, Totals
 
 
 @dataclass(frozen=True)
@@ -54,82 +53,49 @@ class Parity:
     agreement: float
 
 
+class NamedScenes(Scenes):
+    """The first scenes of the split "test", to be labelled with a vocabulary that starts with their own."""
+
+    def __init__(self, names: Sequence[str], length: int, size: int) -> None:
+        """`length` scenes of `size` x `size` pixels."""
+        super().__init__("test", length, size)
+        self.names = self.classes = tuple(names)
+        self.scored_as = np.arange(len(self.names), dtype=np.int32)
+
+
 class Tally:
     """Counts of one predictor over the scenes."""
 
     def __init__(self, categories: int, rejection: str) -> None:
-        self._categories, self._rejection = categories, rejection
-        self._confusion = Confusion(categories)
-        self._kept: list[tuple[int, ...]] = []
+        self._rejection = rejection
+        self._totals = Totals(categories)
+        self._names = np.arange(categories)
 
     def add(self, labels: np.ndarray, prediction: Prediction) -> None:
         """Count one scene: its true labels and what the predictor gave."""
-        self._confusion.add(labels, prediction.labels)
-        self._kept.append(prediction.kept)
+        self._totals.add(Labelled.of(labels, prediction, self._names, len(self._names)))
 
     def scores(self) -> SceneScores:
         """The scores of all scenes added."""
-        index = {name: position for position, name in enumerate(VOCABULARY)}
-        confusion = self._confusion
-        return SceneScores(
-            scenes=len(self._kept),
-            categories=self._categories,
-            rejection=self._rejection,
-            miou_seen=confusion.miou(index[name] for name in SEEN),
-            miou_held_out=confusion.miou(index[name] for name in HELD_OUT),
-            miou=confusion.miou(),
-            pixel_accuracy=confusion.pixel_accuracy(),
-            kept=tuple(float(count) for count in np.mean(self._kept, axis=0)),
-        )
+        return scene_scores(self._totals, self._rejection)
 
 
-def evaluate_scenes(
-    predict: Predictor,
-    scenes: int,
-    categories: int,
-    rejection: str,
-    size: int,
-    progress: Progress | None = None,
-) -> SceneScores:
-    """Label the first `scenes` scenes of the split "test".
-
-    Args:
-        predict: over a vocabulary that starts with the scenes' own.
-        scenes: how many.
-        categories: size of that vocabulary.
-        rejection: recorded in the result.
-        size: side of the scenes, in pixels.
-        progress: called with (scenes done, scenes in all).
-    """
-    tally = Tally(categories, rejection)
-    for seed in range(scenes):
-        scene = make_scene(seed, size, split="test")
-        tally.add(scene.labels, predict(scene.image))
-        if progress is not None:
-            progress(seed + 1, scenes)
-    return tally.scores()
+def scene_scores(totals: Totals, rejection: str) -> SceneScores:
+    """The scores of what was counted over scenes; `rejection` is recorded in them."""
+    confusion = totals.confusion
+    return SceneScores(
+        scenes=totals.pictures,
+        categories=len(confusion.counts),
+        rejection=rejection,
+        miou_seen=confusion.miou(INDEX[name] for name in SEEN),
+        miou_held_out=confusion.miou(INDEX[name] for name in HELD_OUT),
+        miou=confusion.miou(),
+        pixel_accuracy=confusion.pixel_accuracy(),
+        kept=totals.mean_kept(),
+    )
 
 
-def compare_on_scenes(
-    predict: Predictor,
-    reference: Predictor,
-    scenes: int,
-    categories: int,
-    rejection: str,
-    size: int,
-    progress: Progress | None = None,
-) -> Parity:
-    """Label the same scenes with two predictors; arguments as those of `evaluate_scenes`."""
-    ours, theirs = Tally(categories, rejection), Tally(categories, rejection)
-    alike = pixels = 0
-    for seed in range(scenes):
-        scene = make_scene(seed, size, split="test")
-        given, expected = predict(scene.image), reference(scene.image)
-        ours.add(scene.labels, given)
-        theirs.add(scene.labels, expected)
-        alike += int((given.labels == expected.labels).sum())
-        pixels += expected.labels.size
-        if progress is not None:
-            progress(seed + 1, scenes)
-    source, against = ours.scores(), theirs.scores()
-    return Parity(source, against, against.miou - source.miou, 100 * alike / pixels)
+def scene_parity(counts: SetCounts, policy: int, rejection: str) -> Parity:
+    """Two sources on the same scenes, under the policy at this place."""
+    source, against = (scene_scores(totals, rejection) for totals in counts.totals[policy])
+    return Parity(source, against, against.miou - source.miou, counts.agreement(policy))

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from .cores import usable_cores
 from .gpu_check_machine import cpu_name
 from .results_file import version
 
@@ -20,7 +21,7 @@ def setting() -> dict[str, Any]:
     name, driver, memory = [part.strip() for part in gpu.splitlines()[0].split(",")] if gpu else [None] * 3
     return {
         "cpu": cpu_name(),
-        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_cores": usable_cores(),
         "gpu": name,
         "driver": driver,
         "gpu_memory": memory,

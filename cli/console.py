@@ -16,6 +16,11 @@ def print_error(message: str) -> None:
     print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
 
 
+def print_note(message: str) -> None:
+    """Print one line on stderr that is no error; line breaks in `message` become spaces."""
+    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+
+
 @contextmanager
 def progress_bar() -> "Iterator[Progress]":
     """A Rich progress bar on stderr, which shows nothing where stderr is no terminal."""

@@ -9,6 +9,7 @@ from sed_trt.engines.bundle import STAGES
 from sed_trt.export import export_bundle
 from sed_trt.model import SED
 from sed_trt.tests.golden import write_published_checkpoint
+from sed_trt.tests.own_data import write_own
 from sed_trt.tests.paths import ROOT
 
 TINY = ROOT / "checkpoints" / "sed-tiny.safetensors"
@@ -88,6 +89,12 @@ def base_bundle(base_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 def base_bundle_fp16(base_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """sed-b, filled with known weights, exported in FP16."""
     return exported(base_checkpoint, tmp_path_factory, "fp16")
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small set of own data, which is not to be changed."""
+    return write_own(tmp_path_factory.mktemp("data") / "own")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from sed_trt.benchmarks.scene_evaluation import Parity, SceneScores
 from sed_trt.cli.evaluation_tables import show
 from sed_trt.cli.main import main
 from sed_trt.export.precision import ISLANDS
+from sed_trt.tests.paths import ROOT
 
 SCORES = SceneScores(200, 4096, "min-pixels:8:20", 61.24, 41.5, 58.3, 90.1, (847.0, 312.4, 25.6))
 
@@ -59,8 +60,24 @@ def test_evaluate_gives_the_same_on_both_kinds(
         assert printed == json.loads((tmp_path / "results.json").read_text())
         results.append(printed["results"][0])
     torch_row, bundle_row = results
-    assert torch_row["miou"] == pytest.approx(bundle_row["miou"], abs=0.2)
+    assert torch_row["miou"] == pytest.approx(bundle_row["miou"], abs=0.05)
     assert torch_row["kept"] == pytest.approx(bundle_row["kept"], abs=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tiny_checkpoint", "tiny_bundle"])
+def test_evaluate_gives_the_readme_s_figures(
+    kind: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = json.loads((ROOT / "benchmarks" / "results" / "sed-tiny.json").read_text())
+    expected = [row for row in published["results"] if row["categories"] == 181]
+    scenes = expected[0]["scenes"]
+    path = request.getfixturevalue(kind)
+    assert main(["evaluate", str(path), "--scenes", str(scenes), "--json"]) == 0
+    for row, known in zip(json.loads(capsys.readouterr().out)["results"], expected, strict=True):
+        assert (row["rejection"], row["scenes"]) == (known["rejection"], known["scenes"])
+        for key in ("miou", "miou_seen", "miou_held_out", "pixel_accuracy"):
+            assert row[key] == pytest.approx(known[key], abs=0.05), key
 
 
 def test_evaluate_refuses_what_it_cannot_do(
@@ -184,7 +201,7 @@ def test_parity_fits_into_80_columns(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "ade151"], "--data: 'ade151' is unknown; choose one of scenes"),
+        (["--data", "ade151"], "data: 'ade151' is neither a data set nor a folder; choose one of coco-stuff"),
         (["--max-drop", "0.1"], "--max-drop: compares with another one"),
         (["--layerwise", "fp16", "--against", "x"], "--layerwise: compares a checkpoint with itself"),
         (["--layerwise", "fp8"], "--layerwise: 'fp8' is unknown; choose fp16 or bf16"),

@@ -68,7 +68,9 @@ def test_labels_stay(tiny_bundle: Path, tiny_bundle_int8: Path) -> None:
         open_source(tiny_bundle_int8, "onnxruntime") as ours,
     ):
         assert (ours.precision, ours.runs_on) == ("int8", "onnxruntime")
-        predictors = [source.with_names(VOCABULARY, None)(TopK()) for source in (exact, ours)]
+        predictors = [
+            source.with_text(VOCABULARY, source.embed(VOCABULARY, None))(TopK()) for source in (exact, ours)
+        ]
         for seed in range(4):
             image = make_scene(seed, 256, split="test").image
             labels = [predict(image).labels for predict in predictors]
