@@ -5,7 +5,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from ..atomic import check_writable, replacing
+from ..atomic import make_folder, replacing
 from ..errors import InputError
 from ..paths import is_folder
 from .plots import PLOTS
@@ -39,11 +39,7 @@ def write_report(sources: Sequence[Path], folder: Path) -> list[Path]:
         raise InputError(
             f"{named}: no results with a table; make some with `sed-trt bench latency BUNDLE -o FILE`"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
-    check_writable(folder)
+    make_folder(folder)
     parts, written = ["# Measured with sed-trt"], []
     names = _distinct([file.stem for file, _ in results])
     for name_of_file, (_, content) in zip(names, results, strict=True):

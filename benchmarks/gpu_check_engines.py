@@ -19,7 +19,8 @@ from ..engines.targets import target_fits
 from ..errors import InputError
 from ..runtime import Segmenter, TopK, Vocabulary
 from .gpu_check_jobs import Job
-from .gpu_check_steps import TOP_K, Labelled, Steps, category_names, measure, random_text
+from .gpu_check_steps import TOP_K, Labelled, Steps, category_names, measure
+from .random_vocabulary import random_vocabulary
 
 
 def run_engines(job: Job, work: Path, steps: Steps) -> None:
@@ -98,8 +99,6 @@ def _engines_of_any_gpu() -> Iterator[None]:
 
 
 def _vocabulary(job: Job, segmenter: Segmenter) -> Vocabulary:
-    names = category_names(job.model)
     if job.model.checkpoint is not None:
-        return segmenter.vocabulary(names)
-    manifest = segmenter.bundle.manifest
-    return Vocabulary(tuple(names), random_text(len(names), len(manifest.templates), manifest.embed_dim))
+        return segmenter.vocabulary(category_names(job.model))
+    return random_vocabulary(segmenter.bundle.manifest, job.model.categories)

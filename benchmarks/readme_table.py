@@ -45,7 +45,7 @@ def score_rows(file: dict[str, Any]) -> list[str]:
                 str(row["categories"]),
                 row["rejection"],
                 *(f"{row[key]:.1f}" for key in ("miou_seen", "miou_held_out", "pixel_accuracy")),
-                " → ".join(f"{count:.0f}" for count in row["kept"]),
+                _alive(row),
             ]
         )
         for row in file["results"]
@@ -64,7 +64,7 @@ def dataset_rows(file: dict[str, Any]) -> list[str]:
                     "-" if row[key] is None else f"{row[key]:.1f}"
                     for key in ("miou", "published", "fwiou", "pixel_accuracy", "class_accuracy")
                 ),
-                " → ".join(f"{count:.0f}" for count in row["kept"]),
+                _alive(row),
             ]
         )
         for row in file["results"]
@@ -78,12 +78,8 @@ def dataset_parity_rows(file: dict[str, Any]) -> list[str]:
             [
                 file["presets"][0],
                 *_data_cells(row["source"]),
-                *(f"{file[side]['precision']} ({file[side]['runs_on']})" for side in ("source", "against")),
-                row["source"]["rejection"],
-                f"{row['source']['miou']:.2f}",
-                f"{row['against']['miou']:.2f}",
-                f"{-row['drop']:+.2f}",
-                f"{row['agreement']:.2f}",
+                *(_side(file[side]) for side in ("source", "against")),
+                *_parity_cells(row),
             ]
         )
         for row in file["results"]
@@ -96,17 +92,34 @@ def _data_cells(scores: dict[str, Any]) -> list[str]:
     return [scores["data"], part if scores["pictures"] < scores["of"] else "-"]
 
 
+def _side(source: dict[str, str]) -> str:
+    """A precision, and what ran it."""
+    return f"{source['precision']} ({source['runs_on']})"
+
+
+def _parity_cells(row: dict[str, Any]) -> list[str]:
+    """How two sides compare under a policy."""
+    return [
+        row["source"]["rejection"],
+        f"{row['source']['miou']:.2f}",
+        f"{row['against']['miou']:.2f}",
+        f"{-row['drop']:+.2f}",
+        f"{row['agreement']:.2f}",
+    ]
+
+
+def _alive(row: dict[str, Any]) -> str:
+    """Mean numbers of categories left after each rejection point."""
+    return " → ".join(f"{count:.0f}" for count in row["kept"])
+
+
 def parity_rows(file: dict[str, Any]) -> list[str]:
     """Two precisions on the same scenes."""
     return [
         " | ".join(
             [
-                f"{file['source']['precision']} ({file['source']['runs_on']})",
-                row["source"]["rejection"],
-                f"{row['source']['miou']:.2f}",
-                f"{row['against']['miou']:.2f}",
-                f"{-row['drop']:+.2f}",
-                f"{row['agreement']:.2f}",
+                _side(file["source"]),
+                *_parity_cells(row),
             ]
         )
         for row in file["results"]
@@ -157,7 +170,7 @@ def sweep_rows(file: dict[str, Any]) -> list[str]:
             [
                 str(row["categories"]),
                 row["rejection"],
-                " → ".join(f"{count:.0f}" for count in row["kept"]),
+                _alive(row),
                 f"{row['p50_ms']:.0f}",
                 f"{row['decoder_p50_ms']:.0f}",
                 f"{row['miou']:.2f}",

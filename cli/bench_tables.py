@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from .table_parts import alive, framed, printed
 
 
 def show(kind: str, content: dict[str, Any]) -> None:
@@ -29,7 +28,7 @@ def _show_latency(content: dict[str, Any]) -> None:
         )
     for name, reason in content["skipped"].items():
         print(f"{name}: skipped: {reason}")
-    table = _table("milliseconds; labels like those of published, %", _ROW)
+    table = framed("milliseconds; labels like those of published, %", *_ROW)
     for row in content["results"]:
         for name, figures in row["candidates"].items():
             keys = ("first_call_ms", "p50_ms", "p90_ms", "p99_ms")
@@ -42,7 +41,7 @@ def _show_latency(content: dict[str, Any]) -> None:
         for name, error in row["errors"].items():
             table.add_row(str(row["categories"]), row["kept"], name, "failed", *[""] * 5)
             print(f"{row['categories']} categories, kept {row['kept']}: {name}: {error}")
-    Console().print(table)
+    printed(table)
     _show_once(content["results"])
 
 
@@ -51,9 +50,8 @@ _ROW = ("names", "kept", "candidate", "first", "p50", "p90", "p99", "ours faster
 
 def _show_once(rows: list[dict[str, Any]]) -> None:
     """What was measured once for each vocabulary."""
-    table = _table(
-        "in a process of its own",
-        ("names", "kept", "candidate", "open ms", "first ms", "peak MiB", "GPU MiB"),
+    table = framed(
+        "in a process of its own", "names", "kept", "candidate", "open ms", "first ms", "peak MiB", "GPU MiB"
     )
     for row in rows:
         for name, alone in row.get("alone", {}).items():
@@ -70,50 +68,44 @@ def _show_once(rows: list[dict[str, Any]]) -> None:
         for name, speed in row.get("images_per_second", {}).items():
             print(f"{row['categories']} categories, kept {row['kept']}, {name}: {speed:.2f} images/s")
     if table.row_count:
-        Console().print(table)
+        printed(table)
 
 
 def _show_roofline(content: dict[str, Any]) -> None:
     counts = "/".join(map(str, content["kept"]))
     what = f"{content['preset']} {content['precision']}, {content['categories']} categories, kept {counts}"
-    table = _table(what, ("design", "stage", "GFLOP", "fewest MB", "fused MB"))
+    table = framed(what, "design", "stage", "GFLOP", "fewest MB", "fused MB")
     for stage in content["stages"]:
         figures = (f"{stage[key]:.1f}" for key in ("gflop", "fewest_mb", "fused_mb"))
         table.add_row(stage["design"], stage["stage"], *figures)
-    Console().print(table)
-    table = _table(
-        "milliseconds for a picture", ("GPU", "design", "how known", "floor", "fused", "taken", "reached")
+    printed(table)
+    table = framed(
+        "milliseconds for a picture", "GPU", "design", "how known", "floor", "fused", "taken", "reached"
     )
     for row in content["results"]:
         times = [f"{row[key]:.2f}" if key in row else "-" for key in ("floor_ms", "fused_floor_ms", "ms")]
         share = f"{100 * row['fraction']:.0f} %" if "fraction" in row else "-"
         table.add_row(row["gpu"], row["design"], row["kind"], *times, share)
-    Console().print(table)
+    printed(table)
 
 
 def _show_profile(content: dict[str, Any]) -> None:
     counts = "/".join(map(str, content["kept"]))
     what = f"{content['preset']} {content['precision']}, {content['categories']} categories, kept {counts}"
-    table = _table(f"{what}: milliseconds", ("stage", "all", *content["kinds"]))
+    table = framed(f"{what}: milliseconds", "stage", "all", *content["kinds"])
     for row in content["results"]:
         kinds = (f"{row['kinds_ms'][kind]:.0f}" for kind in content["kinds"])
         table.add_row(row["stage"], f"{row['ms']:.0f}", *kinds)
-    Console().print(table)
+    printed(table)
 
 
 def _show_sweep(content: dict[str, Any]) -> None:
     headers = ("names", "rejection", "alive after", "p50 ms", "decoder ms", "mIoU", "like none, %")
-    table = _table(f"{content['preset']} {content['precision']}, {content['scenes']} scenes", headers)
+    table = framed(f"{content['preset']} {content['precision']}, {content['scenes']} scenes", *headers)
     for row in content["results"]:
-        alive = " / ".join(f"{count:.0f}" for count in row["kept"])
         times = (f"{row[key]:.0f}" for key in ("p50_ms", "decoder_p50_ms"))
         scores = (f"{row['miou']:.2f}", f"{row['agreement']:.2f}")
-        table.add_row(str(row["categories"]), row["rejection"], alive, *times, *scores)
-    Console().print(table)
+        table.add_row(str(row["categories"]), row["rejection"], alive(row["kept"]), *times, *scores)
+    printed(table)
     for size, policy in content["recommended"].items():
         print(f"{size} names: {policy} is the fastest that loses at most {content['max_drop']:g} points")
-
-
-def _table(title: str, headers: tuple[str, ...]) -> Table:
-    # Without the outer frame every row fits.
-    return Table(*headers, title=title, show_edge=False, pad_edge=False)

@@ -95,14 +95,11 @@ def _decode(
 ) -> Generator[_Moving[Refined], None, None]:
     """Decode as many pictures at a time as suits the backend."""
 
-    def decode(item: _Moving[Encoded]) -> _Moving[Refined]:
-        source, outcome = item
-        if isinstance(outcome, str):
-            return source, outcome
-        return source, refine(engines, outcome, vocabulary, rejection)
+    def decode(item: Encoded) -> Refined:
+        return refine(engines, item, vocabulary, rejection)
 
     try:
-        yield from in_threads(decode, encoded, engines.decodes_at_once)
+        yield from in_threads(_passing(decode), encoded, engines.decodes_at_once)
     finally:
         encoded.close()
 
@@ -110,9 +107,18 @@ def _decode(
 def _each(
     work: Callable[[Step], Next], items: Generator[_Moving[Step], None, None]
 ) -> Generator[_Moving[Next], None, None]:
-    """Bring every picture one step further; an error passes through."""
+    """Bring every picture one step further."""
     try:
-        for source, outcome in items:
-            yield source, outcome if isinstance(outcome, str) else work(outcome)
+        yield from map(_passing(work), items)
     finally:
         items.close()
+
+
+def _passing(work: Callable[[Step], Next]) -> Callable[[_Moving[Step]], _Moving[Next]]:
+    """`work` for pictures on their way: an error passes through."""
+
+    def step(item: _Moving[Step]) -> _Moving[Next]:
+        source, outcome = item
+        return source, outcome if isinstance(outcome, str) else work(outcome)
+
+    return step
