@@ -80,7 +80,7 @@ def profile(
     report("running the stages once", 0, 1)
     before = setting()
     (encoded,) = encode(engines, [prepare(engines, picture, None)])
-    result = finish(engines, encoded, vocabulary, rejection)
+    result = finish(encoded, vocabulary, rejection)
     # `label` runs once for each band of rows.
     runs: dict[str, list[Run]] = defaultdict(list)
     for run in engines.runs:

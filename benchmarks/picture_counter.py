@@ -65,9 +65,10 @@ class PictureCounter:
             InputError: a source cannot run a policy.
         """
         self._dataset, self._chosen = dataset, chosen
-        named = [source.with_text(dataset.names, text) for source, text in zip(sources, texts, strict=True)]
-        self._predictors: list[list[Predictor]] = [
-            [with_policy(policy) for with_policy in named] for policy in setup.policies.values()
+        policies = tuple(setup.policies.values())
+        self._predictors: list[Predictor] = [
+            source.with_text(dataset.names, text, policies)
+            for source, text in zip(sources, texts, strict=True)
         ]
 
     def __call__(self, position: int) -> PictureCounts:
@@ -78,12 +79,12 @@ class PictureCounter:
         """
         data, index = self._dataset, self._chosen[position]
         sample = limit_short_side(data[index], data.max_short_side)
+        try:
+            predicted = [predict(sample.image) for predict in self._predictors]
+        except InputError as error:
+            raise InputError(f"{data.identity(index)}: {error}") from error
         labelled, alike = [], []
-        for predictors in self._predictors:
-            try:
-                predictions = [predict(sample.image) for predict in predictors]
-            except InputError as error:
-                raise InputError(f"{data.identity(index)}: {error}") from error
+        for predictions in zip(*predicted, strict=True):
             first = predictions[0].labels
             same = np.logical_and.reduce([first == each.labels for each in predictions])
             alike.append(int(same.sum()))

@@ -1,4 +1,4 @@
-"""Checkpoints and bundles behind one call: a picture in, labels and kept counts out."""
+"""Checkpoints and bundles behind one call: a picture in, labels and kept counts by rejection policy out."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +15,12 @@ from ..runtime import KeepAll, Rejection, Segmenter, TopK, Vocabulary
 from ..runtime.resize import resize_short_side
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..model import SED
+
+    # What `SED.encode_images` gives.
+    Encoded = tuple[Tensor, list[Tensor]]
 
 Progress = Callable[[int, int], None]
 
@@ -28,7 +33,8 @@ class Prediction:
     kept: tuple[int, ...]
 
 
-Predictor = Callable[[np.ndarray], Prediction]
+# A prediction for each rejection policy.
+Predictor = Callable[[np.ndarray], tuple[Prediction, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +47,9 @@ class Source:
         precision: "fp32", "fp16", "bf16" or "int8".
         preset: for example "sed-b".
         embed: embeds a vocabulary, float32 (T, P, C); it raises InputError for names that cannot be.
-        with_text: takes a vocabulary with its embeddings and gives, for a rejection policy, the predictor of
-            pictures, uint8 (H, W, 3), at their own size; it raises InputError for a policy that cannot be.
+        with_text: takes a vocabulary with its embeddings and rejection policies, and gives the predictor of
+            pictures, uint8 (H, W, 3), at their own size, which encodes each once; it raises InputError for a
+            policy that cannot be.
         segmenter: of a bundle.
     """
 
@@ -51,7 +58,7 @@ class Source:
     precision: str
     preset: str
     embed: Callable[[Sequence[str], Progress | None], np.ndarray]
-    with_text: Callable[[Sequence[str], np.ndarray], Callable[[Rejection], Predictor]]
+    with_text: Callable[[Sequence[str], np.ndarray, Sequence[Rejection]], Predictor]
     segmenter: Segmenter | None
 
 
@@ -128,17 +135,15 @@ def bundle_source(
 ) -> Source:
     """A bundle's engines as a source."""
 
-    def with_text(names: Sequence[str], text: np.ndarray) -> Callable[[Rejection], Predictor]:
+    def with_text(names: Sequence[str], text: np.ndarray, policies: Sequence[Rejection]) -> Predictor:
         vocabulary = Vocabulary(tuple(names), text)
 
-        def with_rejection(rejection: Rejection) -> Predictor:
-            def predict(image: np.ndarray) -> Prediction:
-                result = segmenter(image, vocabulary, rejection=rejection, short_side=short_side)
-                return Prediction(result.labels, result.kept)
+        def predict(image: np.ndarray) -> tuple[Prediction, ...]:
+            encoded = segmenter.encode(image, short_side)
+            results = (segmenter(encoded, vocabulary, policy) for policy in policies)
+            return tuple(Prediction(result.labels, result.kept) for result in results)
 
-            return predict
-
-        return with_rejection
+        return predict
 
     preset = segmenter.bundle.manifest.preset
     return Source(
@@ -157,57 +162,47 @@ def checkpoint_source(path: Path, runs_on: str, model: "SED", short_side: int | 
     import torch
 
     from ..model.labels import label_map
+    from ..model.out_of_memory import tells_of_memory
 
     def embed(names: Sequence[str], progress: Progress | None) -> np.ndarray:
         return model.encode_vocabulary(names, progress).cpu().numpy()
 
-    def with_text(names: Sequence[str], embeddings: np.ndarray) -> Callable[[Rejection], Predictor]:
+    def with_text(names: Sequence[str], embeddings: np.ndarray, policies: Sequence[Rejection]) -> Predictor:
+        for policy in policies:
+            if not isinstance(policy, KeepAll | TopK):
+                raise InputError(
+                    f"rejection {policy} runs in a bundle only; for a checkpoint give topk:K or none"
+                )
         text = torch.from_numpy(embeddings).to(model.device)
 
-        def with_rejection(rejection: Rejection) -> Predictor:
-            if not isinstance(rejection, KeepAll | TopK):
-                raise InputError(
-                    f"rejection {rejection} runs in a bundle only; for a checkpoint give topk:K or none"
-                )
+        def labelled(encoded: "Encoded", policy: Rejection, height: int, width: int) -> Prediction:
+            if isinstance(policy, TopK):
+                left = model.decode_rejecting(*encoded, text, policy.k)
+                logits, kept = left.logits, left.kept
+                alive = tuple(len(each) for each in left.survivors)
+            else:
+                logits = model.decode(*encoded, text).logits[0]
+                kept = torch.arange(len(names), device=logits.device)
+                alive = (len(names),) * 3
+            return Prediction(label_map(logits, kept, height, width).cpu().numpy(), alive)
 
-            @torch.no_grad()
-            def labelled(image: np.ndarray) -> Prediction:
+        @torch.no_grad()
+        def predict(image: np.ndarray) -> tuple[Prediction, ...]:
+            try:
                 pixels = torch.from_numpy(resize_short_side(image, short_side))
-                if isinstance(rejection, KeepAll):
-                    logits = model(pixels.unsqueeze(0), text).logits[0]
-                    kept = torch.arange(len(names), device=logits.device)
-                    alive: tuple[int, ...] = (len(names),) * 3
-                else:
-                    left = model.reject(pixels, text, rejection.k)
-                    logits, kept = left.logits, left.kept
-                    alive = tuple(len(each) for each in left.survivors)
-                labels = label_map(logits, kept, *image.shape[:2])
-                return Prediction(labels.cpu().numpy(), alive)
+                encoded = model.encode_images(pixels.unsqueeze(0))
+                return tuple(labelled(encoded, policy, *image.shape[:2]) for policy in policies)
+            except (MemoryError, RuntimeError) as error:
+                if not tells_of_memory(error):
+                    raise
+                raise InputError(
+                    f"PyTorch: out of memory at {len(names)} categories; take fewer --processes, or "
+                    "`sed-trt export` a bundle, which needs less"
+                ) from error
 
-            def predict(image: np.ndarray) -> Prediction:
-                try:
-                    return labelled(image)
-                except (MemoryError, RuntimeError) as error:
-                    if not _tells_of_memory(error):
-                        raise
-                    raise InputError(
-                        f"PyTorch: out of memory at {len(names)} categories; take fewer --processes, or "
-                        "`sed-trt export` a bundle, which needs less"
-                    ) from error
-
-            return predict
-
-        return with_rejection
+        return predict
 
     return Source(path.name, runs_on, "fp32", model.preset.name, embed, with_text, None)
-
-
-def _tells_of_memory(error: Exception) -> bool:
-    """Whether memory is short, of the GPU or, for which PyTorch has no exception of its own, of the CPU."""
-    import torch
-
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or "DefaultCPUAllocator" in str(error)
 
 
 def description(source: Source) -> dict[str, str]:

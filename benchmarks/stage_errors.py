@@ -90,7 +90,7 @@ class StageErrors:
         """Segment a picture, uint8 (H, W, 3), with the reference and run every stage on what it was given."""
         reference = RecordedEngines(self._reference)
         (encoded,) = encode(reference, [prepare(reference, image, None)])
-        finish(reference, encoded, vocabulary, rejection)
+        finish(encoded, vocabulary, rejection)
         for run in reference.runs:
             given = {
                 tensor.name: np.asarray(run.inputs[tensor.name]).astype(tensor.dtype)

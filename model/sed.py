@@ -120,8 +120,20 @@ class SED(nn.Module):
         Returns:
             Logits (B, T, 8h, 8w) and three aux maps (B, T, h, h), (B, T, 2h, 2h), (B, T, 4h, 4h).
         """
-        decoder, batch = self.decoder, images.shape[0]
-        embed, guidance = self.encode_images(images)
+        return self.decode(*self.encode_images(images), text)
+
+    def decode(self, embed: Tensor, guidance: Sequence[Tensor], text: Tensor) -> Output:
+        """Logits of every category of pictures that `encode_images` embedded.
+
+        Args:
+            embed: (B, C, h, h).
+            guidance: the image guidance of stages 1, 2, 3.
+            text: unit vectors, (T, P, C) for all images, or (B, T, P, C).
+
+        Returns:
+            Logits (B, T, 8h, 8w) and three aux maps (B, T, h, h), (B, T, 2h, 2h), (B, T, 4h, 4h).
+        """
+        decoder, batch = self.decoder, embed.shape[0]
         guide = self.cost_map(embed, text.to(self.device))
         x = decoder.conv1(guide)
         # The aux heads learn from the features but do not shape them.
@@ -155,12 +167,31 @@ class SED(nn.Module):
         Raises:
             InputError: k is not 1 to 8.
         """
+        return self.decode_rejecting(*self.encode_images(image.unsqueeze(0)), text, k)
+
+    @torch.no_grad()
+    def decode_rejecting(
+        self, embed: Tensor, guidance: Sequence[Tensor], text: Tensor, k: int = VOTE_RANKS
+    ) -> Rejected:
+        """`reject` for one picture that `encode_images` embedded.
+
+        Args:
+            embed: (1, C, h, h).
+            guidance: the image guidance of stages 1, 2, 3.
+            text: unit vectors, (T, P, C).
+            k: a category survives if it is among the k best at some pixel; 1 to 8.
+
+        Returns:
+            Logits (K3, 8h, 8w) of the categories left, and which survived at each point.
+
+        Raises:
+            InputError: k is not 1 to 8.
+        """
         if not 1 <= k <= VOTE_RANKS:
             raise InputError(
                 f"k is {k}; rejection counts the first {VOTE_RANKS} ranks, so give 1 to {VOTE_RANKS}"
             )
         decoder, text = self.decoder, text.to(self.device)
-        embed, guidance = self.encode_images(image.unsqueeze(0))
         aux = Scout(decoder.conv1, decoder.head0, self.preset.grid)(self.cost_map(embed, text))
         dropped = []
         chosen = survivors(vote_table(aux), k)

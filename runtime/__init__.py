@@ -1,5 +1,6 @@
 """Segmentation from a bundle, with neither PyTorch nor the onnx package."""
 
+from .pipeline import EncodedPicture
 from .rejection import Budget, KeepAll, MinPixels, Rejection, TopK, parse_rejection
 from .result import Result
 from .segmenter import Segmenter
@@ -10,6 +11,7 @@ from .vocabulary_files import read_vocabulary
 
 __all__ = [
     "Budget",
+    "EncodedPicture",
     "KeepAll",
     "MinPixels",
     "Rejection",

@@ -29,9 +29,18 @@ class Prepared:
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
-    """A picture, uint8 (H, W, 3), with the outputs of the stage `image`, each with a batch axis of 1."""
+class EncodedPicture:
+    """A picture with what the stage `image` made of it.
 
+    Attributes:
+        engines: that made it; only they can go on with it.
+        image: uint8 (H, W, 3).
+        features: the outputs of the stage by name, in the bundle's precision and where the engines keep
+            them: the embedding, (1, C, h, h), and the image guidance of the three stages.
+        timings: milliseconds by step and stage.
+    """
+
+    engines: Engines
     image: np.ndarray
     features: dict[str, Value]
     timings: dict[str, float]
@@ -59,7 +68,7 @@ def prepare(engines: Engines, source: Source, short_side: int | None) -> Prepare
     return Prepared(image, pixels, timings)
 
 
-def encode(engines: Engines, batch: Sequence[Prepared]) -> list[Encoded]:
+def encode(engines: Engines, batch: Sequence[Prepared]) -> list[EncodedPicture]:
     """Run the stage `image` once on a batch of pictures; each is charged its part of the time."""
     engine = engines["image"]
     timings: dict[str, float] = {}
@@ -67,15 +76,20 @@ def encode(engines: Engines, batch: Sequence[Prepared]) -> list[Encoded]:
         outputs = engine.run({"pixels": engines.stack([item.pixels for item in batch])})
     share = {"image": timings["image"] / len(batch)}
     return [
-        Encoded(item.image, {name: outputs[name][row : row + 1] for name in _FEATURES}, item.timings | share)
+        EncodedPicture(
+            engines,
+            item.image,
+            {name: outputs[name][row : row + 1] for name in _FEATURES},
+            item.timings | share,
+        )
         for row, item in enumerate(batch)
     ]
 
 
-def refine(engines: Engines, encoded: Encoded, vocabulary: Categories, rejection: Rejection) -> Refined:
+def refine(encoded: EncodedPicture, vocabulary: Categories, rejection: Rejection) -> Refined:
     """Run the decoder on one picture."""
     timings = dict(encoded.timings)
-    decoded = decode(engines, encoded.features, vocabulary.text, rejection, timings)
+    decoded = decode(encoded.engines, encoded.features, vocabulary.text, rejection, timings)
     return Refined(encoded.image, decoded, timings)
 
 
@@ -88,6 +102,6 @@ def label(engines: Engines, refined: Refined, names: tuple[str, ...]) -> Result:
     return Result(labels, scores, names, decoded.kept, decoded.kept_ids, timings, refined.image)
 
 
-def finish(engines: Engines, encoded: Encoded, vocabulary: Categories, rejection: Rejection) -> Result:
+def finish(encoded: EncodedPicture, vocabulary: Categories, rejection: Rejection) -> Result:
     """Decode one picture and label it at its own size."""
-    return label(engines, refine(engines, encoded, vocabulary, rejection), vocabulary.names)
+    return label(encoded.engines, refine(encoded, vocabulary, rejection), vocabulary.names)

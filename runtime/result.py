@@ -21,7 +21,8 @@ class Result:
         kept: categories alive after `scout`, `decode1` and `decode2`.
         kept_ids: int64 (K,), indices of those alive at the end, rising.
         timings: milliseconds by step and stage. On a GPU a stage is over as soon as its work is under way;
-            the time that the work takes falls to the next stage whose output the host reads.
+            the time that the work takes falls to the next stage whose output the host reads. Results of one
+            encoded picture all have the time that its encoding took.
         image: uint8 RGB (H, W, 3), the picture itself.
     """
 

@@ -13,7 +13,7 @@ from .cached_embedding import Progress, cached_embeddings
 from .embedding import embed_names
 from .held_vocabulary import HeldVocabularies, HeldVocabulary
 from .images import Source
-from .pipeline import encode, finish, prepare
+from .pipeline import EncodedPicture, encode, finish, prepare
 from .rejection import Rejection, TopK
 from .resize import check_short_side
 from .result import Result
@@ -66,28 +66,45 @@ class Segmenter:
                 self._latest = self._embedded(checked, progress)
             return self._latest
 
+    def encode(self, image: Source, short_side: int | None = 640) -> EncodedPicture:
+        """Run the part of the network that depends on the picture alone.
+
+        `image` and `short_side` are those of a call. What comes out takes the picture's place in calls of
+        this segmenter, as often as there are vocabularies or rejection policies to try on it.
+
+        Raises:
+            InputError: the picture cannot be read, `short_side` is out of range, the engines were built for
+                fewer pixels, or the GPU's memory is too small.
+        """
+        (encoded,) = encode(self._engines, [prepare(self._engines, image, short_side)])
+        return encoded
+
     def __call__(
         self,
-        image: Source,
+        image: Source | EncodedPicture,
         vocabulary: Vocabulary | Sequence[str],
         rejection: Rejection | None = None,
         short_side: int | None = 640,
     ) -> Result:
-        """Segment one picture: a path, a PIL image or a uint8 RGB array (H, W, 3).
+        """Segment one picture: a path, a PIL image, a uint8 RGB array (H, W, 3), or what `encode` made of it.
 
         `rejection` is TopK(8) where None. The picture's shorter side is first resized to `short_side` pixels
-        (the longer to at most 2560), as in the published evaluation; None leaves it as it is. Labels come at
-        the picture's own size.
+        (the longer to at most 2560), as in the published evaluation; None leaves it as it is. For
+        an encoded picture `encode` was told that. Labels come at the picture's own size.
 
         Raises:
             InputError: the picture cannot be read, names are bad, a vocabulary's embeddings are not float32
-                or not of this bundle's shape, `short_side` is out of range, the engines were built for less
-                (categories, pixels), or the GPU's memory is too small.
+                or not of this bundle's shape, `short_side` is out of range, another segmenter encoded the
+                picture, the engines were built for less (categories, pixels), or the GPU's memory is too
+                small.
         """
+        if isinstance(image, EncodedPicture) and image.engines is not self._engines:
+            raise InputError(
+                "image: it was encoded by another segmenter; encode it with the one that segments it"
+            )
         embedded = self._held_vocabulary(vocabulary)
-        prepared = prepare(self._engines, image, short_side)
-        (encoded,) = encode(self._engines, [prepared])
-        return finish(self._engines, encoded, embedded, rejection or TopK())
+        encoded = image if isinstance(image, EncodedPicture) else self.encode(image, short_side)
+        return finish(encoded, embedded, rejection or TopK())
 
     def stream(
         self,

@@ -8,7 +8,7 @@ from ..engines.backends import Engines
 from ..errors import InputError
 from .held_vocabulary import Categories
 from .images import Source
-from .pipeline import Encoded, Prepared, Refined, encode, label, prepare, refine
+from .pipeline import EncodedPicture, Prepared, Refined, encode, label, prepare, refine
 from .rejection import Rejection
 from .result import Result
 from .run_ahead import in_threads, pool_size, run_ahead
@@ -67,7 +67,7 @@ def stream_results(
 
 def _encode_batches(
     engines: Engines, loaded: Generator[_Moving[Prepared], None, None], batch: int
-) -> Generator[_Moving[Encoded], None, None]:
+) -> Generator[_Moving[EncodedPicture], None, None]:
     waiting: list[_Moving[Prepared]] = []
     try:
         for item in loaded:
@@ -80,7 +80,7 @@ def _encode_batches(
         loaded.close()
 
 
-def _encode(engines: Engines, loaded: list[_Moving[Prepared]]) -> Iterator[_Moving[Encoded]]:
+def _encode(engines: Engines, loaded: list[_Moving[Prepared]]) -> Iterator[_Moving[EncodedPicture]]:
     good = [outcome for _, outcome in loaded if isinstance(outcome, Prepared)]
     encoded = iter(encode(engines, good) if good else [])
     for source, outcome in loaded:
@@ -89,14 +89,14 @@ def _encode(engines: Engines, loaded: list[_Moving[Prepared]]) -> Iterator[_Movi
 
 def _decode(
     engines: Engines,
-    encoded: Generator[_Moving[Encoded], None, None],
+    encoded: Generator[_Moving[EncodedPicture], None, None],
     vocabulary: Categories,
     rejection: Rejection,
 ) -> Generator[_Moving[Refined], None, None]:
     """Decode as many pictures at a time as suits the backend."""
 
-    def decode(item: Encoded) -> Refined:
-        return refine(engines, item, vocabulary, rejection)
+    def decode(item: EncodedPicture) -> Refined:
+        return refine(item, vocabulary, rejection)
 
     try:
         yield from in_threads(_passing(decode), encoded, engines.decodes_at_once)

@@ -67,8 +67,8 @@ class DeadlySet(GivenSet):
 def source_of(label: Callable[[np.ndarray], np.ndarray]) -> Source:
     """A source that labels pictures by a function."""
 
-    def with_text(names: Sequence[str], text: np.ndarray) -> Callable[[Rejection], Predictor]:
-        return lambda rejection: lambda image: Prediction(label(image), (len(names), 3, 1))
+    def with_text(names: Sequence[str], text: np.ndarray, policies: Sequence[Rejection]) -> Predictor:
+        return lambda image: tuple(Prediction(label(image), (len(names), 3, 1)) for _ in policies)
 
     def embed(names: Sequence[str], progress: object) -> np.ndarray:
         return np.zeros((len(names), 1, 1), np.float32)

@@ -32,11 +32,11 @@ def test_figures_are_those_of_the_labels(own: Path, tiny_checkpoint: Path, tmp_p
     assert row["categories"] == len(names)
     truths, given = [], []
     with open_source(tiny_checkpoint) as source:
-        predict = source.with_text(names, source.embed(names, None))(TopK(8))
+        predict = source.with_text(names, source.embed(names, None), [TopK(8)])
         for index in range(PICTURES):
             image = np.array(Image.open(own / "images" / f"{index}.png"))
             truths.append(np.array(Image.open(own / "labels" / f"{index}.png")).ravel())
-            given.append(predict(image).labels.ravel())
+            given.append(predict(image)[0].labels.ravel())
     truth, predicted = np.concatenate(truths), np.concatenate(given)
     truth, predicted = truth[truth != 255], predicted[truth != 255]
     occurring = np.unique(truth)

@@ -17,7 +17,8 @@ from sed_trt.benchmarks.published_resize import limit_short_side
 from sed_trt.benchmarks.published_scores import DATA, published_miou
 from sed_trt.benchmarks.set_counts import SetCounts
 from sed_trt.errors import InputError
-from sed_trt.runtime import KeepAll, TopK
+from sed_trt.model import SED
+from sed_trt.runtime import KeepAll, Segmenter, TopK
 from sed_trt.tests import dataset_layouts as layouts
 from sed_trt.tests.given_set import GivenSet, source_of
 from sed_trt.train.datasets import IGNORED, NAMES, Dataset, Sample, Scenes, open_dataset
@@ -120,15 +121,36 @@ def test_checkpoint_and_bundle_resize_first(tiny_checkpoint: Path, tiny_bundle: 
         for path in (tiny_checkpoint, tiny_bundle):
             with open_source(path, "onnxruntime", short_side=short_side) as source:
                 names = VOCABULARY[:40]
-                predictors = source.with_text(names, source.embed(names, None))
-                for policy in (TopK(8), KeepAll()):
-                    labels[short_side, path, type(policy)] = predictors(policy)(image).labels
+                predict = source.with_text(names, source.embed(names, None), (TopK(8), KeepAll()))
+                for kind, prediction in zip((TopK, KeepAll), predict(image), strict=True):
+                    labels[short_side, path, kind] = prediction.labels
     for short_side in (None, 64):
         for kind in (TopK, KeepAll):
             torchs, onnxs = (labels[short_side, path, kind] for path in (tiny_checkpoint, tiny_bundle))
             assert torchs.shape == onnxs.shape == image.shape[:2]
             assert np.mean(torchs == onnxs) > 0.999
     assert np.mean(labels[None, tiny_checkpoint, TopK] == labels[64, tiny_checkpoint, TopK]) < 0.99
+
+
+def test_a_picture_is_encoded_once_for_all_policies(
+    tiny_checkpoint: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encodings = []
+
+    def counted_calls(original: Callable[..., object]) -> Callable[..., object]:
+        def call(self: object, *given: object) -> object:
+            encodings.append(type(self))
+            return original(self, *given)
+
+        return call
+
+    monkeypatch.setattr(Segmenter, "encode", counted_calls(Segmenter.encode))
+    monkeypatch.setattr(SED, "encode_images", counted_calls(SED.encode_images))
+    for path in (tiny_checkpoint, tiny_bundle):
+        with open_source(path, "onnxruntime") as source:
+            predict = source.with_text(["sky"], source.embed(["sky"], None), (TopK(8), KeepAll(), TopK(1)))
+            assert len(predict(np.zeros((32, 32, 3), np.uint8))) == 3
+    assert encodings == [SED, Segmenter]
 
 
 def test_a_part_is_spread_over_the_set() -> None:
@@ -170,6 +192,6 @@ def test_want_of_memory_in_pytorch_is_bad_input(policy: TopK | KeepAll, tiny_che
         text = source.embed(["sky"], None)
         # More than any address space holds, of which there is only one category.
         many = np.broadcast_to(text, (2**40, *text.shape[1:]))
-        predict = source.with_text(["sky"], many)(policy)
+        predict = source.with_text(["sky"], many, [policy])
         with pytest.raises(InputError, match=r"^PyTorch: out of memory at 1 categories; take fewer"):
             predict(np.zeros((32, 32, 3), np.uint8))

@@ -61,8 +61,8 @@ def test_results_are_those_of_plain_arrays(
     theirs = encode(plain, [prepare(plain, each, None) for each in pictures])
     for mine, other in zip(ours, theirs, strict=True):
         assert all(isinstance(value, DeviceArray) for value in mine.features.values())
-        result = finish(bound, mine, held, TopK(3))
-        expected = finish(plain, other, vocabulary, TopK(3))
+        result = finish(mine, held, TopK(3))
+        expected = finish(other, vocabulary, TopK(3))
         assert np.array_equal(result.labels, expected.labels)
         assert np.array_equal(result.scores, expected.scores)
         assert result.kept == expected.kept
@@ -75,7 +75,7 @@ def test_padding_to_buckets_changes_no_label(bundle: Bundle, vocabulary: Vocabul
     results = []
     for engines in (plain, padded):
         (encoded,) = encode(engines, [prepare(engines, picture(5), None)])
-        results.append(finish(engines, encoded, vocabulary, TopK(2)))
+        results.append(finish(encoded, vocabulary, TopK(2)))
     assert results[0].kept == results[1].kept
     assert np.mean(results[0].labels == results[1].labels) > 0.999
 

@@ -18,7 +18,7 @@ from sed_trt.tests.fake_manifest import fake_manifest
 
 def segment(engines: FakeEngines, image: np.ndarray, vocabulary: Vocabulary, rejection: Rejection) -> Result:
     (encoded,) = encode(engines, [prepare(engines, image, None)])
-    return finish(engines, encoded, vocabulary, rejection)
+    return finish(encoded, vocabulary, rejection)
 
 
 def quarter_names(result: Result) -> list[str]:
@@ -88,7 +88,7 @@ def test_a_batch_gives_each_picture_its_own_features() -> None:
     pictures = [quarters(), quarters()[::-1].copy(), quarters(7, 5)]
     encoded = encode(engines, [prepare(engines, picture, None) for picture in pictures])
     assert engines["image"].shapes == [{"pixels": (3, 3, 64, 64)}]
-    results = [finish(engines, item, colour_vocabulary(), KeepAll()) for item in encoded]
+    results = [finish(item, colour_vocabulary(), KeepAll()) for item in encoded]
     assert quarter_names(results[0]) == ["red", "green", "blue", "white"]
     assert quarter_names(results[1]) == ["blue", "white", "red", "green"]
     assert results[2].labels.shape == (7, 5)

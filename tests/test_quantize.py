@@ -69,11 +69,11 @@ def test_labels_stay(tiny_bundle: Path, tiny_bundle_int8: Path) -> None:
     ):
         assert (ours.precision, ours.runs_on) == ("int8", "onnxruntime")
         predictors = [
-            source.with_text(VOCABULARY, source.embed(VOCABULARY, None))(TopK()) for source in (exact, ours)
+            source.with_text(VOCABULARY, source.embed(VOCABULARY, None), [TopK()]) for source in (exact, ours)
         ]
         for seed in range(4):
             image = make_scene(seed, 256, split="test").image
-            labels = [predict(image).labels for predict in predictors]
+            labels = [predict(image)[0].labels for predict in predictors]
             agreed.append(np.mean(labels[0] == labels[1]))
     # Not every pixel: 8 bits are no exact arithmetic.
     assert 0.97 < np.mean(agreed) < 1

@@ -99,6 +99,25 @@ def test_stream_gives_what_single_calls_give(segmenter: Segmenter, picture: np.n
         assert agreement > 0.999
 
 
+def test_an_encoded_picture_serves_any_vocabulary_and_policy(
+    segmenter: Segmenter, picture: np.ndarray
+) -> None:
+    encoded = segmenter.encode(picture, short_side=64)
+    for names, policy in ((NAMES, TopK(8)), (NAMES, Budget(5)), (NAMES[:7], KeepAll())):
+        ours, expected = segmenter(encoded, names, policy), segmenter(picture, names, policy, short_side=64)
+        assert np.array_equal(ours.labels, expected.labels)
+        assert np.array_equal(ours.scores, expected.scores)
+        assert np.array_equal(ours.image, picture)
+
+
+def test_a_picture_that_another_segmenter_encoded_is_refused(
+    segmenter: Segmenter, tiny_bundle: Path, picture: np.ndarray
+) -> None:
+    encoded = Segmenter(tiny_bundle).encode(picture)
+    with pytest.raises(InputError, match=r"^image: it was encoded by another segmenter; encode it with"):
+        segmenter(encoded, NAMES)
+
+
 def test_threads_share_a_segmenter(segmenter: Segmenter, picture: np.ndarray) -> None:
     vocabulary = segmenter.vocabulary(NAMES)
     cases: list[tuple[np.ndarray, Rejection]] = [

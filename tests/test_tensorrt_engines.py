@@ -70,7 +70,7 @@ def segment(
     engines: Any, image: np.ndarray, vocabulary: Vocabulary, rejection: Rejection | None = None
 ) -> Result:
     (encoded,) = encode(engines, [prepare(engines, image, None)])
-    return finish(engines, encoded, vocabulary, rejection or KeepAll())
+    return finish(encoded, vocabulary, rejection or KeepAll())
 
 
 def many(count: int) -> Vocabulary:
@@ -162,7 +162,17 @@ def test_a_batch_is_stacked_on_the_device(machine: Machine) -> None:
     assert not [entry for entry in machine.device.log if entry[0] == "down"]
     for item, picture in zip(encoded, pictures, strict=True):
         expected = segment(FakeEngines(), picture, many(20), TopK(2))
-        assert np.array_equal(finish(engines, item, many(20), TopK(2)).labels, expected.labels)
+        assert np.array_equal(finish(item, many(20), TopK(2)).labels, expected.labels)
+
+
+def test_an_encoded_picture_is_decoded_as_often_as_wanted(machine: Machine) -> None:
+    engines = machine.engines()
+    (encoded,) = encode(engines, [prepare(engines, noise(0), None)])
+    for count, rejection in ((20, TopK(2)), (150, KeepAll()), (20, TopK(2))):
+        # Another picture in between takes what memory it can.
+        segment(engines, noise(1), many(9))
+        expected = segment(FakeEngines(), noise(0), many(count), rejection)
+        assert np.array_equal(finish(encoded, many(count), rejection).labels, expected.labels)
 
 
 def test_too_large_a_batch(machine: Machine) -> None:

@@ -43,7 +43,7 @@ def test_pictures_then_meet_no_new_category_count() -> None:
     warmed = {stage: shapes(engines, stage, *inputs) for stage, inputs in names.items()}
     for kept in (1, 2, 3, 4):
         (encoded,) = encode(engines, [prepare(engines, quarters(), None)])
-        finish(engines, encoded, vocabulary, Budget(kept))
+        finish(encoded, vocabulary, Budget(kept))
     assert {stage: shapes(engines, stage, *inputs) for stage, inputs in names.items()} == warmed
 
 
