@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import progress_bar
+from .evaluate import evaluate
 
 if TYPE_CHECKING:
     from ..train.journal import Report
@@ -79,7 +80,7 @@ def train(
     from .extras import needs
 
     with needs("train"):
-        from ..paths import exists
+        from ..paths import is_file, is_folder
         from ..train.config import recipe
         from ..train.datasets import NAMES
         from ..train.run import train as run
@@ -109,9 +110,10 @@ def train(
         **{name: value for name, value in options.items() if value is not None},
     }
     # A run may go on from another folder.
-    for name in ("data", "init"):
-        if name in settings and exists(Path(settings[name])) and settings[name] not in NAMES:
-            settings[name] = str(Path(settings[name]).absolute())
+    for name, is_there in (("data", is_folder), ("init", is_file)):
+        given = settings.get(name)
+        if given and given not in (*NAMES, "random") and is_there(Path(given)):
+            settings[name] = str(Path(given).absolute())
     if settings.get("root"):
         settings["root"] = str(Path(settings["root"]).absolute())
     folder = output or Path("runs") / settings.get("preset", DEFAULT_PRESET)
@@ -126,7 +128,7 @@ def train(
         if last:
             print(speed_and_memory(last))
         if chosen.data == "scenes" and scenes:
-            evaluate_on_scenes(weights, scenes)
+            evaluate(weights, scenes=scenes)
 
 
 def is_first_process() -> bool:
@@ -173,12 +175,3 @@ def duration(seconds: float) -> str:
     """Hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-
-
-def evaluate_on_scenes(weights: Path, scenes: int) -> None:
-    """Print the mIoU of trained weights on test scenes."""
-    from .main import main
-
-    code = main(["evaluate", str(weights), "--scenes", str(scenes)])
-    if code:
-        raise typer.Exit(code)

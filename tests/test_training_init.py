@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from sed_trt.cli.main import main
 from sed_trt.errors import InputError
 from sed_trt.model import SED, preset_named
 from sed_trt.model.checkpoint import save
-from sed_trt.tests.training_data import small, write_own_data
+from sed_trt.tests.training_data import options_of, small, write_own_data
 from sed_trt.train import initial_weights
 from sed_trt.train.initial_weights import checkpoint_kind, initial_model, reachable
 from sed_trt.train.run import train
+from sed_trt.train.run_folder import RunFolder
+from sed_trt.train.settings import read_settings
 
 
 @pytest.fixture
@@ -130,3 +133,15 @@ def test_checkpoint_of_a_run_is_no_start(tmp_path: Path) -> None:
         InputError, match=r"state\.pt: is for --resume alone; give its run's model\.safetensors"
     ):
         initial_model("sed-tiny", str(state))
+
+
+def test_a_file_called_like_a_choice_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = write_own_data(tmp_path / "data")
+    Path("random").write_text("no weights")
+    options = options_of(small("data", steps=1), tmp_path / "config.yaml")
+    assert main([*options, "--init", "random", "-o", "run"]) == 0
+    begun = read_settings(RunFolder(Path("run")).settings)
+    assert (begun["init"], begun["data"]) == ("random", str(data))

@@ -243,6 +243,8 @@ def test_what_is_missing_leaves_nothing_behind(tmp_path: Path, data: Path) -> No
         train(small(data, init=str(tmp_path / "none.safetensors")), tmp_path / "run", gpus=0)
     with pytest.raises(InputError, match="nowhere"):
         train(small(tmp_path / "nowhere"), tmp_path / "run", gpus=0)
+    with pytest.raises(InputError, match="encoder, decoder frozen leaves nothing to train"):
+        train(small(data, freeze=("encoder", "decoder"), text_steps=1), tmp_path / "run", gpus=0)
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["data"]
 
 

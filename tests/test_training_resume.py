@@ -175,6 +175,47 @@ def test_resume_refuses_what_it_cannot_go_on_with(tmp_path: Path, data: Path) ->
         train(config, run.path, resume=True, gpus=0)
 
 
+def test_what_a_sudden_end_left_is_no_checkpoint(tmp_path: Path, data: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    train(small(data, steps=2, save_every=1, keep=9), run.path, gpus=0)
+    # Half written, and half removed.
+    (run.checkpoints / ".step-000003.partial").mkdir()
+    (run.checkpoints / "step-000001").replace(run.checkpoints / ".step-000001.old.partial")
+    assert points(run.checkpoints) == [Point(PHASES.index("step"), 2)]
+    run.settings.write_text(run.settings.read_text().replace("steps: 2\n", "steps: 3\n"))
+    train(small(data, steps=3, save_every=1, keep=9), run.path, resume=True, gpus=0)
+    assert sorted(each.name for each in run.checkpoints.iterdir()) == ["step-000002", "step-000003"]
+
+
+def test_a_checkpoint_is_removed_under_another_name(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(folder: Path, **_: object) -> None:
+        raise KeyboardInterrupt(folder.name)
+
+    run = RunFolder(tmp_path / "run")
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=r"^\.step-000001\."):
+        train(small(data, steps=2, save_every=1, keep=1), run.path, gpus=0)
+    assert [each.step for each in points(run.checkpoints)] == [2]
+
+
+def test_another_number_of_processes_is_told(
+    tmp_path: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, config = RunFolder(tmp_path / "run"), small(data, steps=1)
+    train(config, run.path, gpus=0)
+    train(config, run.path, resume=True, gpus=0)
+    assert not caplog.records
+    checkpoint = run.checkpoints / "step-000001"
+    shutil.copy(checkpoint / "random-0.pt", checkpoint / "random-1.pt")
+    train(config, run.path, resume=True, gpus=0)
+    (record,) = caplog.records
+    assert (
+        "random numbers of 2 processes, and 1 run now: the run goes on, but not to the bit" in record.message
+    )
+
+
 @pytest.mark.slow
 def test_two_processes_resume_to_the_bit(tmp_path: Path, data: Path) -> None:
     config = small(data, steps=6, batch=4, accumulate=2, workers=1, checkpointing=True, save_every=3)

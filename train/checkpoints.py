@@ -1,5 +1,6 @@
 """The checkpoints of a run: everything that its next step depends on, complete or not there."""
 
+import logging
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from ..paths import is_file, is_folder
 # In the order in which a run goes through them; "step" is the segmentation training.
 PHASES = ("text", "clip", "step")
 STATE = "state.pt"
+_logger = logging.getLogger(__name__)
 NAME = re.compile(rf"({'|'.join(PHASES)})-(\d+)")
 
 
@@ -72,7 +74,7 @@ def save_checkpoint(
         wait()
         if rank == 0:
             sync_folder(partial)
-            shutil.rmtree(final, ignore_errors=True)
+            remove(final)
             partial.replace(final)
             sync_folder(folder)
     # PyTorch's own writer raises RuntimeError on top of what the file raised.
@@ -90,7 +92,15 @@ def save_checkpoint(
         ) from error
     if rank == 0:
         for old in points(folder)[:-keep]:
-            shutil.rmtree(folder / old.folder, ignore_errors=True)
+            remove(folder / old.folder)
+
+
+def remove(checkpoint: Path) -> None:
+    """Remove a checkpoint's folder, if there is one; what an interruption leaves of it has another name."""
+    doomed = checkpoint.with_name(f".{checkpoint.name}.old.partial")
+    with suppress(OSError):
+        checkpoint.replace(doomed)
+        shutil.rmtree(doomed)
 
 
 def load_state(folder: Path, point: Point) -> dict[str, Any]:
@@ -102,19 +112,24 @@ def load_state(folder: Path, point: Point) -> dict[str, Any]:
     return read(folder / point.folder / STATE)
 
 
-def load_random_states(folder: Path, point: Point, rank: int) -> None:
-    """Let this process's random numbers go on from a moment.
+def load_random_states(folder: Path, point: Point, rank: int, processes: int) -> None:
+    """Let the random numbers of process `rank` of `processes` go on from a moment.
 
     Raises:
         InputError: its file is damaged.
     """
-    path = folder / point.folder / random_file(rank)
-    # Another number of processes may go on, if not to the bit.
+    checkpoint = folder / point.folder
+    path, written = checkpoint / random_file(rank), len(list(checkpoint.glob(random_file("*"))))
+    if written != processes and rank == 0:
+        _logger.warning(
+            "%s: has the random numbers of %d processes, and %d run now: the run goes on, but not to the bit",
+            *(checkpoint, written, processes),
+        )
     if is_file(path):
         restore_random_states(read(path))
 
 
-def random_file(rank: int) -> str:
+def random_file(rank: int | str) -> str:
     """Where a process keeps the states of its random numbers."""
     return f"random-{rank}.pt"
 

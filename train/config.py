@@ -59,7 +59,7 @@ class TrainConfig:
         categories: categories per sample, those present included; None means all.
         vary_categories: let their number vary from step to step, from half of `categories` to one and a half
             times as many.
-        crop: side in pixels of the crops and of the network's input; a multiple of 32.
+        crop: side in pixels of the crops and of the network's input; a multiple of 64, for sed-tiny of 32.
         short_side: length in pixels that the shorter side is resized to first; None means as it is.
         long_side: the most pixels that the longer side may then have.
         flip: mirror half of the samples.
@@ -154,10 +154,10 @@ class TrainConfig:
 SED_TINY: Mapping[str, Any] = {
     "data": "scenes",
     "init": "random",
-    "steps": 4000,
+    "steps": 5000,
     "lr": 1e-3,
     "encoder_lr_factor": 1.0,
-    # Its encoder has seen scenes for an hour, not pictures for weeks: it has much to learn from the guidance.
+    # Its encoder has seen scenes for minutes, not pictures for weeks: it has much to learn from the guidance.
     "guidance_gradient": True,
     "categories": 28,
     "crop": 256,
@@ -166,7 +166,7 @@ SED_TINY: Mapping[str, Any] = {
     "colour": False,
     "target_size": 64,
     "text_steps": 300,
-    "clip_steps": 3400,
+    "clip_steps": 4000,
     "workers": 1,
     "half": True,
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch.utils.tensorboard import SummaryWriter
 
 from ..atomic import replacing
@@ -35,7 +36,7 @@ class Journal:
         config: TrainConfig,
         resumed: Point,
         seconds: float,
-        speaks: bool,
+        accelerator: Accelerator,
         report: Report | None,
     ) -> None:
         """Open the log; lines after `resumed`, left by steps that are done again, are dropped.
@@ -45,17 +46,18 @@ class Journal:
             config: the run's settings.
             resumed: where the run goes on.
             seconds: how long it had taken until then.
-            speaks: whether this process writes and reports.
+            accelerator: of the run; its process 0 writes and reports.
             report: called with every line of the log; None means no reports.
 
         Raises:
             InputError: the log cannot be written.
         """
-        self.config, self.speaks, self.report = config, speaks, report
+        self.config, self.device, self.report = config, accelerator.device, report
+        self.speaks = accelerator.is_main_process
         self.window: list[dict[str, float]] = []
         self.started = time.monotonic() - seconds
         self.window_started = time.monotonic()
-        if not speaks:
+        if not self.speaks:
             return
         drop_lines_after(run.log, resumed)
         try:
@@ -93,8 +95,8 @@ class Journal:
         means = {name: mean([each[name] for each in self.window if name in each]) for name in metrics}
         now = time.monotonic()
         means["images_per_second"] = samples * len(self.window) / (now - self.window_started)
-        if torch.cuda.is_available():
-            means["gpu_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
+        if self.device.type == "cuda":
+            means["gpu_memory_mib"] = torch.cuda.max_memory_allocated(self.device) / 2**20
         self.window_started = now
         self.window.clear()
         if not self.speaks:
@@ -110,11 +112,10 @@ class Journal:
             self.report(PHASES[phase], step, steps, means)
 
     def picture(self, phase: int, step: int, image: np.ndarray) -> None:
-        """Show a picture, RGB uint8 (H, W, 3), in TensorBoard."""
-        if self.speaks:
-            name = f"{PHASES[phase]}/image, truth, prediction"
-            with self.writing():
-                self.board.add_image(name, image, self.total_steps(phase, step), dataformats="HWC")
+        """Show a picture, RGB uint8 (H, W, 3), in TensorBoard; only where the journal speaks."""
+        name = f"{PHASES[phase]}/image, truth, prediction"
+        with self.writing():
+            self.board.add_image(name, image, self.total_steps(phase, step), dataformats="HWC")
 
     def total_steps(self, phase: int, step: int) -> int:
         """Steps done in all phases together: TensorBoard's axis."""

@@ -1,6 +1,6 @@
 """Which parts of SED train."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..errors import InputError
 
@@ -30,13 +30,18 @@ def is_trained(name: str, train: str = "all", freeze: Sequence[str] = ()) -> boo
     return name.startswith(wanted) and not name.startswith(frozen)
 
 
-def check_something_trains(trained: Sequence[object], train: str, freeze: Sequence[str]) -> None:
+def check_something_trains(names: Iterable[str], train: str, freeze: Sequence[str]) -> None:
     """Refuse a training of nothing.
 
+    Args:
+        names: of SED's parameters.
+        train: as for `is_trained`.
+        freeze: as for `is_trained`.
+
     Raises:
-        InputError: `trained` is empty.
+        InputError: none of them trains.
     """
-    if not trained:
+    if not any(is_trained(name, train, freeze) for name in names):
         raise InputError(
             f"train {train} with {', '.join(freeze)} frozen leaves nothing to train; freeze less"
         )

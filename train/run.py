@@ -18,7 +18,9 @@ from .clip_pretraining import clip_optimizer, pretrain_clip
 from .config import TrainConfig
 from .initial_weights import check_trained, initial_model
 from .journal import Journal, Report
+from .parts import check_something_trains
 from .processes import started
+from .resources import enough_memory
 from .run_folder import RunFolder
 from .samples import open_training_data
 from .saving import Saving
@@ -52,23 +54,24 @@ def train(
         The trained network's file.
 
     Raises:
-        InputError: data, initial weights or GPUs are missing, `folder` cannot be written or holds another
-            run, a sample is broken, or the loss stopped being a number.
+        InputError: data, initial weights or GPUs are missing, nothing is left to train, `folder` cannot be
+            written or holds another run, a sample is broken, memory is short, or the loss stopped being a
+            number.
     """
     run = RunFolder(folder)
     if resume:
         run.check_same(config)
     else:
         run.check_new()
-    with started(config, gpus) as accelerator:
+    with started(config, gpus) as accelerator, enough_memory(config):
         data = open_training_data(config)
-        saving = Saving(run, config, accelerator.process_index, accelerator.wait_for_everyone)
+        saving = Saving(run, config, accelerator)
         model = begun(config, accelerator, saving)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             run.write(config)
         accelerator.wait_for_everyone()
-        journal = Journal(run, config, saving.newest, saving.seconds, accelerator.is_main_process, report)
+        journal = Journal(run, config, saving.newest, saving.seconds, accelerator, report)
         with closing(journal):
             for phase in range(saving.newest.phase, len(PRETRAININGS)):
                 pretrain(phase, model, config, saving, journal)
@@ -85,7 +88,8 @@ def begun(config: TrainConfig, accelerator: Accelerator, saving: Saving) -> SED:
     """The network on its device, with the weights of the newest checkpoint or else the initial ones.
 
     Raises:
-        InputError: the initial weights are missing, do not fit, or have no decoder where heads alone train.
+        InputError: the initial weights are missing, do not fit, or have no decoder where heads alone train;
+            or everything that would train is frozen.
     """
     torch.manual_seed(config.seed)
     if saving.state is not None:
@@ -96,6 +100,7 @@ def begun(config: TrainConfig, accelerator: Accelerator, saving: Saving) -> SED:
             check_trained(config.init)
         with accelerator.main_process_first():
             model = initial_model(config.preset, config.init)
+    check_something_trains((name for name, _ in model.named_parameters()), config.train, config.freeze)
     # Training may see smaller pictures than use does; no weight depends on their size.
     model.preset = replace(model.preset, image_size=config.crop)
     return model.to(accelerator.device).to(memory_format=torch.channels_last)

@@ -11,7 +11,7 @@ from .checkpoints import points
 from .config import TrainConfig, recipe
 from .settings import read_settings, write_settings
 
-# What may change when a run goes on: none of it reaches the weights.
+# What may change when a run goes on: none of it reaches the training.
 CHANGEABLE = ("root", "workers", "log_every", "picture_every", "save_every", "keep", "half")
 
 

@@ -1,9 +1,9 @@
 """How a phase of a training starts from its checkpoint and writes new ones."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch.amp import GradScaler
 
 from ..model import SED
@@ -21,19 +21,18 @@ class Saving:
         seconds: how long the run had taken until then.
     """
 
-    def __init__(self, run: RunFolder, config: TrainConfig, rank: int, wait: Callable[[], None]) -> None:
+    def __init__(self, run: RunFolder, config: TrainConfig, accelerator: Accelerator) -> None:
         """Look for the newest checkpoint.
 
         Args:
             run: the folder.
             config: the run's settings.
-            rank: of this process.
-            wait: returns once all processes have called it.
+            accelerator: of the run.
 
         Raises:
             InputError: the newest checkpoint is damaged.
         """
-        self.folder, self.keep, self.rank, self.wait = run.checkpoints, config.keep, rank, wait
+        self.folder, self.keep, self.accelerator = run.checkpoints, config.keep, accelerator
         found = points(self.folder)
         self.newest = found[-1] if found else Point(0, 0)
         self.state: dict[str, Any] | None = load_state(self.folder, found[-1]) if found else None
@@ -53,7 +52,9 @@ class Saving:
         optimizer.load_state_dict(self.state["optimizer"])
         if scaler is not None and self.state["scaler"]:
             scaler.load_state_dict(self.state["scaler"])
-        load_random_states(self.folder, self.newest, self.rank)
+        load_random_states(
+            self.folder, self.newest, self.accelerator.process_index, self.accelerator.num_processes
+        )
         self.state = None
         return self.newest.step
 
@@ -76,4 +77,5 @@ class Saving:
             "scaler": scaler.state_dict() if scaler is not None else None,
             "seconds": seconds,
         }
-        save_checkpoint(self.folder, point, state, self.rank, self.wait, self.keep)
+        rank, wait = self.accelerator.process_index, self.accelerator.wait_for_everyone
+        save_checkpoint(self.folder, point, state, rank, wait, self.keep)

@@ -18,7 +18,7 @@ from .config import TrainConfig
 from .datasets import Dataset
 from .journal import Journal
 from .optimizer import adamw, published_groups, set_lr
-from .parts import check_something_trains, is_trained
+from .parts import is_trained
 from .pictures import side_by_side
 from .samples import Batch, TrainingSamples, part_numbers, training_batches
 from .saving import Saving
@@ -68,7 +68,6 @@ def train_segmentation(
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_trained(name, config.train, config.freeze))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    check_something_trains(trained, config.train, config.freeze)
     if not config.guidance_gradient:
         for projection in model.decoder.decoder_guidance_projection:
             projection.register_forward_pre_hook(lambda _module, inputs: tuple(x.detach() for x in inputs))

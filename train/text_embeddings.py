@@ -43,8 +43,11 @@ def embeddings(model: SED, names: Sequence[str]) -> Tensor:
                 return kept
         except (OSError, SafetensorError, KeyError) as error:
             _logger.info("%s: cannot be read (%s); its embeddings are made again", path, error)
-    training = model.training
+    training, precision = model.training, torch.get_float32_matmul_precision()
+    # They are kept for runs on any device.
+    torch.set_float32_matmul_precision("highest")
     made = model.eval().encode_vocabulary(names).cpu().contiguous()
+    torch.set_float32_matmul_precision(precision)
     model.train(training)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -32,10 +32,10 @@ class _Counted:
 class CheckReport:
     """What a data set holds and what is wrong with it.
 
-    ``pixels`` and ``images_with`` are, by class, the pixels labelled so and the samples in which there are
-    any; ``ignored`` the pixels that are not scored. ``unreadable`` and ``mismatched`` are messages, each
-    about one sample; ``outside`` is, by label id outside the list, the number of samples that hold it, and
-    ``outside_first`` the first such sample.
+    `pixels` and `images_with` are, by class, the pixels labelled so and the samples in which there are
+    any; `ignored` the pixels that are not scored. `unreadable` and `mismatched` are messages, each
+    about one sample; `outside` is, by label id outside the list, the number of samples that hold it, and
+    `outside_first` the first such sample.
     """
 
     name: str

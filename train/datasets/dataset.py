@@ -12,7 +12,7 @@ IGNORED = -1
 class Sample:
     """A picture with its labels.
 
-    ``image`` is uint8 (H, W, 3), RGB; ``labels`` is int32 (H, W), indices into the data set's categories, or
+    `image` is uint8 (H, W, 3), RGB; `labels` is int32 (H, W), indices into the data set's categories, or
     `IGNORED` where nothing is scored.
     """
 
@@ -23,11 +23,11 @@ class Sample:
 class Dataset(ABC):
     """Pictures with labels, in a fixed order; may be read from several processes at once.
 
-    ``names`` is the vocabulary that is segmented, ``classes`` what is scored: labels index ``classes``, and
-    ``scored_as``, int32 (len(names),), is the class of each name. The two are the same for most sets; voc20b
+    `names` is the vocabulary that is segmented, `classes` what is scored: labels index `classes`, and
+    `scored_as`, int32 (len(names),), is the class of each name. The two are the same for most sets; voc20b
     segments 59 names, of which those after the first 20 count as its class "background".
 
-    ``max_short_side`` is the length in pixels to which the published evaluation resizes the shorter side of
+    `max_short_side` is the length in pixels to which the published evaluation resizes the shorter side of
     images (bilinear, without antialiasing) and labels (nearest) where that is longer; None where it does no
     such thing. Samples come as their files are.
     """

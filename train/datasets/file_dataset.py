@@ -16,8 +16,8 @@ from .listing import Item, Listing
 class Source:
     """Where the samples of a set come from and how they are read.
 
-    ``kind`` is "raw", "converted" or "own". ``read_image`` gives uint8 (H, W, 3), ``read_labels`` the values
-    of the label file, integers (H, W), and ``tables`` what these stand for by the bytes that each takes;
+    `kind` is "raw", "converted" or "own". `read_image` gives uint8 (H, W, 3), `read_labels` the values
+    of the label file, integers (H, W), and `tables` what these stand for by the bytes that each takes;
     the entry of 0 is for any other number of bytes.
     """
 
@@ -32,8 +32,8 @@ class Source:
 class Reading:
     """A sample as its files are, right or wrong.
 
-    ``image`` and ``labels`` are as in `Sample` but may differ in size; ``outside`` are the values in the
-    label file that stand for nothing, which are ignored in ``labels``.
+    `image` and `labels` are as in `Sample` but may differ in size; `outside` are the values in the
+    label file that stand for nothing, which are ignored in `labels`.
     """
 
     image: np.ndarray

@@ -24,7 +24,7 @@ IMAGE_ENDINGS = (".jpg",)
 class Labels:
     """Where labels are, by the key of their image, and how they are read.
 
-    ``keys`` are the images that a file which holds all labels says there are; None for a folder of labels.
+    `keys` are the images that a file which holds all labels says there are; None for a folder of labels.
     """
 
     files: Mapping[str, Path]
@@ -36,8 +36,8 @@ class Labels:
 class Layout:
     """Folders and files of one split, relative to the set's root.
 
-    ``shared`` is whether the images' folder holds more than the split, whose samples are then those that the
-    text file ``listed`` names, or else those that have labels. ``by_name`` pairs files by name, whatever
+    `shared` is whether the images' folder holds more than the split, whose samples are then those that the
+    text file `listed` names, or else those that have labels. `by_name` pairs files by name, whatever
     folder they are in.
     """
 

@@ -20,8 +20,8 @@ class Item:
 class Listing:
     """The samples of a set, in order, and what is there only by half.
 
-    ``unlabelled`` are images without labels, ``imageless`` label files without images, with the image's name
-    where the file is that of many, and ``absent`` names of the set's list that have neither.
+    `unlabelled` are images without labels, `imageless` label files without images, with the image's name
+    where the file is that of many, and `absent` names of the set's list that have neither.
     """
 
     items: tuple[Item, ...] = ()

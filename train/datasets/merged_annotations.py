@@ -18,7 +18,7 @@ _READER, _PACKAGE = "pycocotools.mask", "pycocotools"
 class MergedAnnotations:
     """The annotations of a phase, "train" or "val", read once.
 
-    ``labels`` leads from the stem of each annotated image to the file itself; ``stems`` are all images of
+    `labels` leads from the stem of each annotated image to the file itself; `stems` are all images of
     the phase, in the file's order.
     """
 

@@ -32,8 +32,8 @@ _CONTEXT = "VOCdevkit/VOC2010"
 class PublishedSet:
     """A published set.
 
-    ``layouts`` are by split; the first of which everything is there is read. ``vocabulary`` names the list of
-    what is segmented; ``background`` is whether the names after VOC's 20 are scored as one more class.
+    `layouts` are by split; the first of which everything is there is read. `vocabulary` names the list of
+    what is segmented; `background` is whether the names after VOC's 20 are scored as one more class.
     """
 
     about: str
