@@ -17,7 +17,7 @@ from timm.models.convnext import ConvNeXtBlock
 
 from sed_trt.errors import InputError
 from sed_trt.model import SED
-from sed_trt.tests.training_data import options_of, small, start, write_own_data
+from sed_trt.tests.training_data import ACCELERATE, TORCHRUN, options_of, small, start, write_own_data
 from sed_trt.train import run as whole_run
 from sed_trt.train.checkpoints import PHASES, Point, load_state, points, read
 from sed_trt.train.run import train
@@ -110,10 +110,13 @@ def test_stochastic_depth_resumes_to_the_bit(
     assert_same_end(whole.path, broken.path, 6)
 
 
-def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path, data: Path) -> None:
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_two_processes_train_as_one_with_twice_the_batch(
+    launcher: tuple[str, ...], tmp_path: Path, data: Path
+) -> None:
     config = small(data, steps=3, batch=4, seed=3)
     options = options_of(config, tmp_path / "config.yaml")
-    child = start([*options, "--accumulate", "2", "-o", str(tmp_path / "two")], processes=2)
+    child = start([*options, "--accumulate", "2", "-o", str(tmp_path / "two")], 2, launcher)
     train(config, tmp_path / "one", gpus=0)
     _, errors = child.communicate()
     assert child.returncode == 0, errors

@@ -12,6 +12,8 @@ from PIL import Image
 from sed_trt.train.config import TrainConfig, recipe
 
 NAMES = ("sky", "grass", "brick wall", "car", "tree")
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node")
+ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes")
 
 
 def write_own_data(folder: Path, count: int = 6, side: int = 40) -> Path:
@@ -59,9 +61,11 @@ def options_of(config: TrainConfig, path: Path) -> list[str]:
     return ["train", "--config", str(path), "--gpus", "0"]
 
 
-def start(arguments: list[str], processes: int = 1) -> subprocess.Popen[str]:
-    """Run the command line in a process of its own, or through torchrun in several; one thread each."""
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
-    command = [sys.executable, "-m", *(launcher if processes > 1 else []), "sed_trt.cli.main", *arguments]
+def start(
+    arguments: list[str], processes: int = 1, launcher: tuple[str, ...] = TORCHRUN
+) -> subprocess.Popen[str]:
+    """Run the command line in a process of its own, or through a launcher in several; one thread each."""
+    launched = [*launcher, str(processes), "-m"] if processes > 1 else []
+    command = [sys.executable, "-m", *launched, "sed_trt.cli.main", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
