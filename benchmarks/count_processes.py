@@ -4,7 +4,6 @@ import atexit
 import multiprocessing
 import os
 import signal
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..train.datasets import Dataset
+from .command_output import output_of
 from .cores import usable_cores
 from .picture_counter import PictureCounter, Setup
 from .saved_counts import SCRATCH
@@ -97,13 +97,9 @@ def visible_gpus() -> tuple[str, ...]:
     named = os.environ.get(GPUS_VARIABLE)
     if named is not None:
         return tuple(name.strip() for name in named.split(",") if name.strip())
-    command = ["nvidia-smi", "--list-gpus"]
-    try:
-        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return ()
+    listed = output_of(["nvidia-smi", "--list-gpus"])
     # Below a GPU stand the parts into which it is divided.
-    gpus = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
+    gpus = [line for line in listed.splitlines() if line.startswith("GPU ")]
     return tuple(map(str, range(len(gpus))))
 
 

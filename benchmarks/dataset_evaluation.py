@@ -12,11 +12,12 @@ from ..errors import InputError
 from ..train.datasets import NAMES, Dataset, MissingDataError, open_dataset
 from ..train.datasets.file_dataset import FileDataset
 from .count_pictures import Report, count_sets
+from .parity import Parity
 from .picture_counter import Setup
 from .predictors import Source, description
 from .published_resize import SHORT_SIDE
 from .published_scores import DATA, published_miou
-from .set_counts import SetCounts, Totals
+from .set_counts import Totals
 
 ALL = "all"
 # Those with a published figure come first, in the order of its table.
@@ -69,16 +70,6 @@ class DatasetScores:
     as_published: bool
     published: float | None
     per_category: tuple[CategoryScore, ...]
-
-
-@dataclass(frozen=True)
-class DatasetParity:
-    """Two predictors on the same pictures; see `Parity` of the scenes."""
-
-    source: DatasetScores
-    against: DatasetScores
-    drop: float
-    agreement: float
 
 
 def open_sets(
@@ -147,7 +138,7 @@ def evaluate_sets(
                     _scores(totals, source, dataset, rejection, setup.short_side)
                     for totals, source in zip(counts.totals[policy], sources, strict=True)
                 ]
-                rows.append(scores[0] if len(scores) == 1 else _parity(scores, counts, policy))
+                rows.append(scores[0] if len(scores) == 1 else Parity.of(scores, counts.agreement(policy)))
         named = {"source": description(sources[0])}
         if len(sources) > 1:
             named["against"] = description(sources[1])
@@ -197,11 +188,6 @@ def _scores(
             )
         ),
     )
-
-
-def _parity(scores: Sequence[DatasetScores], counts: SetCounts, policy: int) -> DatasetParity:
-    source, against = scores
-    return DatasetParity(source, against, against.miou - source.miou, counts.agreement(policy))
 
 
 def _percent(share: float) -> float | None:

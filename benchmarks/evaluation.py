@@ -9,11 +9,12 @@ from typing import Any
 from ..engines.backends import open_engines
 from ..errors import InputError
 from ..paths import is_folder
+from ..train.datasets import Scenes
 from ..train.scenes import VOCABULARY, make_scene
 from .count_pictures import Report, count_sets
 from .picture_counter import Setup
 from .predictors import Source, description
-from .scene_evaluation import NamedScenes, scene_parity, scene_scores
+from .scene_evaluation import scene_parity, scene_scores
 from .set_counts import SetCounts
 from .stage_errors import StageErrors, worst_first
 
@@ -88,7 +89,7 @@ def _counted(
     scenes: int,
     report: Report,
 ) -> list[SetCounts]:
-    sets = [(NamedScenes(names, scenes, SCENE_SIZE), range(scenes)) for names in vocabularies]
+    sets = [(Scenes("test", scenes, SCENE_SIZE, names=names), range(scenes)) for names in vocabularies]
     return list(count_sets(setup, sources, sets, report))
 
 

@@ -168,30 +168,26 @@ def checkpoint_source(path: Path, runs_on: str, model: "SED", short_side: int | 
         return model.encode_vocabulary(names, progress).cpu().numpy()
 
     def with_text(names: Sequence[str], embeddings: np.ndarray, policies: Sequence[Rejection]) -> Predictor:
+        ks: list[int | None] = []
         for policy in policies:
             if not isinstance(policy, KeepAll | TopK):
                 raise InputError(
                     f"rejection {policy} runs in a bundle only; for a checkpoint give topk:K or none"
                 )
+            ks.append(policy.k if isinstance(policy, TopK) else None)
         text = torch.from_numpy(embeddings).to(model.device)
 
-        def labelled(encoded: "Encoded", policy: Rejection, height: int, width: int) -> Prediction:
-            if isinstance(policy, TopK):
-                left = model.decode_rejecting(*encoded, text, policy.k)
-                logits, kept = left.logits, left.kept
-                alive = tuple(len(each) for each in left.survivors)
-            else:
-                logits = model.decode(*encoded, text).logits[0]
-                kept = torch.arange(len(names), device=logits.device)
-                alive = (len(names),) * 3
-            return Prediction(label_map(logits, kept, height, width).cpu().numpy(), alive)
+        def labelled(encoded: "Encoded", k: int | None, height: int, width: int) -> Prediction:
+            left = model.decode_rejecting(*encoded, text, k)
+            labels = label_map(left.logits, left.kept, height, width)
+            return Prediction(labels.cpu().numpy(), tuple(len(each) for each in left.survivors))
 
         @torch.no_grad()
         def predict(image: np.ndarray) -> tuple[Prediction, ...]:
             try:
                 pixels = torch.from_numpy(resize_short_side(image, short_side))
                 encoded = model.encode_images(pixels.unsqueeze(0))
-                return tuple(labelled(encoded, policy, *image.shape[:2]) for policy in policies)
+                return tuple(labelled(encoded, k, *image.shape[:2]) for k in ks)
             except (MemoryError, RuntimeError) as error:
                 if not tells_of_memory(error):
                     raise

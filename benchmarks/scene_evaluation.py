@@ -1,12 +1,11 @@
 """mIoU on procedural scenes that training never draws, held-out colour-thing pairs included."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..train.datasets import Scenes
 from ..train.scenes import HELD_OUT, INDEX, SEEN
+from .parity import Parity
 from .predictors import Prediction
 from .set_counts import Labelled, SetCounts, Totals
 
@@ -34,33 +33,6 @@ class SceneScores:
     miou: float
     pixel_accuracy: float
     kept: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Parity:
-    """Two predictors on the same scenes.
-
-    Attributes:
-        source: what the one in question reached.
-        against: what its reference reached.
-        drop: mIoU of the reference less that of the one in question, in percentage points.
-        agreement: percent of the pixels that both label alike.
-    """
-
-    source: SceneScores
-    against: SceneScores
-    drop: float
-    agreement: float
-
-
-class NamedScenes(Scenes):
-    """The first scenes of the split "test", to be labelled with a vocabulary that starts with their own."""
-
-    def __init__(self, names: Sequence[str], length: int, size: int) -> None:
-        """`length` scenes of `size` x `size` pixels."""
-        super().__init__("test", length, size)
-        self.names = self.classes = tuple(names)
-        self.scored_as = np.arange(len(self.names), dtype=np.int32)
 
 
 class Tally:
@@ -95,7 +67,7 @@ def scene_scores(totals: Totals, rejection: str) -> SceneScores:
     )
 
 
-def scene_parity(counts: SetCounts, policy: int, rejection: str) -> Parity:
+def scene_parity(counts: SetCounts, policy: int, rejection: str) -> Parity[SceneScores]:
     """Two sources on the same scenes, under the policy at this place."""
-    source, against = (scene_scores(totals, rejection) for totals in counts.totals[policy])
-    return Parity(source, against, against.miou - source.miou, counts.agreement(policy))
+    scores = [scene_scores(totals, rejection) for totals in counts.totals[policy]]
+    return Parity.of(scores, counts.agreement(policy))

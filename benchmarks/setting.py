@@ -1,10 +1,10 @@
 """Where a measurement was taken: machine, libraries, commit."""
 
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
+from .command_output import output_of
 from .cores import usable_cores
 from .gpu_check_machine import cpu_name
 from .results_file import version
@@ -17,7 +17,7 @@ _MADE = (":!benchmarks/results", ":!docs", ":!README.md")
 
 def setting() -> dict[str, Any]:
     """Processor, GPU with its driver, versions, commit, and how busy the machine is at this moment."""
-    gpu = _output(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"])
+    gpu = output_of(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"])
     name, driver, memory = [part.strip() for part in gpu.splitlines()[0].split(",")] if gpu else [None] * 3
     return {
         "cpu": cpu_name(),
@@ -35,19 +35,10 @@ def setting() -> dict[str, Any]:
 def commit() -> str | None:
     """The checkout's commit, with "+" where files differ from it; None outside a checkout."""
     folder = str(Path(__file__).resolve().parents[1])
-    head = _output(["git", "-C", folder, "rev-parse", "--short=12", "HEAD"])
+    head = output_of(["git", "-C", folder, "rev-parse", "--short=12", "HEAD"])
     if not head:
         return None
-    changed = _output(
+    changed = output_of(
         ["git", "-C", folder, "status", "--porcelain", "--untracked-files=no", "--", ".", *_MADE]
     )
     return head + ("+" if changed else "")
-
-
-def _output(command: list[str]) -> str:
-    """What a command prints; nothing where it fails or is not there."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()

@@ -81,7 +81,7 @@ def train(
 
     with needs("train"):
         from ..paths import is_file, is_folder
-        from ..train.config import recipe
+        from ..train.config import RANDOM, recipe
         from ..train.datasets import NAMES
         from ..train.run import train as run
         from ..train.run_folder import begun_settings
@@ -112,7 +112,7 @@ def train(
     # A run may go on from another folder.
     for name, is_there in (("data", is_folder), ("init", is_file)):
         given = settings.get(name)
-        if given and given not in (*NAMES, "random") and is_there(Path(given)):
+        if given and given not in (*NAMES, RANDOM) and is_there(Path(given)):
             settings[name] = str(Path(given).absolute())
     if settings.get("root"):
         settings["root"] = str(Path(settings["root"]).absolute())

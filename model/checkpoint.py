@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..paths import is_file
 from .presets import PRESETS, Preset, preset_named
 from .published import published_name
+from .reading import reading
 from .sed import SED
 
 STEM = "clip.visual.trunk.stem.0.weight"
@@ -60,16 +61,10 @@ def read_published(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: not such a file, or cut short.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # Damaged bytes reach the pickle and zip readers, which check little and raise almost anything.
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise InputError(
-            f"{path}: cannot be read as a PyTorch checkpoint ({reason}); it may be cut short, copy it again"
-        ) from error
+    fix = "it may be cut short, copy it again"
+    with reading(path, fix, " as a PyTorch checkpoint"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content = torch.load(path, map_location="cpu", weights_only=True)
     tensors = content.get("model") if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()

@@ -171,7 +171,7 @@ class SED(nn.Module):
 
     @torch.no_grad()
     def decode_rejecting(
-        self, embed: Tensor, guidance: Sequence[Tensor], text: Tensor, k: int = VOTE_RANKS
+        self, embed: Tensor, guidance: Sequence[Tensor], text: Tensor, k: int | None = VOTE_RANKS
     ) -> Rejected:
         """`reject` for one picture that `encode_images` embedded.
 
@@ -179,7 +179,7 @@ class SED(nn.Module):
             embed: (1, C, h, h).
             guidance: the image guidance of stages 1, 2, 3.
             text: unit vectors, (T, P, C).
-            k: a category survives if it is among the k best at some pixel; 1 to 8.
+            k: a category survives if it is among the k best at some pixel; 1 to 8; None keeps them all.
 
         Returns:
             Logits (K3, 8h, 8w) of the categories left, and which survived at each point.
@@ -187,6 +187,10 @@ class SED(nn.Module):
         Raises:
             InputError: k is not 1 to 8.
         """
+        if k is None:
+            logits = self.decode(embed, guidance, text).logits[0]
+            every = torch.arange(len(text), device=logits.device)
+            return Rejected(logits=logits, kept=every, survivors=(every, every, every))
         if not 1 <= k <= VOTE_RANKS:
             raise InputError(
                 f"k is {k}; rejection counts the first {VOTE_RANKS} ranks, so give 1 to {VOTE_RANKS}"
@@ -224,9 +228,5 @@ class SED(nn.Module):
         Raises:
             InputError: k is not 1 to 8.
         """
-        height, width = image.shape[:2]
-        if k is None:
-            logits = self(image.unsqueeze(0), text).logits[0]
-            return label_map(logits, torch.arange(text.shape[0], device=logits.device), height, width)
-        left = self.reject(image, text, k)
-        return label_map(left.logits, left.kept, height, width)
+        left = self.decode_rejecting(*self.encode_images(image.unsqueeze(0)), text, k)
+        return label_map(left.logits, left.kept, *image.shape[:2])

@@ -31,28 +31,29 @@ def write_labels(path: Path, values: np.ndarray, palette: bool = False) -> None:
     image.save(path)
 
 
+def write_folders(
+    base: Path, part: str, raw: dict[str, np.ndarray], converted: dict[str, np.ndarray] | None
+) -> None:
+    """Folders of pictures, labels and converted labels, each with one for the split."""
+    for seed, (name, values) in enumerate(raw.items()):
+        write_jpeg(base / f"images/{part}/{name}.jpg", seed, values.shape)
+        write_labels(base / f"annotations/{part}/{name}.png", values)
+    for name, values in (converted or {}).items():
+        write_labels(base / f"annotations_detectron2/{part}/{name}.png", values)
+
+
 def write_coco(
     root: Path, raw: dict[str, np.ndarray], split: str = "val", converted: dict[str, np.ndarray] | None = None
 ) -> None:
     """`coco-stuff`: 8-bit PNG beside JPEGs; `converted` has category indices and 255."""
-    base = root / "coco-stuff"
-    for seed, (name, values) in enumerate(raw.items()):
-        write_jpeg(base / f"images/{split}2017/{name}.jpg", seed, values.shape)
-        write_labels(base / f"annotations/{split}2017/{name}.png", values)
-    for name, values in (converted or {}).items():
-        write_labels(base / f"annotations_detectron2/{split}2017/{name}.png", values)
+    write_folders(root / "coco-stuff", f"{split}2017", raw, converted)
 
 
 def write_ade150(
     root: Path, raw: dict[str, np.ndarray], converted: dict[str, np.ndarray] | None = None
 ) -> None:
     """`ADEChallengeData2016`: ids from 1, 0 not scored; `converted` from 0, 255 not scored."""
-    base = root / "ADEChallengeData2016"
-    for seed, (name, values) in enumerate(raw.items()):
-        write_jpeg(base / f"images/validation/{name}.jpg", seed, values.shape)
-        write_labels(base / f"annotations/validation/{name}.png", values)
-    for name, values in (converted or {}).items():
-        write_labels(base / f"annotations_detectron2/validation/{name}.png", values)
+    write_folders(root / "ADEChallengeData2016", "validation", raw, converted)
 
 
 def write_ade847(root: Path, raw: dict[str, np.ndarray]) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sed_trt.benchmarks.scene_evaluation import Parity, SceneScores
+from sed_trt.benchmarks.parity import Parity
+from sed_trt.benchmarks.scene_evaluation import SceneScores
 from sed_trt.cli.evaluation_tables import show
 from sed_trt.cli.main import main
 from sed_trt.export.precision import ISLANDS

@@ -35,6 +35,11 @@ def mapped(labels: Expected, to_raw: Callable[[np.ndarray], np.ndarray], depth: 
     return {name: to_raw(values).astype(depth) for name, values in labels.items()}
 
 
+def unscored_as(value: int, labels: Expected, depth: type) -> Expected:
+    """Category indices, with a value for what is not scored, as most conversions write them."""
+    return mapped(labels, lambda each: np.where(each == IGNORED, value, each), depth)
+
+
 def inverse(ids: dict[int, int], ignored: int) -> Callable[[np.ndarray], np.ndarray]:
     """Raw ids of category indices, and `ignored` for what is not scored."""
     table = np.full(len(ids) + 1, ignored)
@@ -62,22 +67,14 @@ def write_ade150(root: Path, converted: bool) -> Expected:
     return expected
 
 
-def write_ade847(root: Path, converted: bool) -> Expected:
+def write_ade847(root: Path, converted: bool, with_images: bool = True) -> Expected:
     expected = rng_labels(["ADE_val_00000001", "ADE_val_00000002"], [0, 5, 255, 256, 846, IGNORED])
     # Class 1 is in no list of 847; ADE20K names it "-".
     raw = mapped(expected, inverse(dict(published_ids("ade847")), 1), np.int32)
     layouts.write_ade847(root, raw)
     if converted:
-        labels = mapped(expected, lambda each: np.where(each == IGNORED, 65535, each), np.uint16)
-        layouts.write_ade847_converted(root, labels, with_images=True)
-    return expected
-
-
-def write_ade847_labels_only(root: Path, converted: bool) -> Expected:
-    expected = write_ade847(root, False)
-    if converted:
-        labels = mapped(expected, lambda each: np.where(each == IGNORED, 65535, each), np.uint16)
-        layouts.write_ade847_converted(root, labels, with_images=False)
+        labels = unscored_as(65535, expected, np.uint16)
+        layouts.write_ade847_converted(root, labels, with_images)
     return expected
 
 
@@ -89,7 +86,7 @@ def write_voc20(root: Path, converted: bool) -> Expected:
         values[values == 255] = np.resize([0, 255], (values == 255).sum())
     layouts.write_voc(root, raw)
     if converted:
-        labels = mapped(expected, lambda each: np.where(each == IGNORED, 255, each), np.uint8)
+        labels = unscored_as(255, expected, np.uint8)
         layouts.write_voc_converted(root, labels, background=False)
     return expected
 
@@ -101,7 +98,7 @@ def write_voc20b(root: Path, converted: bool) -> Expected:
     )
     layouts.write_voc(root, raw)
     if converted:
-        labels = mapped(expected, lambda each: np.where(each == IGNORED, 255, each), np.uint8)
+        labels = unscored_as(255, expected, np.uint8)
         layouts.write_voc_converted(root, labels, background=True)
     return expected
 
@@ -111,7 +108,7 @@ def write_pc59(root: Path, converted: bool) -> Expected:
     # Category 1 is in the file but none of the 59.
     layouts.write_pc59(root, mapped(expected, inverse(dict(published_ids("pc59")), 1), np.int32))
     if converted:
-        labels = mapped(expected, lambda each: np.where(each == IGNORED, 255, each), np.uint8)
+        labels = unscored_as(255, expected, np.uint8)
         layouts.write_context_converted(root, labels, "pc59_val")
     return expected
 
@@ -178,7 +175,7 @@ def test_which_layout_is_read(name: str, converted: bool, tmp_path: Path) -> Non
 
 
 def test_converted_labels_with_original_pictures(tmp_path: Path) -> None:
-    expected = write_ade847_labels_only(tmp_path, True)
+    expected = write_ade847(tmp_path, True, with_images=False)
     dataset = open_dataset("ade847", root=tmp_path)
     assert_holds(dataset, expected)
     assert "images/ADE/validation/home_or_hotel" in Path(dataset.identity(0)).as_posix()

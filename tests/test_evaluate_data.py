@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import jaccard_score
 
-from sed_trt.benchmarks.dataset_evaluation import CategoryScore, DatasetParity, DatasetScores
+from sed_trt.benchmarks.dataset_evaluation import CategoryScore, DatasetScores
+from sed_trt.benchmarks.parity import Parity
 from sed_trt.benchmarks.predictors import open_source
 from sed_trt.benchmarks.published_scores import DATA
 from sed_trt.benchmarks.readme_table import markdown_table
@@ -205,8 +206,7 @@ def test_tables_fit_into_80_columns(
     monkeypatch.setenv("COLUMNS", "80")
     side = {"name": "bundle", "precision": "fp16", "runs_on": "onnxruntime"}
     rows = [
-        json.loads(json.dumps(each, default=vars))
-        for each in (SCORES, DatasetParity(SCORES, SCORES, 0.014, 99.987))
+        json.loads(json.dumps(each, default=vars)) for each in (SCORES, Parity(SCORES, SCORES, 0.014, 99.987))
     ]
     show("datasets", {"source": side, "presets": ["sed-b"], "results": [rows[0]]})
     lines = capsys.readouterr().out.splitlines()
@@ -231,7 +231,7 @@ def test_results_stand_in_reports() -> None:
     table = markdown_table([content, part]).splitlines()
     assert table[-1].startswith("| sed-l | coco-stuff | 10 of 5000 | min-pixels:8:20 | 61.2 | 31.8 |")
     kind = {"kind": "dataset-parity", "against": side | {"precision": "fp32"}}
-    parity = content | kind | {"results": [asdict(DatasetParity(SCORES, SCORES, 0.014, 99.987))]}
+    parity = content | kind | {"results": [asdict(Parity(SCORES, SCORES, 0.014, 99.987))]}
     assert markdown_table([parity]).splitlines()[-1] == (
         "| sed-b | coco-stuff | 10 of 5000 | fp16 (onnxruntime) | fp32 (onnxruntime) | min-pixels:8:20 "
         "| 61.24 | 61.24 | -0.01 | 99.99 |"

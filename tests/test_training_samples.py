@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from sed_trt.errors import InputError
+from sed_trt.runtime.resize import short_side_size
 from sed_trt.tests.training_data import NAMES, small, write_own_data
-from sed_trt.train.augmentation import augmented, resized_shape
+from sed_trt.train.augmentation import augmented
 from sed_trt.train.category_sampling import CategorySampler
 from sed_trt.train.colour_augmentation import brightness, change_colours, contrast, hue, saturation, scaled
 from sed_trt.train.config import TrainConfig
@@ -89,10 +90,10 @@ def test_scaling_rounds_down_and_cuts() -> None:
 
 
 def test_sizes_are_the_published_ones() -> None:
-    assert resized_shape((480, 640), 768, 2666) == (768, 1024)
-    assert resized_shape((640, 427), 768, 2666) == (1151, 768)
+    assert short_side_size(480, 640, 768, 2666) == (768, 1024)
+    assert short_side_size(640, 427, 768, 2666) == (1151, 768)
     # The longer side would be 3072.
-    assert resized_shape((100, 400), 768, 2666) == (667, 2666)
+    assert short_side_size(100, 400, 768, 2666) == (667, 2666)
 
 
 def test_labels_follow_the_picture(tmp_path: Path) -> None:

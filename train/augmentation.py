@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+from ..runtime.resize import short_side_size
 from .colour_augmentation import change_colours
 from .config import TrainConfig
 from .datasets import IGNORED, Sample
@@ -24,7 +25,8 @@ def augmented(sample: Sample, config: TrainConfig, random: np.random.Generator) 
     """
     image, labels = sample.image, sample.labels
     if config.short_side is not None:
-        height, width = resized_shape(labels.shape, config.short_side, config.long_side)
+        height, width = labels.shape
+        height, width = short_side_size(height, width, config.short_side, config.long_side)
         image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
         labels = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
     top, left = (int(random.integers(max(side - config.crop, 0) + 1)) for side in labels.shape)
@@ -39,10 +41,3 @@ def augmented(sample: Sample, config: TrainConfig, random: np.random.Generator) 
         image = np.pad(image, (*missing, (0, 0)), constant_values=GREY)
         labels = np.pad(labels, missing, constant_values=IGNORED)
     return Sample(np.ascontiguousarray(image), np.ascontiguousarray(labels))
-
-
-def resized_shape(shape: tuple[int, ...], short_side: int, long_side: int) -> tuple[int, int]:
-    """The size once the shorter side is `short_side`, or less where the longer would exceed `long_side`."""
-    height, width = shape
-    scale = min(short_side / min(shape), long_side / max(shape))
-    return int(height * scale + 0.5), int(width * scale + 0.5)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from ..model.reading import reading
 from ..paths import is_file, is_folder
 
 # In the order in which a run goes through them; "step" is the segmentation training.
@@ -172,14 +173,8 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing or damaged.
     """
-    try:
+    with reading(path, "remove its folder to go on from the checkpoint before"):
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # Damaged bytes reach the pickle and zip readers, which raise almost anything.
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise InputError(
-            f"{path}: cannot be read ({reason}); remove its folder to go on from the checkpoint before"
-        ) from error
     return content
 
 

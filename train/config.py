@@ -8,6 +8,8 @@ from ..errors import InputError
 from ..model.presets import preset_named
 from .parts import PARTS, TRAINED
 
+# As `init`: no weights to start from.
+RANDOM = "random"
 CHOICES = {"mixed_precision": ("no", "fp16", "bf16"), "train": TRAINED}
 POSITIVE = (
     "batch",
@@ -153,7 +155,7 @@ class TrainConfig:
 
 SED_TINY: Mapping[str, Any] = {
     "data": "scenes",
-    "init": "random",
+    "init": RANDOM,
     "steps": 5000,
     "lr": 1e-3,
     "encoder_lr_factor": 1.0,
@@ -194,6 +196,6 @@ def recipe(preset: str, **changes: Any) -> TrainConfig:
     settings = {"preset": preset_named(preset).name, **RECIPES[preset]}
     if changes.get("data") == "scenes" and preset != "sed-tiny":
         settings |= SCENES
-    if changes.get("init", "random") != "random":
+    if changes.get("init", RANDOM) != RANDOM:
         settings |= {"text_steps": 0, "clip_steps": 0}
     return TrainConfig(**(settings | changes))

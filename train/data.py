@@ -1,7 +1,7 @@
 """Captioned scenes as a PyTorch data set; each item is drawn when asked for, from its index alone."""
 
-from collections.abc import Callable, Sized
-from typing import TypeVar, cast
+from collections.abc import Sized
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import open_clip
@@ -44,16 +44,20 @@ class CaptionedCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 def batches(dataset: Dataset[Item], batch: int, workers: int, first: int = 0) -> DataLoader[Item]:
     """The data set in order, in batches from number `first` on, drawn ahead by `workers` processes."""
-    start: Callable[[int], None] | None = one_thread if workers else None
+    rest = range(first * batch, len(cast(Sized, dataset)))
+    return read_ahead(dataset, workers, 8, batch_size=batch, sampler=rest)
+
+
+def read_ahead(dataset: Dataset[Item], workers: int, ahead: int, **how: Any) -> DataLoader[Any]:
+    """A loader whose `workers` processes keep `ahead` batches each ready; `how` is PyTorch's own."""
     return DataLoader(
         dataset,
-        batch,
-        sampler=range(first * batch, len(cast(Sized, dataset))),
         num_workers=workers,
-        worker_init_fn=start,
-        prefetch_factor=8 if workers else None,
+        worker_init_fn=one_thread if workers else None,
+        prefetch_factor=ahead if workers else None,
         # Its own random numbers, which only seed the workers', must leave the global ones alone.
         generator=torch.Generator(),
+        **how,
     )
 
 

@@ -19,10 +19,11 @@ from ..model import SED, preset_named
 from ..model.checkpoint import check_fit
 from ..model.presets import Preset
 from ..model.published import PREFIXES
+from ..model.reading import reading
 from ..paths import is_file
+from .config import RANDOM
 from .initialise import initialise
 
-RANDOM = "random"
 # How open_clip's pretrained weights are called in their repositories.
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 PATIENCE_S = 5.0
@@ -121,7 +122,7 @@ def checkpoint_kind(path: Path) -> tuple[str, str | None]:
     Raises:
         InputError: it cannot be read, or is a run's checkpoint, which is to go on from.
     """
-    try:
+    with reading(path, "copy it again", " as a checkpoint"):
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 preset = (file.metadata() or {}).get("preset")
@@ -129,10 +130,6 @@ def checkpoint_kind(path: Path) -> tuple[str, str | None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="meta", weights_only=True)
-    except Exception as error:
-        # Damaged bytes reach the pickle and zip readers, which raise almost anything.
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise InputError(f"{path}: cannot be read as a checkpoint ({reason}); copy it again") from error
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path}: holds no weights by name; give an open_clip or SED checkpoint")
     tensors = content.get("model")

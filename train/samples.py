@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
 
 from ..errors import InputError
 from .augmentation import augmented
 from .category_sampling import CategorySampler, TrainedNames, plain_names, scene_names
 from .config import TrainConfig
-from .data import one_thread
+from .data import read_ahead
 from .datasets import Dataset, Scenes, open_dataset
 
 # Streams of random numbers, apart from those of other parts of the training.
@@ -124,17 +124,9 @@ def training_batches(
     Raises:
         InputError: a sample's files are broken.
     """
-    workers = samples.config.workers
-    loader = DataLoader(
-        samples,
-        batch_sampler=Parts(samples.config, first, rank, processes),
-        num_workers=workers,
-        collate_fn=collated,
-        worker_init_fn=one_thread if workers else None,
-        prefetch_factor=4 if workers else None,
-        pin_memory=pin,
-        # Its own random numbers, which only seed the workers', must leave the global ones alone.
-        generator=torch.Generator(),
+    parts = Parts(samples.config, first, rank, processes)
+    loader = read_ahead(
+        samples, samples.config.workers, 4, batch_sampler=parts, collate_fn=collated, pin_memory=pin
     )
     for batch in loader:
         if isinstance(batch, InputError):

@@ -149,11 +149,9 @@ def not_a_number(
 def accuracy(output: Output, batch: Batch) -> float:
     """The share of the pixels with a category that get it."""
     guess = predicted(output)
-    sized = F.interpolate(guess.unsqueeze(1).float(), size=batch.targets.shape[-2:], mode="nearest").squeeze(
-        1
-    )
+    sized = F.interpolate(guess.unsqueeze(1).float(), size=batch.targets.shape[-2:], mode="nearest")
     known = batch.targets >= 0
-    right = (sized == batch.targets) & known
+    right = (sized.squeeze(1) == batch.targets) & known
     return (right.sum() / known.sum().clamp(min=1)).item()
 
 

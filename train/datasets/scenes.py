@@ -1,5 +1,7 @@
 """The procedural scenes as a data set."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..scenes import VOCABULARY, Split, make_scene
@@ -12,11 +14,19 @@ class Scenes(Dataset):
     """Scenes drawn when asked for, each from its seed alone; labels index the scenes' vocabulary."""
 
     def __init__(
-        self, split: Split = "test", length: int = EVALUATED, size: int = 256, first_seed: int = 0
+        self,
+        split: Split = "test",
+        length: int = EVALUATED,
+        size: int = 256,
+        first_seed: int = 0,
+        names: Sequence[str] = VOCABULARY,
     ) -> None:
-        """`length` scenes of `size` x `size` pixels, of the seeds from `first_seed` on."""
+        """`length` scenes of `size` x `size` pixels, of the seeds from `first_seed` on.
+
+        `names` are a vocabulary that starts with the scenes' own.
+        """
         self.name, self.split = "scenes", split
-        self.names = self.classes = tuple(VOCABULARY)
+        self.names = self.classes = tuple(names)
         self.scored_as = np.arange(len(self.names), dtype=np.int32)
         self._split, self._length, self._size, self._first_seed = split, length, size, first_seed
 
