@@ -41,7 +41,7 @@ lint: $(VENV)/.dev
 		status=$$?; rm -rf "$$scratch"; exit $$status
 
 results: results-scores results-parity
-	$(BIN)/python -m sed_trt.benchmarks.readme_table README.md
+	$(BIN)/python -m sed_trt.benchmarks.report.tables README.md
 
 results-scores: $(VENV)/.export
 	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --scenes 100 --vocabulary-size 181 --vocabulary-size 459 --vocabulary-size 847 --output $(RESULTS)/sed-tiny.json
@@ -55,7 +55,7 @@ results-parity: $(VENV)/.export
 results-latency: SED_B = --backend onnxruntime --checkpoint $(DEMO)/sed-b.pth --against published --pictures 1
 results-latency: $(VENV)/.dev
 	mkdir -p $(DEMO)
-	$(BIN)/python -c "from pathlib import Path; from sed_trt.tests.golden import write_published_checkpoint as write; write(Path('$(DEMO)/sed-b.pth'))"
+	$(BIN)/python -c "from pathlib import Path; from sed_trt.tests.fakes.golden import write_published_checkpoint as write; write(Path('$(DEMO)/sed-b.pth'))"
 	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b
 	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b-int8 --precision int8
 	$(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-fp32
@@ -72,7 +72,7 @@ results-latency: $(VENV)/.dev
 
 results-report: $(VENV)/.dev
 	$(BENCH) report $(RESULTS) --output docs/measured
-	$(BIN)/python -m sed_trt.benchmarks.readme_table README.md docs/performance.md
+	$(BIN)/python -m sed_trt.benchmarks.report.tables README.md docs/performance.md
 
 clean:
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache

@@ -12,9 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..atomic import check_writable, replacing
 from ..errors import InputError
-from ..paths import is_file, is_folder
+from ..files import check_writable, is_file, is_folder, replacing
 from .gpu_check_jobs import Job, Model, job_folder, plan, selected
 from .gpu_check_run import MACHINE, Budget, find_machine, read_job, run_jobs
 from .gpu_check_steps import Steps, one_line
@@ -102,7 +101,7 @@ def run_one(name: str, work: Path) -> None:
     steps = Steps(job_folder(work, name))
     try:
         if name == MACHINE:
-            from .gpu_check_machine import describe_machine
+            from .results_file import describe_machine
 
             describe_machine(steps)
         else:

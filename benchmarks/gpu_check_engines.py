@@ -10,12 +10,12 @@ from unittest import mock
 
 import numpy as np
 
-from ..engines import tensorrt_engines
-from ..engines.build import build_engines
-from ..engines.bundle import STAGES, Bundle
-from ..engines.gpu import find_gpu
-from ..engines.plans import find_built
+from ..bundle import STAGES, Bundle
+from ..engines.build.build import build_engines
+from ..engines.device.cuda import find_gpu
+from ..engines.store import find_built
 from ..engines.targets import target_fits
+from ..engines.trt import engines as tensorrt_engines
 from ..errors import InputError
 from ..runtime import Segmenter, TopK, Vocabulary
 from .gpu_check_jobs import Job

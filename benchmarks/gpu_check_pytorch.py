@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..export import VerificationError, export_bundle
-from ..export.bundle_export import write_files
-from ..export.graph_specs import graph_specs
+from ..export.export import write_files
+from ..export.stages import graph_specs
 from ..model import SED, preset_named
 from ..model.labels import label_map
 from .gpu_check_jobs import Job, Model

@@ -9,11 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..paths import is_folder
+from ..files import is_folder
 from .gpu_check_child import Ending, run_child
 from .gpu_check_jobs import Job, Model, job_folder
-from .gpu_check_machine import basics
 from .gpu_check_steps import read_record
+from .results_file import basics
 
 MACHINE = "machine"
 MACHINE_SECONDS = 90.0

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic import replacing
+from ..files import replacing
 from ..train.scenes import VOCABULARY, make_scene
 from .gpu_check_jobs import Job, Model
 

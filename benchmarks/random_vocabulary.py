@@ -1,6 +1,6 @@
 """A vocabulary of any size without a run of the text encoder."""
 
-from ..engines.bundle import Manifest
+from ..bundle import Manifest
 from ..runtime import Vocabulary
 from .gpu_check_steps import random_text
 

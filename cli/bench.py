@@ -1,14 +1,91 @@
 """`sed-trt bench`: how fast, against what, and how fast it could be."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .console import progress_bar
-from .deliver import deliver
+from ..errors import InputError
+from .console import deliver, progress_bar
+
+_MOST = 65535
+
+
+def distinct_numbers(option: str, text: str) -> list[int]:
+    """Comma-separated whole numbers from 1, each once, in order.
+
+    Raises:
+        InputError: one is none.
+    """
+    return [int(word) for word in _words(option, text, _is_number, "numbers from 1")]
+
+
+def kept_counts(text: str) -> list[str]:
+    """Comma-separated kept counts: whole numbers from 1, "all", "real".
+
+    Raises:
+        InputError: one is neither.
+    """
+    return _words(
+        "--kept",
+        text,
+        lambda word: _is_number(word) or word in ("all", "real"),
+        "numbers from 1, all or real",
+    )
+
+
+def kept_at_each_point(text: str, categories: int) -> tuple[int, int, int]:
+    """One number for all three rejections or one for each, with commas, never rising.
+
+    Raises:
+        InputError: other numbers, or more of them.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if len(words) not in (1, 3) or not all(_is_number(word) for word in words):
+        raise InputError(f"--kept: {text!r:.60} is unknown; give one number from 1, or three with commas")
+    first, second, third = (int(word) for word in (words if len(words) == 3 else 3 * words))
+    if not categories >= first >= second >= third:
+        raise InputError(
+            f"--kept: {text} of {categories} categories; each point keeps at most what enters it"
+        )
+    return first, second, third
+
+
+def choices(option: str, text: str, known: Sequence[str]) -> list[str]:
+    """Comma-separated words of `known`, each once; "none" is the empty list.
+
+    Raises:
+        InputError: one is not known.
+    """
+    if text.strip() == "none":
+        return []
+    return _words(option, text, lambda word: word in known, f"{', '.join(known)}, or none alone")
+
+
+def one_of(option: str, text: str, known: Sequence[str]) -> str:
+    """A word of `known`.
+
+    Raises:
+        InputError: it is not.
+    """
+    if text not in known:
+        raise InputError(f"{option}: {text!r:.60} is unknown; choose one of {', '.join(known)}")
+    return text
+
+
+def _words(option: str, text: str, right: Callable[[str], bool], expected: str) -> list[str]:
+    words = list(dict.fromkeys(word.strip() for word in text.split(",")))
+    for word in words:
+        if not right(word):
+            raise InputError(f"{option}: {word!r:.60} is unknown; give {expected}, separated by commas")
+    return words
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdigit() and 1 <= int(word[:9]) <= _MOST and len(word) <= len(str(_MOST))
+
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed, against the published network and others.")
 
@@ -64,14 +141,13 @@ def latency(
 
     Example: sed-trt bench latency bundle --checkpoint checkpoints/sed-tiny.safetensors --repeats 20
     """
-    from .bench_options import choices, distinct_numbers, kept_counts, one_of
-    from .extras import needs
+    from .console import needs
 
     _check_output(output)
     with needs("export"):
-        from ..benchmarks.candidates import AGAINST, Subject
-        from ..benchmarks.latency_run import Plan, measure_latency
-    from ..engines.bundle import Bundle
+        from ..benchmarks.speed.candidates import AGAINST, Subject
+        from ..benchmarks.speed.latency_run import Plan, measure_latency
+    from ..bundle import Bundle
 
     # Without the weights there is nothing to compare with, which --against would have asked for.
     usual = ",".join(AGAINST) if checkpoint is not None else "none"
@@ -96,9 +172,9 @@ def latency(
     )
     with _reporting() as report, needs("export"):
         content = measure_latency(subject, plan, report)
-    from .bench_tables import show
+    from .tables import show_bench
 
-    deliver("latency", content, show, output, as_json)
+    deliver("latency", content, show_bench, output, as_json)
 
 
 @bench.command()
@@ -120,14 +196,13 @@ def roofline(
 
     Example: sed-trt bench roofline --preset sed-b --categories 150 --kept 32 --gpu a6000
     """
-    from .bench_options import choices, kept_at_each_point, one_of
-    from .extras import needs
+    from .console import needs
 
     _check_output(output)
     with needs("export"):
-        from ..benchmarks import roofline as module
-    from ..benchmarks.gpus import GPUS
+        from ..benchmarks.speed import roofline as module
     from ..benchmarks.results_file import read_results
+    from ..benchmarks.speed.roofline import GPUS
     from ..model.presets import preset_named
 
     content = module.roofline(
@@ -138,9 +213,9 @@ def roofline(
         list(GPUS) if gpu == "all" else choices("--gpu", gpu, tuple(GPUS)),
         [read_results(file, "latency") for file in measured or []],
     )
-    from .bench_tables import show
+    from .tables import show_bench
 
-    deliver("roofline", content, show, output, as_json)
+    deliver("roofline", content, show_bench, output, as_json)
 
 
 @bench.command()
@@ -157,24 +232,24 @@ def profile(
 
     Example: sed-trt bench profile bundle --categories 150 --kept 32
     """
-    from .extras import needs
+    from .console import needs
 
     _check_output(output)
     with needs("cpu"):
-        from ..benchmarks import cpu_profile as module
-        from ..benchmarks.forced import Forced
-        from ..benchmarks.latency import pictures_of
         from ..benchmarks.random_vocabulary import random_vocabulary
-        from ..engines.bundle import Bundle
+        from ..benchmarks.speed import profile as module
+        from ..benchmarks.speed.candidates import Forced
+        from ..benchmarks.speed.latency import pictures_of
+        from ..bundle import Bundle
 
     manifest = Bundle.open(bundle).manifest
     vocabulary = random_vocabulary(manifest, categories)
     (picture,) = pictures_of(1, manifest.image_size)
     with _reporting() as report:
         content = module.profile(bundle, vocabulary, picture, Forced(kept), rounds, report, threads)
-    from .bench_tables import show
+    from .tables import show_bench
 
-    deliver("profile", content, show, output, as_json)
+    deliver("profile", content, show_bench, output, as_json)
 
 
 @bench.command()
@@ -204,16 +279,15 @@ def sweep(
     Example: sed-trt bench sweep bundle --scenes 100 --plot sweep.png
     """
     from ..errors import InputError
-    from .bench_options import distinct_numbers
-    from .extras import needs
+    from .console import needs
 
     _check_output(output)
     _check_output(plot, (".png", ".svg"))
     with needs("bench"):
-        from ..benchmarks import sweep as module
+        from ..benchmarks.speed import sweep as module
 
         if plot is not None:
-            from ..benchmarks.plots import speed_against_miou
+            from ..benchmarks.report.plots import speed_against_miou
     from ..runtime import parse_rejection
     from ..train.scenes import longer_vocabulary
 
@@ -226,9 +300,9 @@ def sweep(
     policies = {text: parse_rejection(text) for text in rejection or module.POLICIES}
     with _reporting() as report, needs("cpu"):
         content = module.sweep(bundle, policies, sizes, scenes, max_drop, report, backend, threads)
-    from .bench_tables import show
+    from .tables import show_bench
 
-    deliver("sweep", content, show, output, as_json)
+    deliver("sweep", content, show_bench, output, as_json)
     if plot is not None:
         speed_against_miou(content, plot)
 
@@ -245,10 +319,10 @@ def report(
 
     Example: sed-trt bench report benchmarks/results --output report
     """
-    from .extras import needs
+    from .console import needs
 
     with needs("bench"):
-        from ..benchmarks.bench_report import write_report
+        from ..benchmarks.report.report import write_report
 
     for file in write_report(results or [Path("benchmarks/results")], output):
         print(file)
@@ -272,9 +346,8 @@ def _check_output(output: Path | None, suffixes: tuple[str, ...] = ()) -> None:
     Raises:
         InputError: it is a folder, has another suffix, or its folder cannot be made or written.
     """
-    from ..atomic import make_folder
     from ..errors import InputError
-    from ..paths import is_folder
+    from ..files import is_folder, make_folder
 
     if output is not None:
         if is_folder(output):

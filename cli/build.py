@@ -61,11 +61,11 @@ def build(
 
     Example: sed-trt build bundle --backend tensorrt-rtx --target a6000
     """
-    from ..engines.build import build_engines
-    from ..engines.build_options import BuildOptions
-    from ..engines.bundle import Bundle
+    from ..bundle import Bundle
+    from ..engines.build.build import build_engines
     from ..engines.profiles import Limits
-    from .build_table import engines_json, stage_table
+    from ..engines.targets import BuildOptions
+    from .tables import engines_json, stage_table
 
     limits = Limits(max_categories, max_batch, max_side)
     options = BuildOptions(

@@ -1,9 +1,12 @@
 """What the commands print and where: results on stdout, progress and errors on stderr."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -35,3 +38,49 @@ def progress_bar() -> "Iterator[Progress]":
         *columns, console=console, transient=True, disable=not console.is_terminal, redirect_stdout=redirect
     ) as progress:
         yield progress
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Turn a missing package into the advice to install the extra that brings it.
+
+    Two extras bring ONNX Runtime, whichever other one is needed.
+
+    Raises:
+        InputError: an import inside the block failed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        wanted = (
+            "'.[cpu]', or '.[gpu]' with an NVIDIA GPU" if error.name == "onnxruntime" else f"'.[{extra}]'"
+        )
+        raise InputError(
+            f"the package {error.name!r} is not installed; in sed-trt's folder, pip install -e {wanted}"
+        ) from error
+
+
+def deliver(
+    kind: str,
+    content: dict[str, Any],
+    show: Callable[[str, dict[str, Any]], None],
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Print the content of a results file, as JSON or with `show`, and write it to `output` if that is given.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from ..benchmarks.results_file import results_text
+    from ..files import replacing
+
+    text = results_text(kind, content)
+    # A disk that fills up meanwhile must not take the results with it.
+    if as_json:
+        print(text, end="")
+    else:
+        show(kind, content)
+    if output is not None:
+        with replacing(output) as temporary:
+            temporary.write_text(text, encoding="utf-8")

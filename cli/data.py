@@ -65,7 +65,7 @@ def list_sets(root: Root = None, as_json: AsJson = False) -> None:
 
     Example: sed-trt data list --root /data/sets
     """
-    from ..train.datasets.overview import list_datasets
+    from ..train.datasets.opening import list_datasets
 
     rows = list_datasets(root)
     if as_json:

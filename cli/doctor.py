@@ -73,7 +73,7 @@ def _version(package: str) -> str | None:
 
 
 def _providers() -> list[str]:
-    from ..engines.onnxruntime_engine import library
+    from ..engines.ort.session import library
 
     try:
         return list(library().get_available_providers())
@@ -132,7 +132,7 @@ def _advice(packages: dict[str, dict[str, str | None]], gpus: list[str]) -> list
 
 def _checked_bundle(path: Path) -> dict[str, Any]:
     """What the manifest says, after every file's sha256 was checked."""
-    from ..engines.bundle import Bundle
+    from ..bundle import Bundle
 
     bundle = Bundle.open(path)
     for file in bundle.manifest.files:

@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import print_error, print_note, progress_bar
-from .deliver import deliver
+from .console import deliver, print_error, print_note, progress_bar
 
 if TYPE_CHECKING:
-    from ..benchmarks.count_pictures import Report
-    from ..benchmarks.picture_counter import Setup
+    from ..benchmarks.accuracy.count_pictures import Report
+    from ..benchmarks.accuracy.picture_counter import Setup
 
 SCENES = "scenes"
 DEFAULT_SCENES = 200
@@ -95,10 +94,9 @@ def evaluate(
 
     Example: sed-trt evaluate bundle-fp16 --against bundle --max-drop 0.1
     """
-    from ..atomic import check_writable
     from ..errors import InputError
-    from ..paths import is_folder
-    from .extras import needs
+    from ..files import check_writable, is_folder
+    from .console import needs
 
     names = data or [SCENES]
     on_scenes = SCENES in names
@@ -115,15 +113,14 @@ def evaluate(
             raise InputError(f"{output}: is a folder; name a file for the results")
         check_writable(output.parent)
     with needs("export"):
-        from ..benchmarks.evaluation import name_worst
-        from ..benchmarks.picture_counter import Setup
-        from ..benchmarks.published_resize import SHORT_SIDE
-        from ..benchmarks.saved_counts import SavedCounts
+        from ..benchmarks.accuracy.evaluate import name_worst
+        from ..benchmarks.accuracy.picture_counter import Setup
+        from ..benchmarks.accuracy.protocol import SHORT_SIDE
+        from ..benchmarks.accuracy.saved_counts import SavedCounts
     from rich.markup import escape
 
     from ..runtime import parse_rejection
-    from .dataset_tables import show_categories
-    from .evaluation_tables import show
+    from .tables import show_categories, show_evaluation
 
     if short_side is None:
         # Scenes are as large as sed-tiny's input.
@@ -157,7 +154,7 @@ def evaluate(
             kind, content = _on_scenes(setup, vocabulary_size, scenes or DEFAULT_SCENES, report)
         else:
             kind, content = _on_data(setup, names, split, root, limit, report)
-    deliver(kind, content, show, output, as_json)
+    deliver(kind, content, show_evaluation, output, as_json)
     if saved is not None:
         saved.remove()
     if per_category and not as_json:
@@ -185,7 +182,7 @@ def _refuse_for_scenes(data: list[str], **given: object) -> None:
 def _on_scenes(
     setup: "Setup", sizes: list[int] | None, scenes: int, report: "Report"
 ) -> tuple[str, dict[str, Any]]:
-    from ..benchmarks.evaluation import compare, measure
+    from ..benchmarks.accuracy.evaluate import compare, measure
     from ..errors import InputError
     from ..train.scenes import VOCABULARY, longer_vocabulary
 
@@ -206,7 +203,7 @@ def _on_data(
     limit: int | None,
     report: "Report",
 ) -> tuple[str, dict[str, Any]]:
-    from ..benchmarks.dataset_evaluation import evaluate_sets, open_sets
+    from ..benchmarks.accuracy.datasets import evaluate_sets, open_sets
 
     datasets, missing = open_sets(names, split, root)
     for reason in missing.values():

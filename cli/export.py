@@ -30,7 +30,7 @@ def export(
 
     Example: sed-trt export checkpoints/sed-tiny.safetensors -o bundle --precision fp16
     """
-    from .extras import needs
+    from .console import needs
 
     with needs("export"):
         from ..export import VerificationError, export_bundle

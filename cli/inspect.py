@@ -9,8 +9,8 @@ import typer
 from .console import PROGRAM
 
 if TYPE_CHECKING:
-    from ..engines.bundle import Bundle, Manifest
-    from ..engines.plan_record import BuiltEngines
+    from ..bundle import Bundle, Manifest
+    from ..engines.store import BuiltEngines
 
 
 def inspect(
@@ -24,8 +24,8 @@ def inspect(
 
     Example: sed-trt inspect bundle
     """
-    from ..engines.bundle import Bundle
-    from ..engines.plans import list_built
+    from ..bundle import Bundle
+    from ..engines.store import list_built
 
     opened = Bundle.open(bundle)
     sets, damaged = list_built(opened)
@@ -39,8 +39,8 @@ def inspect(
 
 def _inspected(sets: "list[BuiltEngines]") -> tuple[list[Any], list[str]]:
     """What each set of engines says itself, None where it cannot be asked, and a line for each such."""
-    from ..engines.gpu import find_gpu
-    from ..engines.plan_layers import engine_layers
+    from ..engines.device.cuda import find_gpu
+    from ..engines.trt.layers import engine_layers
     from ..errors import InputError
 
     gpu = find_gpu()
@@ -56,8 +56,8 @@ def _inspected(sets: "list[BuiltEngines]") -> tuple[list[Any], list[str]]:
 
 
 def _warnings(built: "BuiltEngines", manifest: "Manifest") -> list[str]:
-    from ..engines.plan_layers import is_float_by_mistake
-    from ..engines.plans import build_command, is_built_from, is_complete
+    from ..engines.store import build_command, is_built_from, is_complete
+    from ..engines.trt.layers import is_float_by_mistake
 
     command = build_command(
         built.folder.parent.parent, built.backend, built.target, built.limits, built.options
@@ -81,7 +81,7 @@ def _as_json(
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from .build_table import engines_json
+    from .tables import engines_json
 
     manifest = bundle.manifest
     return {
@@ -101,7 +101,7 @@ def _show(bundle: "Bundle", sets: "list[BuiltEngines]", inspected: list[Any], wa
     from rich.console import Console
     from rich.table import Table
 
-    from .build_table import stage_table
+    from .tables import stage_table
 
     console = Console(markup=False, highlight=False)
     manifest = bundle.manifest

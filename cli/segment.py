@@ -1,6 +1,8 @@
 """`sed-trt segment`: label pictures with the categories of a vocabulary."""
 
+import glob
 import json
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,12 +10,68 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..paths import is_file
+from ..files import IMAGE_SUFFIXES, exists, is_file, is_folder, resolved
 from .console import print_error, progress_bar
-from .inputs import distinct_stems, expand_inputs
 
 if TYPE_CHECKING:
     from ..runtime import Result, Segmenter, StreamItem, Vocabulary
+
+
+def expand_inputs(inputs: Iterable[str]) -> list[Path]:
+    """Files that `inputs` mean, in order and each once: files, images of folders, globs (`**` recurses).
+
+    A plain path is taken as it is, whether or not it is there.
+
+    Raises:
+        InputError: a folder holds no images or cannot be listed, or a glob matches nothing.
+    """
+    found: dict[Path, Path] = {}
+    for text in inputs:
+        for path in _expand(text):
+            found.setdefault(resolved(path), path)
+    return list(found.values())
+
+
+def distinct_stems(paths: Sequence[Path]) -> list[str]:
+    """One output stem per path: its own, or with "-2", "-3" … where an earlier path has it.
+
+    Stems that differ in case only count as equal, as they do on some file systems.
+    """
+    taken: set[str] = set()
+    stems = []
+    for path in paths:
+        stem, number = path.stem, 1
+        while stem.casefold() in taken:
+            number += 1
+            stem = f"{path.stem}-{number}"
+        taken.add(stem.casefold())
+        stems.append(stem)
+    return stems
+
+
+def _expand(text: str) -> list[Path]:
+    path = Path(text)
+    if is_folder(path):
+        try:
+            images = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be listed ({error.strerror}); give a folder you can read"
+            ) from error
+        if not images:
+            raise InputError(
+                f"{path}: is a folder without images, expected {', '.join(sorted(IMAGE_SUFFIXES))}"
+            )
+        return images
+    if exists(path) or not glob.has_magic(text):
+        return [path]
+    # Path.glob takes no absolute pattern.
+    matches = sorted(Path(match) for match in glob.glob(text, recursive=True))  # noqa: PTH207
+    files = [match for match in matches if is_file(match)]
+    if not files:
+        raise InputError(f"{text}: matches no file; check the pattern")
+    return files
+
 
 _SHOWN_CATEGORIES = 3
 
@@ -60,7 +118,7 @@ def segment(
     Example: sed-trt segment bundle photo.jpg holiday/ --categories "sky, tree, red car"
     """
     from ..runtime import Segmenter, parse_rejection
-    from ..runtime.run_ahead import in_threads, pool_size
+    from ..runtime.stream import in_threads, pool_size
 
     # Cheap checks come first, so that a slip costs no waiting.
     names = _category_names(categories, vocabulary)
@@ -118,7 +176,7 @@ def _category_names(categories: str | None, vocabulary: str | None) -> list[str]
 
 
 def _make_folder(folder: Path) -> None:
-    from ..atomic import check_writable
+    from ..files import check_writable
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +194,7 @@ def _embed(segmenter: "Segmenter", names: list[str]) -> "Vocabulary":
 
 def _write(result: "Result", source: str, base: Path, overlay: bool) -> dict[str, Any]:
     """Write what is made of one picture to `base` plus a suffix, and return the content of its JSON."""
-    from ..runtime.label_files import summary, write_json, write_labels, write_overlay
+    from ..runtime.result import summary, write_json, write_labels, write_overlay
 
     labels_file = base.with_name(f"{base.name}.labels.png")
     overlay_file = base.with_name(f"{base.name}.overlay.png") if overlay else None

@@ -14,7 +14,7 @@ from .console import progress_bar
 from .evaluate import evaluate
 
 if TYPE_CHECKING:
-    from ..train.journal import Report
+    from ..train.logging import Report
 
 DEFAULT_PRESET = "sed-tiny"
 
@@ -77,15 +77,14 @@ def train(
 
     Example: torchrun --nproc-per-node 4 -m sed_trt.cli.main train --preset sed-b --data coco-stuff
     """
-    from .extras import needs
+    from .console import needs
 
     with needs("train"):
-        from ..paths import is_file, is_folder
-        from ..train.config import RANDOM, recipe
+        from ..files import is_file, is_folder
+        from ..train.checkpoint import begun_settings
+        from ..train.config import RANDOM, parse_settings, read_settings, recipe
         from ..train.datasets import NAMES
         from ..train.run import train as run
-        from ..train.run_folder import begun_settings
-        from ..train.settings import parse_settings, read_settings
 
     options = {
         "preset": preset,

@@ -1,47 +1,13 @@
 """The backends by name, and the engines of a bundle on one of them."""
 
-from collections.abc import Sequence
-from typing import Protocol
-
-import numpy as np
-
+from ..bundle import Bundle, check_runs_on_gpu
 from ..errors import InputError
-from .bundle import Bundle, check_runs_on_gpu
-from .engine import Engine, Value
-from .onnxruntime_engine import cuda_offered
+from .engine import Engines
+from .ort.session import cuda_offered
 
 # Fastest first, after "auto", which takes the first that works.
 BACKENDS = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime")
 NO_CUDA = "this ONNX Runtime has no CUDA provider"
-
-
-class Engines(Protocol):
-    """The engines of one bundle by stage name. Safe to use from several threads at once."""
-
-    @property
-    def backend(self) -> str:
-        """Name of the backend that runs the stages; never "auto"."""
-
-    @property
-    def reason(self) -> str:
-        """Why this backend was taken, as one phrase."""
-
-    @property
-    def buckets(self) -> tuple[int, ...] | None:
-        """Rising category counts to pad kept indices to with -1; None where padding gains nothing."""
-
-    @property
-    def decodes_at_once(self) -> int:
-        """Pictures that a stream decodes at a time: several where a device waits while the host rejects."""
-
-    def stack(self, values: Sequence[Value]) -> Value:
-        """Concatenate arrays along their first axis, where the backend keeps them."""
-
-    def hold(self, array: np.ndarray) -> Value:
-        """Put an array that stages will take again and again where the backend computes."""
-
-    def __getitem__(self, stage: str) -> Engine:
-        """The engine of a stage."""
 
 
 def open_engines(bundle: Bundle, backend: str | None = "auto", threads: int | None = None) -> Engines:
@@ -72,8 +38,8 @@ def open_engines(bundle: Bundle, backend: str | None = "auto", threads: int | No
 
 def obstacle(backend: str) -> str | None:
     """Why one of `BACKENDS` cannot be used here, as one phrase, as far as that shows without a bundle."""
-    from .gpu import check_driver, find_gpu
-    from .trt_library import TENSORRT_BACKENDS, load_library
+    from .device.cuda import check_driver, find_gpu
+    from .trt.library import TENSORRT_BACKENDS, load_library
 
     try:
         if backend in TENSORRT_BACKENDS:
@@ -91,10 +57,11 @@ def _open(bundle: Bundle, backend: str, threads: int | None, reason: str) -> Eng
     if backend != "onnxruntime":
         check_runs_on_gpu(bundle, backend)
     if backend in ("tensorrt", "tensorrt-rtx"):
-        from .tensorrt_engines import TensorRTEngines
+        from .trt.engines import TensorRTEngines
 
         return TensorRTEngines(bundle, backend, reason)
-    from .onnxruntime_engines import OnnxRuntimeCudaEngines, OnnxRuntimeEngines
+    from .ort.cpu import OnnxRuntimeEngines
+    from .ort.cuda import OnnxRuntimeCudaEngines
 
     if backend == "onnxruntime-cuda":
         if not cuda_offered():

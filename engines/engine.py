@@ -1,11 +1,49 @@
-"""What every backend offers: one stage, run on named arrays."""
+"""What every backend offers: the stages of a bundle, each run on named arrays."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from .device_array import DeviceArray
+# bfloat16 is no type of numpy's, so a dtype here is a name.
+ITEM_BYTES = {"uint8": 1, "float16": 2, "bfloat16": 2, "int32": 4, "float32": 4, "int64": 8}
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceArray:
+    """A C-contiguous array on a device.
+
+    Attributes:
+        owner: whatever keeps the memory; it lives as long as any array that shows a part of it.
+        pointer: address of the first element on the device.
+        dtype: one of `ITEM_BYTES`.
+        shape: sizes of the axes.
+    """
+
+    owner: object
+    pointer: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the elements take."""
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> "DeviceArray":
+        """A part along the first axis, without a copy; steps other than 1 are not possible."""
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            raise IndexError(f"step {step}: an array on a device is cut into contiguous parts only")
+        row_bytes = math.prod(self.shape[1:]) * ITEM_BYTES[self.dtype]
+        shape = (max(0, stop - start), *self.shape[1:])
+        return replace(self, pointer=self.pointer + start * row_bytes, shape=shape)
+
 
 # What goes into a stage and comes out of it: on the host, or where the backend computes.
 Value = np.ndarray | DeviceArray
@@ -32,3 +70,35 @@ class Engine(Protocol):
         Raises:
             InputError: a shape is outside what the engine was built for, or the device's memory is too small.
         """
+
+
+# Fastest first, after "auto", which takes the first that works.
+
+
+class Engines(Protocol):
+    """The engines of one bundle by stage name. Safe to use from several threads at once."""
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that runs the stages; never "auto"."""
+
+    @property
+    def reason(self) -> str:
+        """Why this backend was taken, as one phrase."""
+
+    @property
+    def buckets(self) -> tuple[int, ...] | None:
+        """Rising category counts to pad kept indices to with -1; None where padding gains nothing."""
+
+    @property
+    def decodes_at_once(self) -> int:
+        """Pictures that a stream decodes at a time: several where a device waits while the host rejects."""
+
+    def stack(self, values: Sequence[Value]) -> Value:
+        """Concatenate arrays along their first axis, where the backend keeps them."""
+
+    def hold(self, array: np.ndarray) -> Value:
+        """Put an array that stages will take again and again where the backend computes."""
+
+    def __getitem__(self, stage: str) -> Engine:
+        """The engine of a stage."""

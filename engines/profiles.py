@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..bundle import Manifest, Stage, TensorSpec
 from ..errors import InputError
-from .bundle import Manifest, Stage, Tensor
 
 Shape = tuple[int, ...]
 Range = tuple[int, int, int]
@@ -107,7 +107,7 @@ def _counts_categories(axis: str) -> bool:
     return axis == "T" or axis.startswith("K")
 
 
-def _row_axes(inputs: Sequence[Tensor]) -> list[str]:
+def _row_axes(inputs: Sequence[TensorSpec]) -> list[str]:
     return [str(tensor.shape[0]) for tensor in inputs if tensor.name == "rows"]
 
 
@@ -115,7 +115,7 @@ def _up_to(rows: int) -> Range:
     return 1, min(_USUAL_SIDE, rows), rows
 
 
-def _narrow_axis(inputs: Sequence[Tensor]) -> str | None:
+def _narrow_axis(inputs: Sequence[TensorSpec]) -> str | None:
     """The axis that most of a stage's work is proportional to, where that is worth narrow profiles."""
     kept = [tensor.shape[0] for tensor in inputs if tensor.name.startswith("kept")]
     dynamic = [size for tensor in inputs for size in tensor.shape if isinstance(size, str)]
@@ -137,7 +137,7 @@ def _narrow_ranges(axis: str, limits: Limits) -> list[Range]:
     return [*clipped[:-1], (least, usual, most)]
 
 
-def _wide(inputs: Sequence[Tensor], axis: str, limits: Limits) -> Range:
+def _wide(inputs: Sequence[TensorSpec], axis: str, limits: Limits) -> Range:
     names = [tensor.name for tensor in inputs if axis in tensor.shape]
     part = next((_PARTS[name] for name in names if name in _PARTS), None)
     if _counts_categories(axis):
@@ -150,8 +150,8 @@ def _wide(inputs: Sequence[Tensor], axis: str, limits: Limits) -> Range:
     return 1, min(usual, most), most
 
 
-def _profile(inputs: Sequence[Tensor], ranges: Mapping[str, Range]) -> Profile:
-    def shape(tensor: Tensor, end: int) -> Shape:
+def _profile(inputs: Sequence[TensorSpec], ranges: Mapping[str, Range]) -> Profile:
+    def shape(tensor: TensorSpec, end: int) -> Shape:
         return tuple(ranges[size][end] if isinstance(size, str) else size for size in tensor.shape)
 
     return Profile(

@@ -11,8 +11,8 @@ import onnx
 import onnx_ir
 import torch
 
-from ..engines.bundle import Stage, Tensor
-from .graph_specs import GraphSpec
+from ..bundle import Stage, TensorSpec
+from .stages import GraphSpec
 
 
 def write_graph(spec: GraphSpec, path: Path, opset: int, metadata: Mapping[str, str]) -> Stage:
@@ -84,10 +84,10 @@ def strip_traces(model: onnx.ModelProto) -> None:
     del model.graph.value_info[:]
 
 
-def describe(values: list[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:
+def describe(values: list[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
     """The manifest's description of graph inputs or outputs."""
     return tuple(
-        Tensor(
+        TensorSpec(
             value.name,
             onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
             tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim),

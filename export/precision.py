@@ -1,21 +1,23 @@
 """The precisions of an export: what is computed in half or 8 bits, and which islands stay FP32, and why."""
 
 import copy
-from collections.abc import Sequence
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..model.cost import CostMap
-from ..model.decoder import Head
+from ..model.decoder import CostMap, Head
 from ..model.scout import Scout
-from .graph_specs import GraphSpec
-from .quantize import INT8_STAGES
-from .shuffled import shuffled
-from .token_block import BlockAttention
+from .fusions import BlockAttention, shuffled
+from .stages import GraphSpec
 
 # Of weights and activations as PyTorch traces them; `quantize` makes 8 bits of an FP32 graph.
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.float32}
@@ -130,3 +132,35 @@ def _cast(values: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
         value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
         for value in values
     )
+
+
+INT8_STAGES = {"image": "most of its time is in products with weights; of the decoder's time little is"}
+
+
+def quantize_graph(path: Path, metadata: Mapping[str, str]) -> None:
+    """Replace an FP32 graph by one whose products with weights are 8-bit; inputs and outputs stay FP32.
+
+    Args:
+        path: of the graph.
+        metadata: goes into the new graph's metadata_props.
+    """
+    with tempfile.TemporaryDirectory(prefix="sed-trt-") as folder:
+        quantized = Path(folder, path.name)
+        # It advises, on the root logger, to run an optimiser first that this graph has no use for.
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            quantize_dynamic(
+                path,
+                quantized,
+                op_types_to_quantize=["MatMul"],
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+            )
+        finally:
+            logging.disable(before)
+        model = onnx.load(quantized)
+    del model.metadata_props[:], model.graph.value_info[:]
+    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.save(model, path)
+    onnx.checker.check_model(str(path))

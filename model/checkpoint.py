@@ -1,7 +1,8 @@
 """Reading checkpoints, published or our own, and writing our own."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -9,13 +10,52 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..atomic import replacing
 from ..errors import InputError
-from ..paths import is_file
+from ..files import is_file, replacing
 from .presets import PRESETS, Preset, preset_named
-from .published import published_name
-from .reading import reading
 from .sed import SED
+
+# (ours, published); the decoder's ConvNeXt block is timm's, whose names differ from the published ones.
+PREFIXES = (
+    ("clip.", "sem_seg_head.predictor.clip_model."),
+    ("decoder.", "sem_seg_head.predictor.transformer."),
+)
+BLOCK = (
+    (".cnext.conv_dw.", ".cnext.dwconv."),
+    (".cnext.mlp.fc1.", ".cnext.pwconv1."),
+    (".cnext.mlp.fc2.", ".cnext.pwconv2."),
+)
+
+
+def published_name(name: str) -> str:
+    """The published key of our parameter `name`."""
+    for ours, published in PREFIXES:
+        if name.startswith(ours):
+            name = published + name.removeprefix(ours)
+    for ours, published in BLOCK:
+        name = name.replace(ours, published)
+    return name
+
+
+@contextmanager
+def reading(path: Path, fix: str, what: str = "") -> Iterator[None]:
+    """Turn a reader's error on the file at `path` into one that names it.
+
+    Args:
+        path: of the file.
+        fix: what to do about it.
+        what: what it cannot be read as, such as " as a checkpoint".
+
+    Raises:
+        InputError: the block raised an exception.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Damaged bytes reach the pickle and zip readers, which check little and raise almost anything.
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise InputError(f"{path}: cannot be read{what} ({reason}); {fix}") from error
+
 
 STEM = "clip.visual.trunk.stem.0.weight"
 NAMED = 4

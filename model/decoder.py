@@ -1,11 +1,175 @@
 """SED's decoder: first convolution, guidance projections, three stages and four heads."""
 
 from collections.abc import Sequence
+from typing import cast
 
+import torch
+import torch.nn.functional as F
+from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
 from .presets import Preset
-from .stage import DecoderStage
+
+HEADS = 4
+
+
+class LinearAttention(nn.Module):
+    """Attention of kernel elu + 1 (Katharopoulos et al., 2020), without an output projection."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.q = nn.Linear(width, width)
+        self.k = nn.Linear(width, width)
+        self.v = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Attend along the category axis.
+
+        out_t = T * phi(q_t) . (sum_s phi(k_s) v_s^T / T) / (phi(q_t) . sum_s phi(k_s) + 1e-6)
+
+        Args:
+            tokens: (B, pixels, T, width).
+
+        Returns:
+            (B, pixels, T, width).
+        """
+        categories = tokens.shape[2]
+        query = F.elu(self._split(self.q(tokens))) + 1
+        key = F.elu(self._split(self.k(tokens))) + 1
+        value = self._split(self.v(tokens)) / categories
+        summary = key.transpose(-1, -2) @ value
+        norm = query @ key.sum(-2).unsqueeze(-1) + 1e-6
+        out = (query @ summary) / norm * categories
+        return out.transpose(2, 3).flatten(3)
+
+    @staticmethod
+    def _split(tokens: Tensor) -> Tensor:
+        """(B, pixels, T, width) to (B, pixels, heads, T, width / heads)."""
+        return tokens.unflatten(3, (HEADS, -1)).transpose(2, 3)
+
+
+class ClassAttention(nn.Module):
+    """A pre-norm transformer layer across categories whose result is added to its input once more."""
+
+    def __init__(self, width: int, pool: int) -> None:
+        super().__init__()
+        self.pool = pool
+        self.attention = LinearAttention(width)
+        self.MLP = nn.Sequential(nn.Linear(width, width * 4), nn.ReLU(), nn.Linear(width * 4, width))
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, images: int) -> Tensor:
+        """Mix the categories of each image.
+
+        Args:
+            x: (B*T, width, h, w).
+            images: B.
+
+        Returns:
+            (B*T, width, h, w).
+        """
+        pooled = self.training and self.pool > 1
+        z = F.avg_pool2d(x, self.pool) if pooled else x
+        height, width = z.shape[-2:]
+        tokens = z.unflatten(0, (images, -1)).flatten(3).permute(0, 3, 1, 2)
+        tokens = tokens + self.attention(self.norm1(tokens))
+        tokens = tokens + self.MLP(self.norm2(tokens))
+        z = tokens.permute(0, 2, 3, 1).flatten(0, 1).unflatten(2, (height, width))
+        if pooled:
+            z = F.interpolate(z, size=x.shape[-2:], mode="bilinear", align_corners=True)
+        return x + z
+
+
+class CostMap(nn.Module):
+    """Cosine between every position and every prompt; it has no weights."""
+
+    def forward(self, embed: Tensor, text: Tensor) -> Tensor:
+        """Compare.
+
+        Args:
+            embed: image embeddings, (B, C, h, w), of any length.
+            text: unit vectors, (T, P, C) for all images or (B, T, P, C) for each its own.
+
+        Returns:
+            (B*T, P, h, w); categories stand in the batch axis.
+        """
+        height, width = embed.shape[-2:]
+        positions = F.normalize(embed, dim=1).flatten(2)
+        cosines = text.flatten(-3, -2) @ positions
+        return cosines.reshape(-1, text.shape[-2], height, width)
+
+
+class GuidedConv(nn.Module):
+    """Two times 3x3 convolution, GroupNorm, ReLU over [features, image guidance, cost guidance]."""
+
+    def __init__(self, features: int, guidance: int, out: int) -> None:
+        super().__init__()
+        self.features, self.guidance = features, guidance
+        groups = max(1, out // 16)
+        self.double_conv = nn.Sequential(
+            nn.Conv2d(features + 2 * guidance, out, 3, padding=1, bias=False),
+            nn.GroupNorm(groups, out),
+            nn.ReLU(),
+            nn.Conv2d(out, out, 3, padding=1, bias=False),
+            nn.GroupNorm(groups, out),
+            nn.ReLU(),
+        )
+
+    def split_kernel(self) -> tuple[Tensor, Tensor]:
+        """Split the first convolution into what each category has of its own and the image guidance.
+
+        Returns:
+            (out, features + guidance, 3, 3) and (out, guidance, 3, 3).
+        """
+        weight = cast(nn.Conv2d, self.double_conv[0]).weight
+        own, image, cost = weight.split([self.features, self.guidance, self.guidance], dim=1)
+        return torch.cat([own, cost], 1), image
+
+    def forward(self, x: Tensor, image: Tensor, cost: Tensor) -> Tensor:
+        """Convolve; the image guidance's share is the same for every category, so it is made once per image.
+
+        Args:
+            x: (B*T, features, h, w).
+            image: image guidance, (B, guidance, h, w).
+            cost: cost guidance, (B*T, guidance, h, w).
+
+        Returns:
+            (B*T, out, h, w).
+        """
+        own_kernel, image_kernel = self.split_kernel()
+        shared = F.conv2d(image, image_kernel, padding=1)
+        own = F.conv2d(torch.cat([x, cost], 1), own_kernel, padding=1)
+        if image.shape[0] == 1:
+            return self.double_conv[1:](own + shared)
+        per_image = own.unflatten(0, (image.shape[0], -1)) + shared.unsqueeze(1)
+        return self.double_conv[1:](per_image.flatten(0, 1))
+
+
+class DecoderStage(nn.Module):
+    """ConvNeXt block, class attention, transposed convolution, guided convolution."""
+
+    def __init__(self, width: int, guidance: int, out: int, pool: int) -> None:
+        super().__init__()
+        # Published SED starts the layer scale at 1, not at timm's 1e-6.
+        self.cnext = ConvNeXtBlock(width, kernel_size=9, ls_init_value=1.0)
+        self.attention = ClassAttention(width, pool)
+        self.up = nn.ConvTranspose2d(width, width - guidance, 2, stride=2)
+        self.conv = GuidedConv(width - guidance, guidance, out)
+
+    def forward(self, x: Tensor, image: Tensor, cost: Tensor) -> Tensor:
+        """Refine the categories of B images.
+
+        Args:
+            x: (B*T, width, h, w).
+            image: image guidance, (B, guidance, 2h, 2w).
+            cost: cost guidance, (B*T, guidance, 2h, 2w).
+
+        Returns:
+            (B*T, out, 2h, 2w).
+        """
+        x = self.attention(self.cnext(x), images=image.shape[0])
+        return self.conv(self.up(x), image, cost)
 
 
 class Head(nn.Conv2d):

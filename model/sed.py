@@ -9,14 +9,11 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .clip import build_clip, dense_features
-from .cost import CostMap
-from .decoder import Decoder
-from .labels import label_map
-from .pixels import to_pixels
+from .decoder import CostMap, Decoder
+from .labels import VOTE_RANKS, label_map, survivors, to_pixels, vote_table
 from .presets import Preset
 from .scout import Scout
 from .text import encode_vocabulary, templates_of
-from .votes import VOTE_RANKS, survivors, vote_table
 
 
 @dataclass(frozen=True)

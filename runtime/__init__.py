@@ -6,8 +6,7 @@ from .result import Result
 from .segmenter import Segmenter
 from .stream import StreamItem
 from .vocabularies import published
-from .vocabulary import Vocabulary
-from .vocabulary_files import read_vocabulary
+from .vocabulary import Vocabulary, read_vocabulary
 
 __all__ = [
     "Budget",

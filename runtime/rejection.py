@@ -4,12 +4,13 @@ A vote table is an integer array (R, T): votes[r, t] counts the pixels at which 
 largest logit. Every policy keeps at least one category and returns indices in rising order.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from ..engines.bundle import VOTE_RANKS
+from ..bundle import VOTE_RANKS
 from ..errors import InputError
 
 # Far above any number of pixels or categories, and int() takes no more than some thousand.
@@ -130,3 +131,16 @@ def _at_least_one(alive: np.ndarray, votes: np.ndarray) -> np.ndarray:
     if not alive.any():
         return np.array([_borda(votes).argmax()], dtype=np.int64)
     return np.flatnonzero(alive).astype(np.int64)
+
+
+def padded(kept: np.ndarray, buckets: Sequence[int] | None) -> np.ndarray:
+    """Kept indices, int64 (K,), followed by -1 up to the smallest of the rising `buckets` that holds them.
+
+    A GPU backend is slow the first time it meets a shape, and the stages take -1 for a category that is not
+    there. Indices come back as they are where `buckets` is None or K is larger than the largest, which the
+    engine then refuses with its own limit.
+    """
+    for size in buckets or ():
+        if size >= len(kept):
+            return np.pad(kept, (0, size - len(kept)), constant_values=-1)
+    return kept

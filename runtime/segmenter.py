@@ -6,22 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from ..bundle import Bundle
 from ..engines.backends import open_engines
-from ..engines.bundle import Bundle
 from ..errors import InputError
-from .cached_embedding import Progress, cached_embeddings
-from .embedding import embed_names
-from .held_vocabulary import HeldVocabularies, HeldVocabulary
-from .images import Source
-from .pipeline import EncodedPicture, encode, finish, prepare
+from .images import Source, check_short_side
+from .pipeline import EncodedPicture, encode, finish, prepare, warm_up
 from .rejection import Rejection, TopK
-from .resize import check_short_side
 from .result import Result
 from .stream import StreamItem, stream_results
-from .text_cache import TextCache
-from .tokenizer import SentenceTokenizer
-from .vocabulary import Vocabulary, checked_names
-from .warmup import warm_up
+from .text import Progress, SentenceTokenizer, TextCache, cached_embeddings, embed_names
+from .vocabulary import HeldVocabularies, HeldVocabulary, Vocabulary, checked_names
 
 
 class Segmenter:

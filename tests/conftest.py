@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sed_trt.engines.bundle import STAGES
+from sed_trt.bundle import STAGES
 from sed_trt.export import export_bundle
 from sed_trt.model import SED
-from sed_trt.tests.golden import write_published_checkpoint
-from sed_trt.tests.own_data import write_own
+from sed_trt.tests.fakes.golden import write_published_checkpoint
+from sed_trt.tests.fakes.own_data import write_own
 from sed_trt.tests.paths import ROOT
 
 TINY = ROOT / "checkpoints" / "sed-tiny.safetensors"

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from sed_trt.engines.backends import BACKENDS, open_engines
-from sed_trt.engines.bundle import (
+from sed_trt.bundle import (
     STAGES,
     TOKENIZER_FILE,
     Bundle,
     Manifest,
     Stage,
-    Tensor,
+    TensorSpec,
     file_record,
     write_manifest,
 )
+from sed_trt.engines.backends import BACKENDS, open_engines
 from sed_trt.errors import InputError
 
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     names = [*(f"{stage}.onnx" for stage in STAGES), TOKENIZER_FILE]
     for name in names:
         (path / name).write_text(name)
-    tensor = Tensor("embed", "float32", ("B", 64, 8, 8))
+    tensor = TensorSpec("embed", "float32", ("B", 64, 8, 8))
     manifest = Manifest(
         sed_trt="0.1.0",
         preset="sed-tiny",
@@ -135,7 +135,7 @@ def test_altered_file_is_found_before_use(folder: Path, content: str) -> None:
 
 
 def test_content_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sed_trt.engines import bundle as module
+    from sed_trt import bundle as module
 
     Bundle.open(folder).verified("label.onnx")
     monkeypatch.setattr(module, "file_record", lambda path: pytest.fail("read again"))

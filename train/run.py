@@ -12,19 +12,15 @@ from accelerate import Accelerator
 from ..errors import InputError
 from ..model import SED, preset_named
 from ..model.checkpoint import save
-from .caption_pretraining import pretrain_text, text_optimizer
-from .checkpoints import PHASES, Point
-from .clip_pretraining import clip_optimizer, pretrain_clip
+from .checkpoint import PHASES, Point, RunFolder, Saving
 from .config import TrainConfig
-from .initial_weights import check_trained, initial_model
-from .journal import Journal, Report
-from .parts import check_something_trains
-from .processes import started
-from .resources import enough_memory
-from .run_folder import RunFolder
+from .distributed import enough_memory, started
+from .init import check_trained, initial_model
+from .logging import Journal, Report
+from .loop import train_segmentation
+from .optim import check_something_trains
+from .pretrain import clip_optimizer, pretrain_clip, pretrain_text, text_optimizer
 from .samples import open_training_data
-from .saving import Saving
-from .segmentation import train_segmentation
 
 MakeOptimizer = Callable[[SED, TrainConfig], torch.optim.Optimizer]
 Pretrain = Callable[[SED, TrainConfig, torch.optim.Optimizer, int], Iterator[dict[str, float]]]

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...runtime.run_ahead import in_threads, pool_size
+from ...runtime.stream import in_threads, pool_size
 from .dataset import IGNORED, Dataset
-from .file_dataset import FileDataset
-from .listing import Listing
+from .files import FileDataset, Listing
 
 # Samples read, samples in all.
 Progress = Callable[[int, int], None]

@@ -1,9 +1,18 @@
 """What every data set offers: pictures with their labels, and the names that the labels index."""
 
+import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+from PIL import Image
+
+from ...errors import InputError
+from ...runtime.images import load_image
 
 IGNORED = -1
 
@@ -56,3 +65,56 @@ class Dataset(ABC):
     @abstractmethod
     def identity(self, index: int) -> str:
         """What messages and logs call the sample: its image's path, or the number of the scene."""
+
+
+def reader_package(module: str, package: str) -> ModuleType:
+    """The module, from the package that brings it.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"the package {package!r} is not installed, which reads this data set; in sed-trt's folder, "
+            "pip install -e '.[train]'"
+        ) from error
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Turn a decoder's error on the file at `path` into one that names it.
+
+    Raises:
+        InputError: the block raised an error; InputErrors pass as they are.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; restore it") from error
+    except Exception as error:
+        # On broken content SciPy raises nearly anything, such as bare Exceptions and ZeroDivisionErrors.
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{path}: cannot be read ({reason}); check that the file is whole") from error
+
+
+def read_upright(path: Path) -> np.ndarray:
+    """The picture, uint8 RGB (H, W, 3), turned as its EXIF orientation says, as detectron2 reads it.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return load_image(path)
+
+
+def read_as_stored(path: Path) -> np.ndarray:
+    """The picture, uint8 RGB (H, W, 3), whatever its EXIF orientation says.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    with decoding(path), Image.open(path) as image:
+        return load_image(np.array(image.convert("RGB")))

@@ -4,15 +4,12 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import InputError
-from ...paths import IMAGE_SUFFIXES, is_file, is_folder
-from ...runtime.vocabulary import checked_names
-from ...runtime.vocabulary_files import read_vocabulary
-from .file_dataset import FileDataset, Source
-from .images import read_upright
-from .label_files import read_label_image
-from .label_ids import counted_from
-from .layouts import read_file
-from .listing import files_by_key, paired, refuse_nothing
+from ...files import IMAGE_SUFFIXES, is_file, is_folder
+from ...runtime.vocabulary import checked_names, read_vocabulary
+from .dataset import read_upright
+from .files import FileDataset, Source, files_by_key, paired, refuse_nothing
+from .labels import counted_from, read_label_image
+from .published import read_file
 
 SPLITS = ("train", "val")
 NAMES_FILES = ("names.txt", "names.json")

@@ -1,6 +1,9 @@
-"""The category names of the procedural scenes, and longer vocabularies made of names never drawn."""
+"""The names and sentences of the procedural scenes."""
 
+from collections.abc import Sequence
 from typing import Final
+
+import numpy as np
 
 STUFF: Final[tuple[str, ...]] = (
     "sky", "grass", "sand", "water", "brick wall", "road", "snow", "wooden floor", "mountain", "stone wall",
@@ -54,3 +57,71 @@ def longer_vocabulary(size: int) -> tuple[str, ...]:
         for k in range(size - len(VOCABULARY))
     )
     return VOCABULARY + absent
+
+
+_PLACES: Final[dict[str, tuple[str, ...]]] = {
+    "sky": ("under the sky", "below the sky", "with the sky behind"),
+    "grass": ("on the grass", "on grass"),
+    "sand": ("on the sand", "on sand"),
+    "water": ("on the water", "by the water"),
+    "brick wall": ("in front of a brick wall", "by a brick wall"),
+    "road": ("on the road", "on a road"),
+    "snow": ("in the snow", "on snow"),
+    "wooden floor": ("on a wooden floor", "on the wooden floor"),
+    "mountain": ("in front of a mountain", "near a mountain"),
+    "stone wall": ("in front of a stone wall", "by a stone wall"),
+    "tiled floor": ("on a tiled floor", "on the tiled floor"),
+    "wheat field": ("in a wheat field", "by a wheat field"),
+    "carpet": ("on a carpet", "on the carpet"),
+    "hedge": ("in front of a hedge", "near a hedge"),
+    "wallpaper": ("in front of wallpaper", "with wallpaper behind"),
+}
+_UNCOUNTED: Final = frozenset({"grass", "sand", "water", "snow", "wallpaper"})
+_UNIQUE: Final = frozenset({"sky", "sun", "moon"})
+
+_PREFIXES: Final = (
+    "a photo of {}", "a photo of {}.", "a photo of {}.", "a picture of {}.", "an image of {}",
+    "a drawing of {}.", "a bad photo of {}.", "a good photo of {}.", "a close-up photo of {}.",
+    "a cropped photo of {}.", "a bright photo of {}.", "a dark photo of {}.", "a blurry photo of {}.",
+    "a rendering of {}.", "itap of {}.", "there is {}.", "there is {} in the scene.", "this is {}.", "{}",
+    "{}.", "{}", "we see {}.",
+    "a scene with {}.", "a small photo of {}.", "a large photo of {}.", "a low resolution photo of {}.",
+)  # fmt: skip
+
+
+def _counted(name: str) -> str:
+    if name in _UNCOUNTED:
+        return name
+    if name in _UNIQUE:
+        return f"the {name}"
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def caption(things: Sequence[str], stuff: Sequence[str], rng: np.random.Generator) -> str:
+    """Return a sentence that names the things (patterns included) and the stuff, at least one in all.
+
+    The order is random. One sentence in eight leaves the stuff out when there are things to name.
+    """
+    things = [things[k] for k in rng.permutation(len(things))]
+    stuff = [stuff[k] for k in rng.permutation(len(stuff))]
+    if things and rng.random() < 0.12:
+        stuff = []
+    form = rng.random()
+    if form < 0.2:
+        names = things + stuff
+        return ", ".join(names[k] for k in rng.permutation(len(names)))
+    prefix = _PREFIXES[int(rng.integers(len(_PREFIXES)))]
+    if not things or not stuff or form < 0.4:
+        names = [_counted(name) for name in things + stuff]
+        return prefix.format(_listed([names[k] for k in rng.permutation(len(names))]))
+    subject = _listed([_counted(name) for name in things])
+    where = " ".join(_PLACES[name][int(rng.integers(len(_PLACES[name])))] for name in stuff)
+    if form < 0.5:
+        return f"{where}, {subject}."
+    if form < 0.6:
+        return f"{_listed([_counted(name) for name in stuff])} with {subject}"
+    return prefix.format(f"{subject} {where}")

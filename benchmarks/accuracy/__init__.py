@@ -1,0 +1,1 @@
+"""mIoU of checkpoints and bundles, on data sets and on procedural scenes."""

@@ -1,0 +1,1 @@
+"""What half precision costs, tensor by tensor and stage by stage."""

@@ -1,0 +1,149 @@
+"""Results as pictures."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+from ...files import replacing
+from ..speed.candidates import BASELINE, OURS, STAGES
+
+matplotlib.use("Agg")
+
+
+COLOURS = {OURS: "#1769aa", BASELINE: "#c4501b", "monolithic": "#5f8a1d"}
+OTHER = "#777777"
+# Kinds of rejection policies.
+SHAPES = {"topk": "o", "min-pixels": "s", "budget": "^", "none": "D"}
+# What stage waterfalls show if it was measured.
+USUAL = (150, "32")
+
+
+@contextmanager
+def figure(file: Path, width: float = 7.0, height: float = 4.2) -> Iterator[Axes]:
+    """Axes to draw on; the picture is written whole or not at all, in the format that the suffix names."""
+    picture, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    try:
+        axes.spines[["top", "right"]].set_visible(False)
+        yield axes
+        with replacing(file) as temporary:
+            # Left to itself it would add a suffix to a name without one, and so write another file.
+            picture.savefig(temporary, dpi=130, format=file.suffix.lower().removeprefix(".") or "png")
+    finally:
+        plt.close(picture)
+
+
+def by_vocabulary(content: Mapping[str, Any], file: Path) -> None:
+    """Time of a picture by size of the vocabulary: a line for each candidate and kept count."""
+    lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for row in content["results"]:
+        for name, figures in row["candidates"].items():
+            # This one rejects nothing, so its rows differ by chance alone.
+            kept = "all" if name == "monolithic" else row["kept"]
+            if name != "monolithic" or row["kept"] == "all":
+                lines.setdefault((name, kept), []).append((row["categories"], figures["p50_ms"]))
+    with figure(file) as axes:
+        for (name, kept), points in sorted(lines.items()):
+            counts, times = zip(*sorted(points), strict=True)
+            style = "--" if kept == "all" else "-"
+            axes.plot(counts, times, style, color=COLOURS.get(name, OTHER), marker="o", markersize=3)
+            axes.annotate(f"{name}, {kept}", (counts[-1], times[-1]), fontsize=7, xytext=(4, 0), **_BESIDE)
+        axes.set(xscale="log", yscale="log", xlabel="categories", ylabel="ms for a picture (median)")
+        sizes = sorted({row["categories"] for row in content["results"]})
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        _plain(axes)
+        axes.set_title(f"{_title(content)}: kept categories by line, dashed without rejection", fontsize=9)
+        axes.margins(x=0.2)
+
+
+def waterfall(content: Mapping[str, Any], file: Path) -> None:
+    """Where the time of a picture goes, stage after stage, for each candidate that has stages."""
+    rows = content["results"]
+    row = next((row for row in rows if (row["categories"], row["kept"]) == USUAL), rows[0])
+    measured = {name: figures for name, figures in row["candidates"].items() if figures["stages"]}
+    with figure(file, height=0.35 * len(STAGES) * len(measured) + 1) as axes:
+        labels: list[str] = []
+        for name, figures in measured.items():
+            passed = 0.0
+            for stage in STAGES:
+                if stage not in figures["stages"]:
+                    continue
+                taken = figures["stages"][stage]["p50_ms"]
+                axes.barh(len(labels), taken, left=passed, color=COLOURS.get(name, OTHER))
+                axes.annotate(
+                    f"{taken:.0f}", (passed + taken, len(labels)), xytext=(3, 0), fontsize=7, **_BESIDE
+                )
+                passed += taken
+                labels.append(f"{name}: {stage}")
+        axes.set_yticks(range(len(labels)), labels, fontsize=7)
+        axes.invert_yaxis()
+        axes.set_xlabel("ms (medians)")
+        axes.set_title(f"{_title(content)}: {row['categories']} categories, kept {row['kept']}", fontsize=9)
+
+
+def speed_against_miou(content: Mapping[str, Any], file: Path) -> None:
+    """Policies by time and mIoU; a colour for each vocabulary, a shape for each kind of policy."""
+    with figure(file) as axes:
+        for number, (size, rows) in enumerate(_by_size(content).items()):
+            axes.plot([], [], "o", color=f"C{number}", label=f"{size} categories")
+            for row in rows:
+                kind, _, parameters = row["rejection"].partition(":")
+                place = (row["p50_ms"], row["miou"])
+                axes.plot(*place, SHAPES.get(kind, "x"), color=f"C{number}", markersize=4)
+                # Those of one vocabulary stand above their points, those of the next below.
+                offset = (0, 7 if number % 2 == 0 else -7)
+                axes.annotate(parameters, place, fontsize=6, ha="center", xytext=offset, **_BESIDE)
+        for kind, shape in SHAPES.items():
+            axes.plot([], [], shape, color=OTHER, markersize=4, label=kind)
+        axes.set(xscale="log", xlabel="ms for a picture (median)", ylabel="mIoU, %")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.set_title(f"{_title(content)}: rejection policies, {content['scenes']} scenes", fontsize=9)
+        axes.legend(fontsize=7)
+        axes.margins(x=0.15)
+
+
+def kept_by_stage(content: Mapping[str, Any], file: Path) -> None:
+    """Categories alive before and after each rejection, a line for each policy on the largest vocabulary."""
+    size, rows = max(_by_size(content).items())
+    with figure(file) as axes:
+        for row in rows:
+            counts = [size, *row["kept"]]
+            axes.plot(range(4), counts, marker="o", markersize=3)
+            axes.annotate(row["rejection"], (3, counts[-1]), fontsize=7, xytext=(4, 0), **_BESIDE)
+        axes.set_xticks(range(4), ["vocabulary", "after scout", "after decode1", "after decode2"])
+        axes.set(yscale="log", ylabel="categories alive (mean)")
+        _plain(axes)
+        axes.set_title(f"{_title(content)}: {size} categories", fontsize=9)
+        axes.margins(x=0.15)
+
+
+PLOTS = {
+    "latency": {"by-vocabulary": by_vocabulary, "stages": waterfall},
+    "sweep": {"speed-miou": speed_against_miou, "kept": kept_by_stage},
+}
+
+_BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
+
+
+def _plain(axes: Axes) -> None:
+    """Write the numbers of a logarithmic vertical axis as they are, rather than as powers."""
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _by_size(content: Mapping[str, Any]) -> dict[int, list[Mapping[str, Any]]]:
+    found: dict[int, list[Mapping[str, Any]]] = {}
+    for row in content["results"]:
+        found.setdefault(row["categories"], []).append(row)
+    return found
+
+
+def _title(content: Mapping[str, Any]) -> str:
+    return f"{content['preset']} {content['precision']} on {content['gpu'] or content['cpu']}"

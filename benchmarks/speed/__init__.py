@@ -1,0 +1,1 @@
+"""Latency, memory, profiles and what bounds them."""

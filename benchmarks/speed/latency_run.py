@@ -1,0 +1,216 @@
+"""The whole of `sed-trt bench latency`: candidates opened, a row for each vocabulary and kept count."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...bundle import Bundle
+from ...errors import InputError
+from ...files import is_file
+from ...runtime import Segmenter, Vocabulary
+from ...train.scenes import VOCABULARY, longer_vocabulary
+from ..gpu_check_steps import one_line
+from ..random_vocabulary import random_vocabulary
+from ..results_file import setting
+from .candidates import OURS, Candidate, Subject, open_candidate, ours
+from .latency import FAILURES, REAL, Case, Report, compare, images_per_second, pictures_of
+from .memory import measure_alone
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        sizes: of the vocabularies.
+        kept: a row each: numbers, "all", "real".
+        against: other candidates, of `AGAINST`.
+        rounds: of alternating runs in each row.
+        pictures: how many different ones.
+        picture_size: their side in pixels; None is the network's.
+        streamed: pictures to stream for images per second, once for each vocabulary; 0 leaves it out.
+        all_up_to: the largest vocabulary for the row "all", whose memory grows with it; None is any.
+        alone: whether each candidate also runs in a process of its own, once for each vocabulary.
+    """
+
+    sizes: Sequence[int]
+    kept: Sequence[str]
+    against: Sequence[str]
+    rounds: int
+    pictures: int = 3
+    picture_size: int | None = None
+    streamed: int = 8
+    all_up_to: int | None = None
+    alone: bool = True
+
+
+def measure_latency(subject: Subject, plan: Plan, report: Report) -> dict[str, Any]:
+    """The content of the results file.
+
+    Raises:
+        InputError: the bundle cannot be opened, the checkpoint is missing or not the bundle's, or no kept
+            count fits a vocabulary.
+    """
+    if not any(wanted(plan, count) for count in plan.sizes):
+        raise InputError(
+            f"--kept: {','.join(plan.kept)} leaves no row for vocabularies of "
+            f"{', '.join(map(str, plan.sizes))}; give counts below the size of a vocabulary, real, or all "
+            "with an --all-up-to of that size"
+        )
+    check_checkpoint(Bundle.open(subject.bundle), subject.checkpoint, plan.against)
+    segmenter = Segmenter(subject.bundle, subject.backend, subject.threads)
+    subject = replace(subject, device=_device(subject.device, segmenter))
+    manifest = segmenter.bundle.manifest
+    size = plan.picture_size or manifest.image_size
+    before = setting()
+    rows = []
+    with _opened(subject, plan, segmenter, size, report) as (subject, candidates, skipped):
+        for count in plan.sizes:
+            rows_kept = wanted(plan, count)
+            vocabularies = {
+                real: _vocabulary(segmenter, count, real, report)
+                for real in {kept == REAL for kept in rows_kept}
+            }
+            for position, kept in enumerate(rows_kept):
+                case = Case(vocabularies[kept == REAL], kept, pictures_of(plan.pictures, size))
+                row = compare(case, segmenter, candidates, plan.rounds, report)
+                if position == 0:
+                    row |= _once(case, segmenter, subject, [*row["candidates"]], plan, report)
+                rows.append(row)
+        descriptions = {each.name: [each.runs_on, each.precision] for each in candidates}
+    return {
+        **before,
+        "load_average_after": setting()["load_average"],
+        "preset": manifest.preset,
+        "precision": manifest.precision,
+        "backend": segmenter.backend,
+        "picture": [size, size],
+        "threads": subject.threads,
+        "rounds": plan.rounds,
+        "candidates": descriptions,
+        "skipped": skipped,
+        "results": rows,
+    }
+
+
+def wanted(plan: Plan, count: int) -> list[str]:
+    """What is kept in the rows of a vocabulary of `count` names."""
+    # A forced count that does not reject any of them would be the row "all" again.
+    too_large = plan.all_up_to is not None and count > plan.all_up_to
+    return [
+        kept
+        for kept in plan.kept
+        if not (kept.isdigit() and int(kept) >= count) and not (kept == "all" and too_large)
+    ]
+
+
+def check_checkpoint(bundle: Bundle, checkpoint: str | None, against: Sequence[str]) -> None:
+    """Refuse baselines without the weights of the bundle.
+
+    Raises:
+        InputError: no checkpoint is given and one is needed, or it is another one.
+    """
+    if not against:
+        return
+    expected = bundle.manifest.checkpoint
+    advice = "or measure the bundle alone with --against none"
+    if checkpoint is None:
+        raise InputError(
+            f"--against: runs {', '.join(against)} with the weights of {bundle.path}; "
+            f"name {expected['file']}, which it was exported from, with --checkpoint, {advice}"
+        )
+    if not is_file(Path(checkpoint)):
+        raise InputError(f"{checkpoint}: no such file; give the checkpoint {expected['file']}, {advice}")
+    if digest(Path(checkpoint)) != expected["sha256"]:
+        raise InputError(
+            f"{checkpoint}: is not what {bundle.path} was exported from ({expected['file']}, sha256 "
+            f"{expected['sha256'][:12]}…), so labels would differ; give that one, {advice}"
+        )
+
+
+def digest(file: Path) -> str:
+    """The sha256 of a file in hexadecimal."""
+    import hashlib
+
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _device(wanted: str, segmenter: Segmenter) -> str:
+    """Where baselines run: "auto" is where ours does."""
+    if wanted != "auto":
+        return wanted
+    return "cpu" if segmenter.backend == "onnxruntime" else "cuda"
+
+
+@contextmanager
+def _opened(
+    subject: Subject, plan: Plan, segmenter: Segmenter, size: int, report: Report
+) -> Iterator[tuple[Subject, list[Candidate], dict[str, str]]]:
+    """The candidates that can run here, and why the others cannot."""
+    candidates, skipped = [ours(segmenter)], {}
+    with tempfile.TemporaryDirectory(prefix="sed-trt-bench-") as folder:
+        for done, name in enumerate(plan.against):
+            report(f"opening {name}", done, len(plan.against))
+            try:
+                if name == "monolithic":
+                    subject = replace(subject, monolithic=_exported(subject, size, Path(folder)))
+                candidates.append(open_candidate(name, subject))
+            except (InputError, RuntimeError, MemoryError) as error:
+                skipped[name] = one_line(error)
+        yield subject, candidates, skipped
+
+
+def _exported(subject: Subject, size: int, folder: Path) -> str:
+    from ...model import SED
+    from ..baselines.monolithic import export_monolithic
+
+    assert subject.checkpoint is not None
+    file = folder / "monolithic.onnx"
+    export_monolithic(SED.from_checkpoint(subject.checkpoint), size, file)
+    return str(file)
+
+
+def _vocabulary(segmenter: Segmenter, count: int, real: bool, report: Report) -> Vocabulary:
+    """The first names of the scenes' own, embedded, or names with random embeddings."""
+    if not real:
+        return random_vocabulary(segmenter.bundle.manifest, count)
+    names = VOCABULARY[:count] if count <= len(VOCABULARY) else longer_vocabulary(count)
+    return segmenter.vocabulary(names, lambda done, total: report(f"embedding {count} names", done, total))
+
+
+def _once(
+    case: Case, segmenter: Segmenter, subject: Subject, names: Sequence[str], plan: Plan, report: Report
+) -> dict[str, Any]:
+    """What is measured once for each vocabulary: images per second, and each candidate on its own."""
+    found: dict[str, Any] = {}
+    title = f"{len(case.vocabulary)} categories, kept {case.kept}"
+    if plan.streamed:
+        report(f"{title}: stream", 0, 1)
+        try:
+            found["images_per_second"] = images_per_second(case, segmenter, plan.streamed)
+        except FAILURES as error:
+            found["stream_error"] = one_line(error)
+    if plan.alone:
+        sets = case.sets(segmenter)[0]
+        found["alone"] = {}
+        for done, name in enumerate(names):
+            report(f"{title}: {name} in a process of its own", done, len(names))
+            alone = measure_alone(name, subject, case.vocabulary, case.pictures[0], sets)
+            found["alone"][name] = alone
+        if OURS in found["alone"]:
+            found["memory_ratio"] = _memory_ratios(found["alone"])
+    return found
+
+
+def _memory_ratios(alone: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Peak host memory of ours as a share of each other candidate's."""
+    mine = alone[OURS].get("peak_mib")
+    return {
+        name: mine / record["peak_mib"]
+        for name, record in alone.items()
+        if name != OURS and mine is not None and "peak_mib" in record
+    }

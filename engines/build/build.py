@@ -1,0 +1,215 @@
+"""All engines of a bundle built and put into its store, whole or not at all."""
+
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ...bundle import Bundle, check_runs_on_gpu, file_record
+from ...errors import InputError
+from ...files import exists
+from ..ort.session import CPU_PROVIDER, check_runs_on_cpu, open_session
+from ..profiles import Limits, Profile, stage_profiles
+from ..store import (
+    ENGINES_FOLDER,
+    BuiltEngines,
+    BuiltStage,
+    build_key,
+    installed_version,
+    is_complete,
+    read_engines,
+    write_engines,
+    write_stage,
+)
+from ..targets import BuildOptions
+from ..trt.library import TENSORRT_BACKENDS, load_library
+from .progress import in_worker
+from .target import cpu_target, default_backend, gpu_target
+from .tensorrt import NetworkSummary, Recipe, build_plan
+
+
+def build_graph(graph: Path, output: Path, report: Callable[[str, float], None]) -> None:
+    """Write the optimised form of an ONNX graph to `output`.
+
+    `report` is called with what is being done and the fraction that is done.
+
+    Raises:
+        InputError: ONNX Runtime cannot load the graph or write the file.
+    """
+    in_worker(
+        lambda: open_session(graph, graph, None, [CPU_PROVIDER], output),
+        lambda: report("optimising", 0.0),
+        lambda: None,
+    )
+
+
+# Called with the stage, what is being done, and the fraction of the stage that is done.
+Progress = Callable[[str, str, float], None]
+
+LOCK_FILE = ".lock"
+_UNFINISHED = ".building-"
+
+
+@dataclass(frozen=True)
+class Build:
+    """The outcome: the engines, and whether they were there already."""
+
+    engines: BuiltEngines
+    found: bool
+
+
+def build_engines(
+    bundle: Bundle,
+    backend: str | None = None,
+    target: str | None = None,
+    limits: Limits | None = None,
+    options: BuildOptions | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Build:
+    """Build the engines of every stage, or find them built.
+
+    One build at a time goes on in a bundle; a second one waits, and then finds what the first has built.
+
+    Args:
+        bundle: whose graphs are built.
+        backend: "tensorrt", "tensorrt-rtx" or "onnxruntime"; None is the first of them that can build here.
+        target: see `canonical_target`; None is "portable" for tensorrt-rtx and the GPU here for tensorrt.
+        limits: the largest sizes the engines shall take; not for onnxruntime, which has none.
+        options: of the build.
+        force: whether to build what is there already.
+        progress: called in this thread.
+
+    Raises:
+        InputError: unknown backend or target, one that cannot be built for here, a missing library or one
+            outside its range, an option or limit it lacks, an altered bundle, a graph that is refused, a
+            bundle of bfloat16 for onnxruntime, or a store that cannot be written.
+        KeyboardInterrupt: interrupted; nothing is left of the build.
+    """
+    if backend is None:
+        backend = "onnxruntime" if bundle.manifest.precision == "int8" else default_backend()
+    limits, options = limits or Limits(), options or BuildOptions()
+    report = progress or (lambda _stage, _what, _fraction: None)
+    version = installed_version(backend)
+    gpu = None
+    profiles: dict[str, tuple[Profile, ...]] = dict.fromkeys(bundle.manifest.stages, ())
+    if backend in TENSORRT_BACKENDS:
+        check_runs_on_gpu(bundle, backend)
+        built_for, gpu = gpu_target(load_library(backend), target, options)
+        profiles = stage_profiles(bundle.manifest, limits)
+    else:
+        built_for = cpu_target(target, limits, options)
+        check_runs_on_cpu(bundle, *bundle.manifest.stages.values())
+    store = bundle.path / ENGINES_FOLDER
+    # Its stages are added as they are built.
+    engines = BuiltEngines(
+        store, backend, version, built_for, limits, {}, options, gpu=gpu.name if gpu else None
+    )
+    key = build_key(bundle.manifest, profiles, options, engines.only_gpu)
+    engines = replace(engines, folder=store / f"{backend}-{version}-{built_for}-{key}")
+    with _locked(store, report):
+        if not force and is_complete(engines.folder):
+            return Build(read_engines(engines.folder), True)
+        with _unfinished(engines.folder) as work:
+            unfinished = replace(engines, folder=work)
+            stages = {
+                stage: _build_stage(bundle, unfinished, stage, profiles[stage], report)
+                for stage in bundle.manifest.stages
+            }
+            now = datetime.now(UTC).isoformat(timespec="microseconds")
+            write_engines(replace(unfinished, stages=stages, built=now))
+        return Build(read_engines(engines.folder), False)
+
+
+def _build_stage(
+    bundle: Bundle, engines: BuiltEngines, name: str, profiles: Sequence[Profile], report: Progress
+) -> BuiltStage:
+    """Build one stage into the folder of `engines`, with its side-car."""
+    started = time.perf_counter()
+    stage = bundle.manifest.stages[name]
+    report(name, "reading", 0.0)
+    graph = bundle.verified(stage.file)
+    network = NetworkSummary()
+    if engines.backend in TENSORRT_BACKENDS:
+        file = engines.folder / f"{name}.engine"
+        library = load_library(engines.backend)
+        times = f"{library.backend}-{library.version}-{engines.target}.timing"
+        recipe = Recipe(library, engines.options, engines.target, engines.folder.with_name(times))
+        plan, network = build_plan(recipe, graph, profiles, partial(report, name))
+        file.write_bytes(plan)
+    else:
+        file = engines.folder / f"{name}.onnx"
+        build_graph(graph, file, partial(report, name))
+    content = file_record(file)
+    built = BuiltStage(
+        name,
+        file,
+        content.sha256,
+        content.bytes,
+        tuple(profiles),
+        bundle.manifest.files[stage.file].sha256,
+        stage.inputs,
+        stage.outputs,
+        network,
+        time.perf_counter() - started,
+    )
+    write_stage(engines, built)
+    report(name, "built", 1.0)
+    return built
+
+
+@contextmanager
+def _locked(store: Path, report: Progress) -> Iterator[None]:
+    """Hold the lock of a bundle's store, which is made if it is not there.
+
+    The lock's file stays: were it removed, two builds could each hold a lock of that name.
+    """
+    try:
+        store.mkdir(exist_ok=True)
+        lock = FileLock(store / LOCK_FILE)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            report("", "waiting for another build in this bundle", 0.0)
+            lock.acquire(poll_interval=0.2)
+    except OSError as error:
+        raise _not_writable(store, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _unfinished(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder`, and move it there when the block ends well; else remove it."""
+    # Whoever made them holds no lock any more, and so was killed.
+    for left in folder.parent.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    work = folder.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
+    try:
+        work.mkdir()
+        yield work
+        if exists(folder):
+            folder.rename(folder.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}"))
+        work.rename(folder)
+    except OSError as error:
+        raise _not_writable(folder.parent, error) from error
+    finally:
+        for left in folder.parent.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _not_writable(store: Path, error: OSError) -> InputError:
+    reason = error.strerror or str(error)
+    return InputError(
+        f"{store}: engines cannot be written ({reason}), nothing is left of this build; free space there, or "
+        "make the folder writable"
+    )

@@ -1,0 +1,1 @@
+"""Memory and work on a GPU."""

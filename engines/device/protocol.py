@@ -1,0 +1,86 @@
+"""What the runtime needs of a GPU: memory, one stream of work, events, and the errors of its memory."""
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import numpy as np
+
+from ...errors import InputError
+
+
+class DeviceMemoryError(Exception):
+    """There is too little free memory on the device, or of the host's for the device, for an allocation."""
+
+
+class Event(Protocol):
+    """A mark in the stream of work."""
+
+    def is_done(self) -> bool:
+        """Whether all work before the mark is done."""
+
+    def wait(self) -> None:
+        """Block this thread, and no other, until it is."""
+
+
+class Device(Protocol):
+    """A GPU with one stream: what is put into it is done in that order, after the call has returned.
+
+    Every method but `active` and `close` is called within `active`, in any thread.
+    """
+
+    @property
+    def stream(self) -> int:
+        """Handle of the stream."""
+
+    def active(self) -> AbstractContextManager[None]:
+        """Make the device current in this thread for the length of a block."""
+
+    def allocate(self, size: int) -> int:
+        """Address of `size` new bytes, a multiple of 256; raises DeviceMemoryError."""
+
+    def free(self, pointer: int) -> None:
+        """Give back what `allocate` gave, once the work that uses it is done."""
+
+    def free_bytes(self) -> int:
+        """Bytes that are free on the device at this moment."""
+
+    def allocate_host(self, size: int) -> np.ndarray:
+        """New host memory that the device can copy by itself, uint8 (size,); raises DeviceMemoryError."""
+
+    def upload(self, pointer: int, source: np.ndarray) -> None:
+        """Put a copy from host memory into the stream; `source` must be left alone until it is done."""
+
+    def download(self, target: np.ndarray, pointer: int) -> None:
+        """Put a copy to host memory into the stream."""
+
+    def copy(self, target: int, source: int, size: int) -> None:
+        """Put a copy of `size` bytes on the device into the stream."""
+
+    def record(self) -> Event:
+        """Put a mark into the stream."""
+
+    def close(self) -> None:
+        """Let go of stream and marks, outside `active`: no work may be under way, nor come."""
+
+
+def out_of_memory(doing: str, asked: int | None, free: int | None) -> InputError:
+    """The error of a GPU whose memory is too small: what for, bytes asked for and free, and the way out."""
+    wanted = "more memory" if asked is None else _mebibytes(asked)
+    left = "" if free is None else f", {_mebibytes(free)} free"
+    return InputError(
+        f"{doing}: the GPU's memory is too small ({wanted} asked for{left}); lower the number of categories "
+        "that are kept (--rejection budget:N), --batch or --short-side, build with a lower --max-categories, "
+        "or end other programs on the GPU"
+    )
+
+
+def out_of_pinned_memory(doing: str, asked: int) -> InputError:
+    """The error of a host that cannot set aside memory for the GPU to copy: what for, and bytes asked for."""
+    return InputError(
+        f"{doing}: the host's memory for copies to and from the GPU is too small ({_mebibytes(asked)} asked "
+        "for); lower --batch or --short-side, or end other programs"
+    )
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"

@@ -1,0 +1,138 @@
+"""ONNX Runtime: whether it is there, and sessions that share their memory."""
+
+import contextlib
+import ctypes
+import functools
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ...bundle import Bundle, Stage
+from ...errors import InputError
+
+# Pages of it that nobody writes to cost nothing, and the stages of sed-b fit in without a second piece.
+FIRST_PIECE = 1 << 30
+
+
+def share_arena(options: Any) -> None:
+    """Let a session with these options take its memory from one arena that the whole process shares.
+
+    Otherwise each stage keeps an arena as large as its largest run, although the stages run in turn. It would
+    also plan the memory of shapes that it meets a second time anew, as one block: as much memory again, and a
+    second picture twice as slow as the third.
+    """
+    _register_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.enable_mem_pattern = False
+
+
+def release_unused() -> None:
+    """Give back to the system what loading a graph took and freed, where the C library can do so."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+@functools.cache
+def _register_arena() -> None:
+    import onnxruntime
+
+    info = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    # Some versions refuse a second one; that of the program around us serves as well.
+    with contextlib.suppress(Exception):
+        onnxruntime.create_and_register_allocator(
+            info, onnxruntime.OrtArenaCfg({"initial_chunk_size_bytes": FIRST_PIECE})
+        )
+
+
+CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+
+
+def library() -> ModuleType:
+    """The package onnxruntime.
+
+    Raises:
+        InputError: it is missing or broken.
+    """
+    try:
+        import onnxruntime
+
+        # Uninstalling one of onnxruntime and onnxruntime-gpu can leave a folder that imports but is empty.
+        onnxruntime.get_available_providers()
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"onnxruntime: is missing or broken ({error}); pip uninstall -y onnxruntime onnxruntime-gpu, "
+            "then in sed-trt's folder pip install -e '.[cpu]', or '.[gpu]' with an NVIDIA GPU"
+        ) from error
+    return onnxruntime
+
+
+def cuda_offered() -> bool:
+    """Whether the installed ONNX Runtime was built with CUDA; whether a GPU is there is a second question.
+
+    Raises:
+        InputError: ONNX Runtime is missing or broken.
+    """
+    return CUDA_PROVIDER in library().get_available_providers()
+
+
+def open_session(
+    model: Path | bytes,
+    file: Path,
+    threads: int | None,
+    providers: list[Any],
+    optimised: Path | None = None,
+    profile: Path | None = None,
+) -> Any:
+    """A session for a graph; `file` is where it came from, `threads` bounds those within one operator.
+
+    Where `optimised` is given, the graph is written there as ONNX Runtime optimises it for any CPU; where
+    `profile` is, that is how the name of the file begins to which the session's `end_profiling` writes.
+
+    Raises:
+        InputError: ONNX Runtime is missing or broken, cannot load the graph, or cannot write it.
+    """
+    onnxruntime = library()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    # A bundle has eight sessions; the idle ones would otherwise spin and take cores from the busy one.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    share_arena(options)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    cannot, remedy = "load", "update onnxruntime or export the checkpoint again"
+    if optimised is not None:
+        cannot, remedy = "optimise", "free space, update onnxruntime or run the bundle as it is"
+        options.optimized_model_filepath = str(optimised)
+        # The next level ties the graph to the processor it was made on.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=providers)
+    except Exception as error:
+        # ONNX Runtime's exceptions share no base class of their own.
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{file}: ONNX Runtime {onnxruntime.__version__} cannot {cannot} it ({reason}); {remedy}"
+        ) from error
+    release_unused()
+    return session
+
+
+def check_runs_on_cpu(bundle: Bundle, *stages: Stage) -> None:
+    """Refuse stages of bfloat16.
+
+    Raises:
+        InputError: a stage takes or gives it.
+    """
+    if any(tensor.dtype == "bfloat16" for stage in stages for tensor in (*stage.inputs, *stage.outputs)):
+        raise InputError(
+            f"{bundle.path}: is of bfloat16, and ONNX Runtime has no bfloat16 kernels for the CPU; "
+            "export with --precision fp16 or fp32"
+        )

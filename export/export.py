@@ -1,0 +1,189 @@
+"""A whole export: graphs, tokenizer, manifest, verification; a complete bundle or none."""
+
+import hashlib
+import shutil
+import uuid
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import onnxruntime
+
+from .. import __version__
+from ..bundle import MANIFEST_FILE, TOKENIZER_FILE, Bundle, Manifest, file_record, write_manifest
+from ..errors import InputError
+from ..files import exists, is_file, is_folder, resolved
+from ..model import SED
+from ..model.labels import VOTE_RANKS
+from .onnx_graph import write_graph
+from .precision import OPSETS, check_precision, lowered_spec, quantize_graph, stage_precision
+from .stages import GraphSpec, graph_specs
+from .tokenizer import write_tokenizer
+from .verification import Check, derive_inputs, rounding, verification_inputs, verify_stage
+
+LIBRARIES = ("torch", "onnx", "onnxscript", "open_clip_torch", "timm", "tokenizers", "numpy")
+
+Progress = Callable[[str, int, int], None]
+
+
+class VerificationError(InputError):
+    """An exported stage differs from PyTorch by more than its limit."""
+
+    def __init__(self, message: str, checks: list[Check]) -> None:
+        super().__init__(message)
+        self.checks = checks
+
+
+def export_bundle(
+    checkpoint: str | Path,
+    output: str | Path,
+    preset: str | None = None,
+    progress: Progress | None = None,
+    precision: str = "fp32",
+) -> list[Check]:
+    """Export a checkpoint and verify each stage against PyTorch in FP32 on a photo.
+
+    Args:
+        checkpoint: a published `.pth` or a `.safetensors` of this package.
+        output: the bundle's folder, or a link to it; a bundle that is there is replaced once the new one is
+            complete.
+        preset: name of the preset; None means read from the checkpoint.
+        progress: called with (what is being done, steps done, steps in all).
+        precision: "fp32", "fp16", "bf16" or "int8", which is for the CPU.
+
+    Returns:
+        The checks, all passed.
+
+    Raises:
+        InputError: the checkpoint or the precision is bad, or the folder is taken or cannot be written.
+        VerificationError: a stage is over its limit; no bundle is left.
+    """
+    check_precision(precision)
+    output = resolved(Path(output))
+    check_folder(output)
+    report = progress or (lambda _what, _done, _total: None)
+    model = SED.from_checkpoint(checkpoint, preset)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        building = output.with_name(f".{uuid.uuid4().hex}")
+        building.mkdir()
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror}); choose another folder") from error
+    try:
+        specs = graph_specs(model)
+        write_files(model, Path(checkpoint), specs, precision, building, report)
+        checks = verify(model, specs, Bundle.open(building), report)
+        put_in_place(building, output)
+    except OSError as error:
+        raise InputError(
+            f"{output}: cannot be written ({error.strerror or error}); free space or choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return checks
+
+
+def check_folder(output: Path) -> None:
+    """Refuse a folder that cannot be replaced, or holds something other than a bundle.
+
+    Args:
+        output: absolute and free of links.
+
+    Raises:
+        InputError: it is or does so, or it is a file.
+    """
+    if Path.cwd().is_relative_to(output):
+        raise InputError(f"{output}: is the current folder or holds it; name another folder for the bundle")
+    if exists(output) and not is_folder(output):
+        raise InputError(f"{output}: is a file; name a folder for the bundle")
+    try:
+        taken = is_folder(output) and any(output.iterdir())
+    except OSError as error:
+        raise InputError(f"{output}: cannot be listed ({error.strerror}); name another folder") from error
+    if taken and not is_file(output / MANIFEST_FILE):
+        raise InputError(f"{output}: is not empty and holds no bundle; name another folder or empty this one")
+
+
+def write_files(
+    model: SED, checkpoint: Path, specs: list[GraphSpec], precision: str, folder: Path, report: Progress
+) -> None:
+    """Write the graphs, the tokenizer and the manifest into `folder`."""
+    stages = {}
+    common = {"sed_trt": __version__, "preset": model.preset.name}
+    for done, spec in enumerate(specs):
+        report(f"exporting {spec.name}", done, 2 * len(specs))
+        # An FP32 stage is the same file in every bundle, and so are the text embeddings cached by its hash.
+        own = stage_precision(spec.name, precision)
+        properties = {**common, "precision": own, "stage": spec.name}
+        path = folder / f"{spec.name}.onnx"
+        stages[spec.name] = write_graph(lowered_spec(spec, own), path, OPSETS[own], properties)
+        if own == "int8":
+            quantize_graph(path, properties)
+    write_tokenizer(folder / TOKENIZER_FILE)
+    with checkpoint.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    manifest = Manifest(
+        sed_trt=__version__,
+        preset=model.preset.name,
+        precision=precision,
+        image_size=model.preset.image_size,
+        embed_dim=model.preset.embed_dim,
+        context_length=model.clip.context_length,
+        templates=model.templates,
+        vote_ranks=VOTE_RANKS,
+        stages=stages,
+        files={path.name: file_record(path) for path in sorted(folder.iterdir())},
+        checkpoint={"file": checkpoint.name, "sha256": digest},
+        # The package onnxruntime may come from the distribution onnxruntime-gpu.
+        libraries={"onnxruntime": onnxruntime.__version__}
+        | {name: metadata.version(name) for name in LIBRARIES},
+    )
+    write_manifest(folder, manifest)
+
+
+def verify(model: SED, specs: list[GraphSpec], bundle: Bundle, report: Progress) -> list[Check]:
+    """Check every stage of a bundle against the FP32 `specs`.
+
+    Raises:
+        VerificationError: a stage is over its limit.
+    """
+    tensors = verification_inputs(model)
+    checks: list[Check] = []
+    with rounding(bundle) as rounded:
+        for done, spec in enumerate(specs, start=len(specs)):
+            report(f"verifying {spec.name}", done, 2 * len(specs))
+            derive_inputs(spec, tensors, model)
+            own = stage_precision(spec.name, bundle.manifest.precision)
+            checks += verify_stage(spec, rounded, tensors, own)
+    report("done", 2 * len(specs), 2 * len(specs))
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        worst = ", ".join(
+            f"{check.stage}/{check.output} by {check.error:.2g} (limit {check.limit:.2g})" for check in failed
+        )
+        raise VerificationError(
+            f"{bundle.manifest.checkpoint['file']}: exported stages differ from PyTorch: {worst}; no bundle "
+            "is written; look for extreme weights, export with --precision fp32, or try other versions of "
+            "torch, onnx or onnxruntime",
+            checks,
+        )
+    return checks
+
+
+def put_in_place(built: Path, output: Path) -> None:
+    """Move a complete bundle to its folder, replacing the bundle that is there.
+
+    Raises:
+        OSError: it cannot be moved; the bundle that was there is left.
+    """
+    if not exists(output):
+        built.rename(output)
+        return
+    old = built.with_name(f"{built.name}.old")
+    output.rename(old)
+    try:
+        built.rename(output)
+    except OSError:
+        old.rename(output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,274 @@
+"""The eight stages of the deployed network: what each takes and gives, and how each is treated.
+
+This table is the one place that says so. Export, bundle checks, profiles, precisions, the runtime's order of
+stages, the benchmarks and the table in the README are derived from it. It needs no other module.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+# Rows of a vote table: at how many pixels a category ranks first, second, ... eighth.
+VOTE_RANKS = 8
+
+
+class Counts(Enum):
+    """What a dynamic axis counts; engines have one limit and one range of sizes for each."""
+
+    SENTENCES = "sentences"
+    IMAGES = "images"
+    CATEGORIES = "categories"
+    SIDE = "height or width of an image in pixels"
+    ROWS = "output rows"
+    COLUMNS = "output columns"
+
+
+# The dynamic axes by the name that they have in the graphs. Kn is the number of categories kept at rejection
+# point n - 1, padding included.
+AXES: Mapping[str, Counts] = {
+    "N": Counts.SENTENCES,
+    "B": Counts.IMAGES,
+    "T": Counts.CATEGORIES,
+    "K1": Counts.CATEGORIES,
+    "K2": Counts.CATEGORIES,
+    "K3": Counts.CATEGORIES,
+    "H": Counts.SIDE,
+    "W": Counts.SIDE,
+    "R": Counts.ROWS,
+    "Q": Counts.COLUMNS,
+}
+
+# The fixed sizes by the symbol that stands for them in the shapes below.
+SIZES: Mapping[str, str] = {
+    "L": "tokens of a sentence",
+    "C": "width of the CLIP embedding",
+    "P": "prompt templates",
+    "S": "side of the network's input in pixels",
+    "h": "side of the cost map, S / 32",
+    "2h": "twice that",
+    "4h": "four times that",
+    "8h": "eight times that",
+    "G1": "channels of the image guidance of decoder stage 1",
+    "G2": "of decoder stage 2",
+    "G3": "of decoder stage 3",
+    "D1": "channels of the features that decoder stage 1 gives",
+    "D2": "of decoder stage 2",
+    "E1": "channels of the cost guidance that decoder stage 1 gives",
+    "E2": "of decoder stage 2",
+}
+
+# The dtype of tensors that follow the precision of the bundle: float32, float16 or bfloat16.
+COMPUTE = "compute"
+
+
+class Reader(Enum):
+    """Who reads an output, which decides where a backend leaves it."""
+
+    # Comes to the host as a numpy array.
+    HOST = "host"
+    # May stay where the backend computes.
+    STAGE = "stage"
+    # People and tests that compare stages; a backend with a device leaves it out.
+    DEBUG = "debug"
+
+
+@dataclass(frozen=True)
+class TensorDefinition:
+    """One input or output of a stage.
+
+    Attributes:
+        name: in the graph; an input takes the tensor of this name that the host or an earlier stage gives.
+        dtype: numpy's name, or `COMPUTE`.
+        shape: sizes, names of `AXES` where they are dynamic and of `SIZES` where the network fixes them.
+        reader: who reads it, if it is an output.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    reader: Reader = Reader.STAGE
+
+    @property
+    def dynamic_axes(self) -> dict[int, str]:
+        """Position to name of the dynamic axes."""
+        return {axis: size for axis, size in enumerate(self.shape) if isinstance(size, str) and size in AXES}
+
+
+@dataclass(frozen=True)
+class StageDefinition:
+    """One stage.
+
+    Attributes:
+        name: of the stage; its graph is `<name>.onnx`.
+        takes: its inputs in a few words, for the documentation.
+        gives: its outputs likewise.
+        inputs: in the order of the graph.
+        outputs: likewise.
+        narrow_axis: the dynamic axis that most of its work is proportional to and that gets several narrow
+            optimization profiles; None where one profile does.
+        fp32_reason: why it is FP32 in every bundle, inputs and outputs included; None where it is lowered.
+        half_weights: whether most of its weights are half in a half-precision bundle.
+        int8_reason: why it is lowered in an 8-bit bundle; None where it is not.
+        free_shapes: whether its shapes follow the image's size or the vocabulary's, so that a kernel
+            compiled for one shape would rarely be used again.
+        votes: the output that a rejection policy reads; None at the others.
+        kept: the input that takes the indices which the policy kept before this stage; None at the others.
+    """
+
+    name: str
+    takes: str
+    gives: str
+    inputs: tuple[TensorDefinition, ...]
+    outputs: tuple[TensorDefinition, ...]
+    narrow_axis: str | None = None
+    fp32_reason: str | None = None
+    half_weights: bool = True
+    int8_reason: str | None = None
+    free_shapes: bool = False
+    votes: str | None = None
+    kept: str | None = None
+
+
+_EMBED = TensorDefinition("embed", COMPUTE, (1, "C", "h", "h"))
+_TEXT = TensorDefinition("text", "float32", ("T", "P", "C"))
+_SIDES = ("h", "2h", "4h", "8h")
+
+
+def _features(number: int) -> tuple[TensorDefinition, TensorDefinition]:
+    """Features and cost guidance that decoder stage `number` gives and the next one takes."""
+    side = _SIDES[number]
+    return (
+        TensorDefinition(f"x{number}", COMPUTE, (f"K{number}", f"D{number}", side, side)),
+        TensorDefinition(f"cost{number}", COMPUTE, (f"K{number}", f"E{number}", side, side)),
+    )
+
+
+def _guidance(number: int, images: int | str = 1) -> TensorDefinition:
+    """Image guidance of decoder stage `number`."""
+    side = _SIDES[number]
+    return TensorDefinition(f"guidance{number}", COMPUTE, (images, f"G{number}", side, side))
+
+
+def _kept(number: int) -> TensorDefinition:
+    """Indices, into the categories before, of those kept at rejection point `number`; -1 is padding."""
+    return TensorDefinition(f"kept{number}", "int64", (f"K{number + 1}",))
+
+
+def _verdict(number: int, axis: str) -> tuple[TensorDefinition, TensorDefinition]:
+    """What a head gives at rejection point `number`."""
+    side = _SIDES[number]
+    return (
+        TensorDefinition(f"logits{number}", "float32", (axis, side, side), Reader.DEBUG),
+        TensorDefinition(f"votes{number}", "int32", (VOTE_RANKS, axis), Reader.HOST),
+    )
+
+
+STAGES: tuple[StageDefinition, ...] = (
+    StageDefinition(
+        "text",
+        "tokens",
+        "sentence embeddings, once per vocabulary",
+        (TensorDefinition("tokens", "int64", ("N", "L")),),
+        (TensorDefinition("embedding", "float32", ("N", "C"), Reader.HOST),),
+        fp32_reason="runs once per vocabulary, so half would save nothing that anyone waits for",
+        half_weights=False,
+        free_shapes=True,
+    ),
+    StageDefinition(
+        "pixels",
+        "a uint8 image of any size",
+        "the normalised square input",
+        (TensorDefinition("image", "uint8", (1, "H", "W", 3)),),
+        (TensorDefinition("pixels", "float32", (1, 3, "S", "S")),),
+        fp32_reason="resizes 8-bit values and has no weights; `image` rounds its output",
+        half_weights=False,
+        free_shapes=True,
+    ),
+    StageDefinition(
+        "image",
+        "a batch of inputs",
+        "embedding and image guidance",
+        (TensorDefinition("pixels", "float32", ("B", 3, "S", "S")),),
+        (
+            TensorDefinition("embed", COMPUTE, ("B", "C", "h", "h")),
+            _guidance(1, "B"),
+            _guidance(2, "B"),
+            _guidance(3, "B"),
+        ),
+        narrow_axis="B",
+        int8_reason="most of its time is in products with weights; of the decoder's time little is",
+    ),
+    StageDefinition(
+        "scout",
+        "embedding, vocabulary",
+        "a score for every category at every position, and votes",
+        (_EMBED, _TEXT),
+        _verdict(0, "T"),
+        narrow_axis="T",
+        # Its inputs are half, but all that it computes is inside FP32 islands.
+        half_weights=False,
+        votes="votes0",
+    ),
+    StageDefinition(
+        "decode1",
+        "embedding, vocabulary, guidance, the categories to keep",
+        "their features, and votes",
+        (_EMBED, _TEXT, _kept(0), _guidance(1)),
+        (*_features(1), *_verdict(1, "K1")),
+        narrow_axis="K1",
+        votes="votes1",
+        kept="kept0",
+    ),
+    StageDefinition(
+        "decode2",
+        "features, guidance, which of the categories to keep",
+        "refined features of twice the resolution, and votes",
+        (*_features(1), _kept(1), _guidance(2)),
+        (*_features(2), *_verdict(2, "K2")),
+        narrow_axis="K2",
+        votes="votes2",
+        kept="kept1",
+    ),
+    StageDefinition(
+        "decode3",
+        "features, guidance, which of the categories to keep",
+        "their logits",
+        (*_features(2), _kept(2), _guidance(3)),
+        (TensorDefinition("logits", "float32", ("K3", "8h", "8h")),),
+        narrow_axis="K3",
+        kept="kept2",
+    ),
+    StageDefinition(
+        "label",
+        "logits, output rows and columns",
+        "labels and scores",
+        (
+            TensorDefinition("logits", "float32", ("K3", "8h", "8h")),
+            TensorDefinition("kept", "int64", ("K3",)),
+            TensorDefinition("rows", "float32", ("R",)),
+            TensorDefinition("columns", "float32", ("Q",)),
+        ),
+        (
+            TensorDefinition("labels", "int32", ("R", "Q"), Reader.HOST),
+            TensorDefinition("scores", "float32", ("R", "Q"), Reader.HOST),
+        ),
+        narrow_axis="K3",
+        fp32_reason="compares probabilities, which in half are often equal",
+        half_weights=False,
+        free_shapes=True,
+    ),
+)
+
+STAGE_NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
+BY_NAME: Mapping[str, StageDefinition] = {stage.name: stage for stage in STAGES}
+
+# The stages that run once per image and vocabulary, in order: the scout and the decoder.
+DECODER: tuple[StageDefinition, ...] = tuple(stage for stage in STAGES if stage.votes or stage.kept)
+# The rejection points: after each of these stages a policy chooses the categories that stay alive.
+REJECTION_POINTS: tuple[StageDefinition, ...] = tuple(stage for stage in STAGES if stage.votes)
+
+_OUTPUTS = [output for stage in STAGES for output in stage.outputs]
+# Outputs that come as numpy arrays from every backend. The others may stay on the backend's device.
+HOST_OUTPUTS: frozenset[str] = frozenset(each.name for each in _OUTPUTS if each.reader is Reader.HOST)
+# Outputs that only people and tests read. A backend with a device leaves them out.
+DEBUG_OUTPUTS: frozenset[str] = frozenset(each.name for each in _OUTPUTS if each.reader is Reader.DEBUG)

@@ -1,0 +1,238 @@
+"""The latency benchmark: same kept sets on all sides, labels compared, failures in their rows."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sed_trt.benchmarks.gpu_check_steps import Labelled, random_text
+from sed_trt.benchmarks.speed import memory as latency_memory
+from sed_trt.benchmarks.speed.candidates import (
+    BASELINE,
+    OURS,
+    Candidate,
+    Forced,
+    KeptSets,
+    Recorder,
+    Replay,
+    Run,
+    Subject,
+    open_candidate,
+    ours,
+)
+from sed_trt.benchmarks.speed.latency import Case, compare, percentiles, pictures_of, ratios
+from sed_trt.benchmarks.speed.latency_run import Plan, wanted
+from sed_trt.benchmarks.speed.memory import measure_alone
+from sed_trt.cli.main import main
+from sed_trt.runtime import Segmenter, TopK, Vocabulary
+from sed_trt.train.scenes import VOCABULARY
+
+COMMON = ["--repeats", "2", "--pictures", "2", "--stream", "4"]
+
+
+def quiet(_what: str, _done: int, _total: int) -> None:
+    """No progress."""
+
+
+def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """The JSON of `sed-trt bench latency`."""
+    assert main(["bench", "latency", *arguments, "--json"]) == 0
+    content: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return content
+
+
+def test_forced_keeps_the_first() -> None:
+    votes = np.zeros((8, 5), dtype=np.int32)
+    assert Forced(3).keep(votes).tolist() == [0, 1, 2]
+    assert Forced(9).keep(votes).tolist() == [0, 1, 2, 3, 4]
+    assert [len(kept) for kept in Forced(3).sets(5)] == [3, 3, 3]
+
+
+def test_what_was_recorded_is_replayed() -> None:
+    tables = [np.random.default_rng(seed).integers(0, 2, (8, 9)) for seed in range(3)]
+    recorder = Recorder(TopK(1))
+    kept = [recorder.keep(votes) for votes in tables]
+    replay = Replay(recorder.sets)
+    assert all(np.array_equal(replay.keep(votes), each) for votes, each in zip(tables, kept, strict=True))
+
+
+def test_rows_without_rejection_end_at_the_largest_vocabulary_asked_for() -> None:
+    plan = Plan(sizes=(20, 150, 847), kept=("32", "all"), against=(), rounds=1, all_up_to=150)
+    assert [wanted(plan, size) for size in plan.sizes] == [["all"], ["32", "all"], ["32"]]
+    assert wanted(replace(plan, all_up_to=None), 847) == ["32", "all"]
+
+
+def test_ratios_are_those_of_each_round() -> None:
+    found = ratios([2.0, 30.0, 8.0], [1.0, 10.0, 2.0])
+    assert found == {"of_medians": 4.0, "of_least": 2.0, "q1": 2.5, "median": 3.0, "q3": 3.5}
+    assert percentiles([1.0, 2.0, 3.0])["p50_ms"] == 2.0
+
+
+def test_everything_agrees_and_has_its_stages(
+    tiny_bundle: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lists = ["--vocabulary-size", "20,40", "--kept", "10,30,all,real", "--against", "published,monolithic"]
+    content = bench(
+        capsys, str(tiny_bundle), "--checkpoint", str(tiny_checkpoint), "--no-alone", *lists, *COMMON
+    )
+    rows = content["results"]
+    # A vocabulary of 20 has no 30 to keep.
+    wanted = [(20, "10"), (20, "all"), (20, "real"), (40, "10"), (40, "30"), (40, "all"), (40, "real")]
+    assert [(row["categories"], row["kept"]) for row in rows] == wanted
+    for row in rows:
+        ours, published = row["candidates"][OURS], row["candidates"][BASELINE]
+        assert row["errors"] == {}
+        assert ours["kept"] == published["kept"]
+        assert ours["agreement"] > 99.5
+        assert published["agreement"] == 100
+        assert {"image", "scout", "decode1", "decode2", "decode3"} <= set(ours["stages"]) & set(
+            published["stages"]
+        )
+        assert set(row["ours_faster_than"][BASELINE]) == {"whole", "image", "scout", "decoder", "label"}
+        assert set(row["ours_faster_than"]["monolithic"]) == {"whole"}
+        if row["kept"] == "all":
+            assert row["candidates"]["monolithic"]["agreement"] > 99.5
+        # Ours found what those rows keep, and so was warm.
+        first_calls = [figures["first_call_ms"] for figures in row["candidates"].values()]
+        assert all((first is None) == (row["kept"] == "real") for first in first_calls)
+    real = rows[-1]["candidates"][OURS]["kept"]
+    assert 40 > real[0] >= real[1] >= real[2]
+    assert set(rows[0]["images_per_second"]) == {"stream, batch 1", "stream, batch 4"}
+    assert {"cpu", "gpu", "driver", "versions", "commit", "preset", "precision"} <= set(content)
+
+
+def test_a_process_of_its_own_tells_its_memory(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
+    segmenter = Segmenter(tiny_bundle)
+    vocabulary = segmenter.vocabulary(VOCABULARY[:8])
+    (picture,) = pictures_of(1, 64)
+    subject = Subject(str(tiny_bundle), str(tiny_checkpoint), None, "cpu", 1)
+    found = {
+        name: measure_alone(name, subject, vocabulary, picture, Forced(4).sets(8))
+        for name in (OURS, BASELINE)
+    }
+    for record in found.values():
+        assert record["peak_mib"] >= record["opened_mib"] > 10
+    # PyTorch alone is larger than our whole runtime.
+    assert found[BASELINE]["opened_mib"] > found[OURS]["opened_mib"]
+    broken = Subject(str(tiny_bundle / "nothing"), None, None, "cpu", 1)
+    assert "no such bundle" in measure_alone(OURS, broken, vocabulary, picture, Forced(4).sets(8))["error"]
+
+
+def test_a_candidate_that_fails_leaves_its_error(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
+    segmenter = Segmenter(tiny_bundle)
+    subject = Subject(str(tiny_bundle), str(tiny_checkpoint), None, "cpu", None)
+
+    def run(picture: np.ndarray, sets: KeptSets) -> Labelled:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117]\nnot enough memory")
+
+    broken = Candidate("broken", "nothing", "fp32", lambda _vocabulary: run)
+    case = Case(segmenter.vocabulary(VOCABULARY[:8]), "4", pictures_of(1, 64))
+    row = compare(case, segmenter, [open_candidate(OURS, subject), broken], 1, quiet)
+    assert set(row["candidates"]) == {OURS}
+    assert row["candidates"][OURS]["agreement"] is None
+    assert "not enough memory" in row["errors"]["broken"]
+
+
+@pytest.mark.parametrize("calls", [2, 3, 4])
+def test_one_that_fails_in_a_round_leaves_the_others(tiny_bundle: Path, calls: int) -> None:
+    segmenter = Segmenter(tiny_bundle)
+    mine = ours(segmenter)
+
+    def with_vocabulary(vocabulary: Vocabulary) -> Run:
+        working, left = mine.with_vocabulary(vocabulary), iter(range(calls))
+
+        def run(picture: np.ndarray, sets: KeptSets) -> Labelled:
+            if next(left, None) is None:
+                raise RuntimeError("CUDA out of memory")
+            return working(picture, sets)
+
+        return run
+
+    broken = Candidate("broken", "nothing", "fp32", with_vocabulary)
+    other = Candidate("other", "nothing", "fp32", mine.with_vocabulary)
+    case = Case(segmenter.vocabulary(VOCABULARY[:8]), "4", pictures_of(1, 64))
+    row = compare(case, segmenter, [mine, broken, other], 4, quiet)
+    assert {name: figures["runs"] for name, figures in row["candidates"].items()} == {OURS: 4, "other": 4}
+    assert "CUDA out of memory" in row["errors"]["broken"]
+    assert set(row["ours_faster_than"]) == {"other"}
+    alone = compare(case, segmenter, [broken], 4, quiet)
+    assert alone["candidates"] == {} and set(alone["errors"]) == {"broken"}
+
+
+@pytest.mark.parametrize("name", [OURS, "monolithic"])
+def test_device_memory_outside_pytorch_is_the_drivers(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = iter([100, 160])
+    labelled = Labelled(np.zeros((8, 8), dtype=np.int32), (4, 4, 4), {})
+    nothing = Candidate(name, "nothing", "fp32", lambda _vocabulary: lambda _picture, _sets: labelled)
+    monkeypatch.setattr(latency_memory, "memory_used", lambda: next(used))
+    monkeypatch.setattr(latency_memory, "open_candidate", lambda _name, _subject: nothing)
+    sets = {f"kept{point}": np.arange(4) for point in range(3)}
+    case: dict[str, Any] = {"text": random_text(4, 1, 2), "picture": np.zeros((8, 8, 3)), **sets}
+    np.savez(tmp_path / "case.npz", **case)
+    subject = Subject("", None, None, "cuda", None)
+    assert latency_memory._main(name, subject, str(tmp_path / "case.npz"))["device_mib"] == 60
+
+
+def test_case_policies_keep_what_its_sets_say(tiny_bundle: Path) -> None:
+    segmenter = Segmenter(tiny_bundle)
+    text = segmenter.vocabulary(VOCABULARY[:12]).text
+    vocabulary = Vocabulary(VOCABULARY[:12], text)
+    pictures = pictures_of(2, 64)
+    for kept in ("3", "all", "real"):
+        case = Case(vocabulary, kept, pictures)
+        for picture, sets in zip(pictures, case.sets(segmenter), strict=True):
+            result = segmenter(picture, vocabulary, rejection=case.policy(), short_side=None)
+            assert result.kept == tuple(len(each) for each in sets)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--vocabulary-size", "20,x"], "--vocabulary-size: 'x' is unknown"),
+        (["--vocabulary-size", "0"], "'0' is unknown"),
+        (["--kept", "some"], "--kept: 'some' is unknown; give numbers from 1, all or real"),
+        (["--against", "reference"], "--against: 'reference' is unknown; give published"),
+        (
+            ["--against", "published"],
+            "name sed-tiny.safetensors, which it was exported from, with --checkpoint",
+        ),
+        (["--checkpoint", "missing.pth"], "missing.pth: no such file"),
+        (["--device", "tpu"], "--device: 'tpu' is unknown"),
+        (["--output", "."], ".: is a folder"),
+        (
+            ["--vocabulary-size", "16,20", "--kept", "20,32"],
+            "--kept: 20,32 leaves no row for vocabularies of 16",
+        ),
+    ],
+)
+def test_bad_options_are_one_line(
+    tiny_bundle: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "latency", str(tiny_bundle), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_another_checkpoint_is_refused(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"weights")
+    assert main(["bench", "latency", str(tiny_bundle), "--checkpoint", str(other)]) == 2
+    assert "is not what" in capsys.readouterr().err
+
+
+def test_without_a_checkpoint_ours_is_measured_alone(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "latency.json"
+    lists = ["--vocabulary-size", "12", "--kept", "4", "--no-alone", "-o", str(output)]
+    assert main(["bench", "latency", str(tiny_bundle), *lists, *COMMON]) == 0
+    assert "images/s" in capsys.readouterr().out
+    content = json.loads(output.read_text())
+    assert content["kind"] == "latency"
+    assert set(content["candidates"]) == {OURS}

@@ -1,0 +1,66 @@
+"""Profiles: every operator counted once, in its kind, and all stages there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sed_trt.benchmarks.report.tables import markdown_table
+from sed_trt.benchmarks.speed.profile import KINDS, OTHER, kind_of, summary
+from sed_trt.cli.main import main
+
+
+def event(name: str, operator: str, microseconds: int, kind: str = "kernel_time") -> dict[str, Any]:
+    """One of ONNX Runtime's trace."""
+    return {
+        "cat": "Node",
+        "name": f"{name}_{kind}",
+        "dur": microseconds,
+        "args": {"op_name": operator},
+    }
+
+
+def test_medians_after_the_first_run_by_kind() -> None:
+    events = [
+        event("a", "MatMul", 90_000),
+        event("b", "Add", 50_000),
+        *(event("a", "MatMul", microseconds) for microseconds in (1_000, 2_000, 9_000)),
+        *(event("b", "Add", microseconds) for microseconds in (3_000, 3_000, 4_000)),
+        event("c", "MatMul", 500),
+        event("a", "MatMul", 70_000, "fence_before"),
+        {"cat": "Session", "name": "model_run", "dur": 1_000_000},
+    ]
+    found = summary([events])
+    assert found["ms"] == pytest.approx(5.5)
+    assert found["kinds_ms"]["matrix products"] == pytest.approx(2.5)
+    assert found["kinds_ms"][OTHER] == pytest.approx(3.0)
+    assert list(found["operators_ms"]) == ["Add", "MatMul"]
+    # A stage that runs twice takes as long as both runs.
+    assert summary([events, events])["ms"] == pytest.approx(11.0)
+    row = {"stage": "decode1", **found}
+    table = markdown_table([{"kind": "profile", "kinds": [*KINDS, OTHER], "results": [row]}])
+    assert "| decode1 | 5.5 | 45 | 0 | 0 | 0 | 55 | Add 3, MatMul 2 |" in table
+
+
+def test_no_operator_is_of_two_kinds() -> None:
+    operators = [operator for kind in KINDS.values() for operator in kind]
+    assert len(operators) == len(set(operators))
+    assert kind_of("ConvTranspose") == "convolutions" and kind_of("Gelu") == OTHER
+
+
+def test_every_stage_of_a_picture_is_profiled(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "profile.json"
+    command = ["bench", "profile", str(tiny_bundle), "--categories", "20", "--kept", "8", "--rounds", "2"]
+    assert main([*command, "-o", str(output)]) == 0
+    content = json.loads(output.read_text())
+    stages = ["pixels", "image", "scout", "decode1", "decode2", "decode3", "label"]
+    assert [row["stage"] for row in content["results"]] == stages
+    assert content["kept"] == [8, 8, 8] and content["categories"] == 20
+    for row in content["results"]:
+        assert sum(row["kinds_ms"].values()) == pytest.approx(row["ms"])
+    shares = {row["stage"]: row["kinds_ms"]["convolutions"] for row in content["results"]}
+    assert shares["decode3"] > 0 and shares["label"] == 0
+    assert "decode3" in capsys.readouterr().out

@@ -1,0 +1,297 @@
+"""Reports and sweeps: tables that say what the results say, plots that are there, a recommendation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sed_trt.benchmarks.report.tables import aim_rows, markdown_table, updated
+from sed_trt.benchmarks.speed.sweep import recommended
+from sed_trt.cli.main import main
+
+MACHINE = {
+    "cpu": "Some CPU",
+    "gpu": None,
+    "cpu_cores": 2,
+    "threads": None,
+    "versions": {"numpy": "2.0", "torch": None},
+}
+PNG = b"\x89PNG"
+
+
+def latency_results() -> dict[str, Any]:
+    """Made by hand: two vocabularies, with and without rejection."""
+
+    def timed(milliseconds: float) -> dict[str, Any]:
+        stages = {stage: {"p50_ms": milliseconds / 4} for stage in ("image", "scout", "decode1", "label")}
+        return {"p50_ms": milliseconds, "agreement": 99.5, "stages": stages}
+
+    ratio = {
+        "whole": {"q1": 2.9, "median": 3.0, "q3": 3.1},
+        "decoder": {"q1": 4.9, "median": 5.0, "q3": 5.1},
+    }
+    rows = [
+        {
+            "categories": categories,
+            "kept": kept,
+            "candidates": {
+                "sed-trt": timed(10.0 * categories),
+                "published": timed(30.0 * categories),
+                "monolithic": timed(90.0 * categories) | {"stages": {}},
+            },
+            "ours_faster_than": {"published": ratio},
+            "memory_ratio": {"published": 0.4},
+        }
+        for categories in (20, 59)
+        for kept in ("16", "all")
+    ]
+    return {
+        "kind": "latency",
+        "preset": "sed-b",
+        "precision": "fp32",
+        "backend": "onnxruntime",
+        **MACHINE,
+        "results": rows,
+    }
+
+
+def sweep_row(rejection: str, milliseconds: float, miou: float, kept: int) -> dict[str, Any]:
+    """A policy's figures."""
+    return {
+        "categories": 181,
+        "rejection": rejection,
+        "kept": [kept, kept, kept],
+        "p50_ms": milliseconds,
+        "decoder_p50_ms": milliseconds / 2,
+        "miou": miou,
+        "agreement": 90.0,
+    }
+
+
+SWEEP = [
+    sweep_row("none", 900, 20.0, 181),
+    sweep_row("topk:8", 300, 25.0, 50),
+    sweep_row("min-pixels:8:5", 200, 24.95, 30),
+    sweep_row("topk:1", 80, 24.0, 9),
+]
+
+
+def sweep_results() -> dict[str, Any]:
+    """Made by hand."""
+    common = {"kind": "sweep", "preset": "sed-tiny", "precision": "fp32", "scenes": 4, **MACHINE}
+    return common | {"results": SWEEP}
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A folder of results, with a file of a kind that has no plots."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "cpu.json").write_text(json.dumps(latency_results()))
+    (folder / "policies.json").write_text(json.dumps(sweep_results()))
+    return folder
+
+
+def test_latency_table_has_ratios_and_agreement() -> None:
+    lines = markdown_table([latency_results()]).splitlines()
+    assert len(lines) == 6
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+    assert "2 cores, fp32 | 20 | 16 | 200 | 600 | 3.0 (2.9-3.1) | 1800 | 5.0 | 0.40 | 99.50 |" in lines[2]
+
+
+def test_aims_stand_beside_what_was_reached() -> None:
+    content = latency_results()
+    few, many = (row for row in content["results"] if row["kept"] == "16")
+    few |= {"categories": 150, "kept": "32"}
+    many |= {"categories": 4096, "kept": "32"}
+    rows = dict(row.split(" | ", 1) for row in aim_rows([content]))
+    assert rows["decoder, 150 categories"] == "≥ 4x | 5.0x (4.9-5.1) | 99.50"
+    assert rows["whole picture, 150 categories"] == "≥ 2.5x | 3.0x (2.9-3.1) | 99.50"
+    # 590 ms against 200.
+    times = "2.95x the time (medians, not alternating)"
+    assert rows["whole picture, 4096 categories against 150, ours"] == f"≤ 2.5x | {times} | 99.50"
+    for work in ("decoder, 847 categories", "whole picture in 8 bits, 150 categories"):
+        assert rows[work].endswith("| not measured | -")
+
+
+def test_aims_come_from_the_file_and_row_that_shows_them() -> None:
+    fp32, int8, gpu = latency_results(), latency_results(), latency_results()
+    gpu["backend"], int8["precision"] = "tensorrt", "int8"
+    for content, categories in ((gpu, 847), (fp32, 847), (int8, 150)):
+        row = next(row for row in content["results"] if row["kept"] == "16")
+        row |= {"categories": categories, "kept": "32"}
+    gpu["results"][0]["memory_ratio"] = {"published": 0.1}
+    rows = dict(row.split(" | ", 1) for row in aim_rows([gpu, int8, fp32]))
+    assert rows["peak memory, 847 categories"] == "≤ 0.25 | 0.40 of it | 99.50"
+    assert rows["whole picture in 8 bits, 150 categories"] == "≥ 4x | 3.0x (2.9-3.1) | 99.50"
+    assert rows["whole picture, 150 categories"].endswith("| not measured | -")
+
+
+def test_columns_without_figures_are_left_out() -> None:
+    content = latency_results()
+    for row in content["results"]:
+        del row["memory_ratio"], row["candidates"]["monolithic"]
+    header = markdown_table([content]).splitlines()[0]
+    assert "decoder" in header
+    assert not any(word in header for word in ("one graph", "first rejection", "peak memory"))
+
+
+def test_a_page_with_half_a_pair_of_markers_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    (tmp_path / "a.json").write_text(json.dumps(sweep_results()))
+    pair = "<!-- results: a.json -->\n<!-- end of results -->\n"
+    page.write_text(pair + "prose\n" + pair)
+    assert updated(page).count("| topk:8 |") == 2
+    for half in ("<!-- results: a.json -->\n", "<!-- end of results -->\n"):
+        page.write_text(half + "prose\n" + pair)
+        with pytest.raises(ValueError, match="has no partner"):
+            updated(page)
+
+
+def test_sweep_table() -> None:
+    assert "| 181 | topk:8 | 50 → 50 → 50 | 300 | 150 | 25.00 | 90.00 |" in markdown_table([sweep_results()])
+
+
+@pytest.mark.parametrize(("max_drop", "policy"), [(0.0, "topk:8"), (0.1, "min-pixels:8:5"), (1.0, "topk:1")])
+def test_the_fastest_good_policy_is_recommended(max_drop: float, policy: str) -> None:
+    assert recommended(SWEEP, max_drop) == policy
+
+
+def test_report_has_tables_and_plots(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    (results / "roofline.json").write_text("{}")
+    assert main(["bench", "roofline", "--gpu", "a6000", "-o", str(results / "roofline.json")]) == 0
+    capsys.readouterr()
+    output = tmp_path / "new" / "report"
+    assert main(["bench", "report", str(results), "-o", str(output)]) == 0
+    files = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    text = files[0].read_text(encoding="utf-8")
+    assert {file.name for file in files} == {
+        "report.md",
+        "cpu-by-vocabulary.png",
+        "cpu-stages.png",
+        "policies-speed-miou.png",
+        "policies-kept.png",
+    }
+    for picture in files[1:]:
+        assert f"({picture.name})" in text
+        assert picture.read_bytes().startswith(PNG)
+    for content in (latency_results(), sweep_results()):
+        assert markdown_table([content]) in text
+    assert "the paper's, PyTorch" in text and "not measured" in text
+    assert len(list(output.iterdir())) == len(files)
+
+
+def test_equal_names_in_two_folders_stay_apart(results: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    other, output = tmp_path / "other", tmp_path / "report"
+    other.mkdir()
+    (other / "cpu.json").write_text(json.dumps(latency_results()))
+    assert main(["bench", "report", str(results), str(other), "-o", str(output)]) == 0
+    assert {file.name for file in output.glob("cpu*")} == {
+        "cpu-by-vocabulary.png",
+        "cpu-stages.png",
+        "cpu-2-by-vocabulary.png",
+        "cpu-2-stages.png",
+    }
+    text = (output / "report.md").read_text(encoding="utf-8")
+    assert "## cpu\n" in text and "## cpu-2\n" in text and "(cpu-2-stages.png)" in text
+
+
+def test_results_without_rows_are_left_out(results: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for kind, content in (("latency", latency_results()), ("sweep", sweep_results())):
+        (results / f"empty-{kind}.json").write_text(json.dumps(content | {"results": []}))
+    assert main(["bench", "report", str(results), "-o", str(tmp_path / "report")]) == 0
+    assert "empty" not in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.png", PNG), ("a.PNG", PNG), ("a", PNG), ("a.svg", b"<?xml")])
+def test_a_plot_is_one_file_in_its_format(name: str, start: bytes, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from sed_trt.benchmarks.report.plots import speed_against_miou
+
+    speed_against_miou(sweep_results(), tmp_path / name)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_the_folder_of_the_results_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "new" / "results" / "roofline.json"
+    assert main(["bench", "roofline", "--gpu", "a6000", "-o", str(output)]) == 0
+    assert json.loads(output.read_text())["kind"] == "roofline"
+    assert main(["bench", "roofline", "--gpu", "a6000", "-o", str(output / "below.json")]) == 2
+    assert "roofline.json: cannot be made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no results with a table"),
+        ("{", "cannot be read as results"),
+        ("[]", "holds no results"),
+        ('{"kind": "unknown"}', "no results with a table"),
+    ],
+)
+def test_bad_results_are_one_line(
+    content: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    if content is not None:
+        (tmp_path / "a.json").write_text(content)
+    assert main(["bench", "report", str(tmp_path), "-o", str(tmp_path / "report")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_file_in_the_folders_place_is_refused(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "taken").write_text("")
+    assert main(["bench", "report", str(results), "-o", str(tmp_path / "taken")]) == 2
+    assert "taken: cannot be made" in capsys.readouterr().err
+
+
+def test_sweep_compares_policies_on_the_same_scenes(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "sweep.json"
+    sizes = ["--vocabulary-size", "181", "--scenes", "2", "-o", str(output)]
+    policies = ["-r", "topk:1", "-r", "budget:12"]
+    assert main(["bench", "sweep", str(tiny_bundle), *sizes, *policies]) == 0
+    content = json.loads(output.read_text())
+    rows = {row["rejection"]: row for row in content["results"]}
+    # Without rejection is always there: it is what the others' labels are compared with.
+    assert list(rows) == ["none", "topk:1", "budget:12"]
+    assert rows["none"]["kept"] == [181, 181, 181] and rows["none"]["agreement"] == 100
+    assert rows["budget:12"]["kept"] == [12, 12, 12]
+    assert all(row["scenes"] == 2 and 0 <= row["miou"] <= 100 for row in rows.values())
+    assert content["recommended"]["181"] in rows
+    assert "is the fastest that loses" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--vocabulary-size", "20"], "--vocabulary-size: a vocabulary has between 181 and"),
+        (["-r", "topk:9"], "k is 9, expected a whole number from 1 to 8"),
+        (["--plot", "."], ".: is a folder"),
+        (["--plot", "sweep"], "sweep: has the suffix '', expected .png or .svg"),
+        (["--plot", "x.xyz"], "x.xyz: has the suffix '.xyz', expected .png or .svg"),
+    ],
+)
+def test_bad_sweep_options_are_one_line(
+    tiny_bundle: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "sweep", str(tiny_bundle), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["latency", "profile", "roofline", "report", "sweep"])
+def test_every_command_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", command, "--help"]) == 0
+    assert f"Example: sed-trt bench {command}" in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,257 @@
+"""`sed-trt segment` from files to files."""
+
+import errno
+import json
+import tempfile
+import threading
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sed_trt.cli.main import main
+from sed_trt.cli.segment import distinct_stems, expand_inputs
+from sed_trt.errors import InputError
+
+CATEGORIES = ["--categories", "sky, road, red car"]
+
+
+def forbidden(*_arguments: object, **_options: object) -> NoReturn:
+    """What the operating system says to whoever may not; root, who may, runs the tests in containers."""
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with two pictures and a text file."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "a.png")
+    Image.fromarray(noise[:30]).save(folder / "b.jpg")
+    (folder / "notes.txt").write_text("none")
+    return folder
+
+
+def segment(bundle: Path, *arguments: str | Path) -> int:
+    return main(["segment", str(bundle), *map(str, arguments), "--short-side", "64"])
+
+
+def test_folder_to_files(
+    tiny_bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "deep" / "out"
+    assert segment(tiny_bundle, photos, *CATEGORIES, "-o", output) == 0
+    assert sorted(path.name for path in output.iterdir()) == [
+        "a.json", "a.labels.png", "a.overlay.png", "b.json", "b.labels.png", "b.overlay.png"
+    ]  # fmt: skip
+    with Image.open(output / "b.labels.png") as labels:
+        assert (labels.mode, labels.size) == ("P", (60, 30))
+        counts = np.bincount(np.asarray(labels).ravel(), minlength=3)
+    content = json.loads((output / "b.json").read_text())
+    assert {entry["index"]: entry["pixels"] for entry in content["categories"]} == {
+        index: count for index, count in enumerate(counts.tolist()) if count
+    }
+    assert content["image"] == str(photos / "b.jpg")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith(f"{photos / 'a.png'}: ")
+    assert "kept 3 > 3 > 3" in lines[0]
+    assert str(output) in lines[2]
+    assert "segmented on onnxruntime (the fastest that works here; tensorrt" in lines[2]
+
+
+def test_json_summary_is_all_of_stdout(
+    tiny_bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [
+        "--json",
+        "--no-overlay",
+        "--rejection",
+        "budget:2",
+        "--threads",
+        "1",
+        "--backend",
+        "onnxruntime",
+    ]
+    assert segment(tiny_bundle, photos / "a.png", *CATEGORIES, *options, "-o", tmp_path / "out") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert (content["backend"], content["backend_reason"]) == ("onnxruntime", "asked for")
+    assert content["errors"] == []
+    assert content["images"][0]["kept"] == [2, 2, 2]
+    assert content["images"][0]["overlay"] is None
+    assert not (tmp_path / "out" / "a.overlay.png").exists()
+
+
+def test_bad_file_is_reported_and_the_others_are_written(
+    tiny_bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "aa.png").write_bytes(b"")
+    assert segment(tiny_bundle, photos, tmp_path / "absent.png", *CATEGORIES, "-o", tmp_path / "out") == 2
+    captured = capsys.readouterr()
+    errors = captured.err.splitlines()
+    assert errors[0].startswith(f"sed-trt: error: {photos / 'aa.png'}: is empty")
+    assert errors[1].startswith(f"sed-trt: error: {tmp_path / 'absent.png'}: no such file")
+    assert "2 of 4 images" in captured.out
+    assert (tmp_path / "out" / "b.labels.png").exists()
+    assert not list((tmp_path / "out").glob("aa*"))
+
+
+def test_more_than_256_categories_give_16_bit_labels(tiny_bundle: Path, photos: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(f"thing {number}" for number in range(300)), encoding="utf-8")
+    options = ["--rejection", "budget:4", "-o", str(tmp_path / "out")]
+    assert segment(tiny_bundle, photos / "a.png", "--vocabulary", names, *options) == 0
+    with Image.open(tmp_path / "out" / "a.labels.png") as labels:
+        assert labels.mode.startswith("I;16")
+
+
+def test_published_vocabulary(tiny_bundle: Path, photos: Path, tmp_path: Path) -> None:
+    options = ["--rejection", "budget:4", "-o", str(tmp_path / "out")]
+    assert segment(tiny_bundle, photos / "a.png", "--vocabulary", "voc20", *options) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give one of --categories"),
+        ([*CATEGORIES, "--vocabulary", "voc20"], "give one of --categories"),
+        (["--vocabulary", "voc"], "ade150, ade847"),
+        (["--categories", ""], "category 1 is blank"),
+        (["--categories", "sky,,road"], "category 2 is blank"),
+        (["--categories", "sky,sky"], "duplicate"),
+        ([*CATEGORIES, "--rejection", "topk:9"], "expected a whole number from 1 to 8"),
+        ([*CATEGORIES, "--rejection", "best"], "topk:K"),
+        (
+            [*CATEGORIES, "--backend", "openvino"],
+            "choose one of auto, tensorrt, tensorrt-rtx, onnxruntime-cuda, onnxruntime",
+        ),
+        ([*CATEGORIES, "--threads", "0"], "threads: 0"),
+        ([*CATEGORIES, "--batch", "0"], "batch: 0"),
+        ([*CATEGORIES, "--short-side", "9999"], "short_side: 9999"),
+    ],
+)
+def test_bad_options(
+    options: list[str],
+    message: str,
+    tiny_bundle: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "out"
+    assert main(["segment", str(tiny_bundle), str(photos), *options, "-o", str(output)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("sed-trt: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not output.exists() or not list(output.iterdir())
+
+
+def test_output_that_cannot_be_written(
+    tiny_bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert segment(tiny_bundle, photos, *CATEGORIES, "-o", tmp_path / "file") == 2
+    assert "file: cannot be made a folder (it is a file)" in capsys.readouterr().err
+    assert segment(tiny_bundle, photos, *CATEGORIES, "-o", tmp_path / "file" / "out") == 2
+    assert "cannot be made a folder" in capsys.readouterr().err
+
+
+def test_output_without_permission(
+    tiny_bundle: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", forbidden)
+    assert segment(tiny_bundle, photos, *CATEGORIES, "-o", tmp_path / "closed") == 2
+    assert "closed: cannot be written (Permission denied)" in capsys.readouterr().err
+
+
+def test_files_of_any_name_in_the_output_are_left(tiny_bundle: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "probe").write_text("mine")
+    assert segment(tiny_bundle, photos / "a.png", *CATEGORIES, "-o", tmp_path) == 0
+    assert (tmp_path / "probe").read_text() == "mine"
+
+
+def test_paths_that_are_too_long(
+    tiny_bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "sky, tree, " * 30
+    commands: list[list[str | Path]] = [
+        [photos, "--vocabulary", long],
+        [photos, *CATEGORIES, "-o", tmp_path / long],
+        [photos / long, *CATEGORIES, "-o", tmp_path / "out"],
+        [photos / f"{long}*", *CATEGORIES, "-o", tmp_path / "out"],
+    ]
+    for arguments in commands:
+        assert segment(tiny_bundle, *arguments) == 2
+        assert capsys.readouterr().err.startswith("sed-trt: error: ")
+    assert main(["segment", long, str(photos), *CATEGORIES]) == 2
+    assert "no such bundle folder" in capsys.readouterr().err
+
+
+def test_loop_of_links_is_a_bad_file_among_good_ones(
+    tiny_bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "loop.png").symlink_to("loop.png")
+    assert segment(tiny_bundle, photos, *CATEGORIES, "-o", tmp_path / "out") == 2
+    captured = capsys.readouterr()
+    assert "loop.png: no such file, or it cannot be reached" in captured.err
+    assert "2 of 3 images" in captured.out
+
+
+def test_inputs_are_files_folders_and_globs(photos: Path) -> None:
+    assert expand_inputs([str(photos)]) == [photos / "a.png", photos / "b.jpg"]
+    assert expand_inputs([str(photos / "*.png"), str(photos), "absent.png"]) == [
+        photos / "a.png",
+        photos / "b.jpg",
+        Path("absent.png"),
+    ]
+    (photos / "inner").mkdir()
+    (photos / "b.jpg").rename(photos / "inner" / "[1].jpg")
+    assert expand_inputs([str(photos / "**" / "*.jpg")]) == [photos / "inner" / "[1].jpg"]
+    assert expand_inputs([str(photos / "inner" / "[1].jpg")]) == [photos / "inner" / "[1].jpg"]
+
+
+def test_inputs_without_images(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="folder without images"):
+        expand_inputs([str(tmp_path / "empty")])
+    with pytest.raises(InputError, match="matches no file"):
+        expand_inputs([str(photos / "*.webp")])
+
+
+def test_folder_that_cannot_be_listed(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    with pytest.raises(InputError, match=r"photos: cannot be listed \(Permission denied\)"):
+        expand_inputs([str(photos)])
+
+
+def test_equal_stems_do_not_overwrite_each_other() -> None:
+    paths = [Path("x/a.png"), Path("y/a.png"), Path("y/a-2.png"), Path("y/A.jpg"), Path("y/b.png")]
+    assert distinct_stems(paths) == ["a", "a-2", "a-2-2", "A-3", "b"]
+
+
+def test_a_disk_that_fills_up_ends_the_work(
+    tiny_bundle: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = set(threading.enumerate())
+
+    def full(*_arguments: object) -> NoReturn:
+        raise InputError("a.labels.png: cannot be written (No space left on device); choose a folder")
+
+    monkeypatch.setattr("sed_trt.runtime.result.write_labels", full)
+    assert segment(tiny_bundle, photos, *CATEGORIES, "-o", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "No space left on device" in error
+    assert error.count("\n") == 1
+    assert set(threading.enumerate()) <= before

@@ -1,0 +1,140 @@
+"""Which backend is taken, and why the others were not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sed_trt.bundle import Bundle
+from sed_trt.engines import backends as module
+from sed_trt.engines.backends import BACKENDS, obstacle, open_engines
+from sed_trt.engines.device.cuda import Gpu
+from sed_trt.engines.ort import cuda as onnxruntime_engines
+from sed_trt.engines.profiles import Limits
+from sed_trt.engines.store import BuiltEngines
+from sed_trt.engines.trt import engines as tensorrt_engines
+from sed_trt.errors import InputError
+from sed_trt.tests.fakes.pycuda import FULL, fake_pycuda, install
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    """sed-tiny."""
+    return Bundle.open(tiny_bundle)
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, *works: str) -> None:
+    """Let the backends with a GPU work that are named, and the others fail."""
+
+    class Offered:
+        buckets = (8,)
+        decodes_at_once = 2
+
+        def __init__(self, backend: str, reason: str) -> None:
+            if backend not in works:
+                raise InputError(f"backend {backend}: broken; mend it")
+            self.backend = backend
+            self.reason = reason
+
+    monkeypatch.setattr(
+        tensorrt_engines, "TensorRTEngines", lambda bundle, backend, reason: Offered(backend, reason)
+    )
+    monkeypatch.setattr(module, "cuda_offered", lambda: True)
+    monkeypatch.setattr(
+        onnxruntime_engines,
+        "OnnxRuntimeCudaEngines",
+        lambda bundle, threads, reason: Offered("onnxruntime-cuda", reason),
+    )
+
+
+@pytest.mark.parametrize(
+    ("works", "taken", "reason"),
+    [
+        (BACKENDS, "tensorrt", "the fastest that works here"),
+        (("tensorrt-rtx",), "tensorrt-rtx", "the fastest that works here; tensorrt: broken"),
+        (
+            ("onnxruntime-cuda",),
+            "onnxruntime-cuda",
+            "the fastest that works here; tensorrt, tensorrt-rtx: broken",
+        ),
+        ((), "onnxruntime", "the fastest that works here; tensorrt, tensorrt-rtx, onnxruntime-cuda: broken"),
+    ],
+)
+def test_auto_takes_the_fastest_that_works(
+    works: tuple[str, ...], taken: str, reason: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, *works)
+    for backend in ("auto", None):
+        engines = open_engines(bundle, backend)
+        assert (engines.backend, engines.reason) == (taken, reason)
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_a_backend_asked_for_is_taken(backend: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, *BACKENDS)
+    engines = open_engines(bundle, backend)
+    assert (engines.backend, engines.reason) == (backend, "asked for")
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:-1])
+def test_a_backend_asked_for_that_fails_is_an_error(
+    backend: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch)
+    with pytest.raises(InputError, match=f"backend {backend}: broken; mend it"):
+        open_engines(bundle, backend)
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+def test_tensorrt_without_built_engines(
+    backend: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sed_trt.engines import store as plans
+    from sed_trt.engines.trt import library as trt_library
+
+    library = trt_library.Library(backend, module, "11.0")
+    monkeypatch.setattr(tensorrt_engines, "find_gpu", lambda: Gpu("Fake", (8, 6), "13.0", 1))
+    monkeypatch.setattr(tensorrt_engines, "check_driver", lambda backend, gpu: None)
+    monkeypatch.setattr(tensorrt_engines, "load_library", lambda backend: library)
+    monkeypatch.setattr(plans, "installed_version", lambda backend: "11.0")
+    monkeypatch.setattr(plans, "_usual_target", lambda backend, gpu: "sm86")
+    with pytest.raises(
+        InputError, match=f"holds no engines for {backend}.*sed-trt build .* --backend {backend}"
+    ):
+        open_engines(bundle, backend)
+
+
+@pytest.mark.parametrize("what", ["context", "stream"])
+def test_auto_passes_over_a_gpu_that_cannot_be_opened(
+    what: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, fake_pycuda(failures={what: FULL}))
+    monkeypatch.setattr(tensorrt_engines, "load_library", lambda backend: None)
+    monkeypatch.setattr(tensorrt_engines, "check_driver", lambda backend, gpu: None)
+    monkeypatch.setattr(
+        tensorrt_engines,
+        "find_built",
+        lambda bundle, backend, gpu: BuiltEngines(bundle.path, backend, "1", "sm86", Limits(), {}),
+    )
+    monkeypatch.setattr(module, "cuda_offered", lambda: False)
+    engines = open_engines(bundle)
+    assert engines.backend == "onnxruntime"
+    assert "tensorrt, tensorrt-rtx: GPU: its memory is too full to open it" in engines.reason
+
+
+def test_obstacles(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_gpu() -> Gpu:
+        raise InputError("GPU: the NVIDIA driver finds no GPU; check it")
+
+    def missing(backend: str) -> Any:
+        raise InputError(f"backend {backend}: the package is not installed; install it")
+
+    monkeypatch.setattr("sed_trt.engines.device.cuda.find_gpu", no_gpu)
+    monkeypatch.setattr("sed_trt.engines.trt.library.load_library", lambda backend: None)
+    assert "finds no GPU" in str(obstacle("tensorrt"))
+    monkeypatch.setattr("sed_trt.engines.device.cuda.find_gpu", lambda: Gpu("Fake", (8, 6), "99.0", 1))
+    assert obstacle("tensorrt-rtx") is None
+    monkeypatch.setattr("sed_trt.engines.trt.library.load_library", missing)
+    assert "not installed" in str(obstacle("tensorrt"))
+    assert obstacle("auto") is None
+    assert obstacle("onnxruntime") is None

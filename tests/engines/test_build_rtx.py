@@ -1,0 +1,104 @@
+"""Builds by the real TensorRT-RTX, which needs no GPU: every stage, and a graph it cannot take."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from sed_trt.bundle import STAGES, Bundle
+from sed_trt.engines.build.build import build_engines
+from sed_trt.engines.build.tensorrt import NetworkSummary, Recipe, build_plan
+from sed_trt.engines.profiles import Limits, stage_profiles
+from sed_trt.engines.store import find_built, read_plan
+from sed_trt.engines.targets import BuildOptions
+from sed_trt.engines.trt.layers import is_float_by_mistake
+from sed_trt.engines.trt.library import load_library
+from sed_trt.errors import InputError
+
+pytest.importorskip("tensorrt_rtx")
+
+BUNDLES = ("tiny_bundle", "tiny_bundle_fp16", "tiny_bundle_bf16", "base_bundle", "base_bundle_fp16")
+
+
+def build(graph: Path, target: str, bundle: Bundle, stage: str) -> tuple[bytes, NetworkSummary]:
+    recipe = Recipe(load_library("tensorrt-rtx"), BuildOptions(), target, graph.with_suffix(".timing"))
+    profiles = stage_profiles(bundle.manifest, Limits())[stage]
+    plan, network = build_plan(recipe, graph, profiles, lambda what, fraction: None)
+    return bytes(plan), network
+
+
+@pytest.mark.parametrize("target", ["sm86", "portable"])
+@pytest.mark.parametrize("name", BUNDLES)
+def test_every_stage_builds(name: str, target: str, request: pytest.FixtureRequest) -> None:
+    bundle = Bundle.open(request.getfixturevalue(name))
+    weights: dict[str, int] = {}
+    for stage in STAGES:
+        plan, network = build(bundle.verified(f"{stage}.onnx"), target, bundle, stage)
+        assert len(plan) > 100_000
+        assert network.layers
+        for dtype, count in network.convolution_weights.items():
+            weights[dtype] = weights.get(dtype, 0) + count
+    half = {"fp16": "HALF", "bf16": "BF16"}.get(bundle.manifest.precision)
+    assert weights[half] > 9 * weights["FLOAT"] if half else weights.keys() == {"FLOAT"}
+
+
+@pytest.mark.parametrize("name", ["tiny_bundle", "tiny_bundle_fp16"])
+def test_the_set_is_stored_and_found(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    folder = shutil.copytree(request.getfixturevalue(name), tmp_path / "bundle")
+    bundle = Bundle.open(folder)
+    done = build_engines(bundle, "tensorrt-rtx", "a6000", Limits(max_categories=40))
+    assert not done.found
+    assert find_built(bundle, "tensorrt-rtx", None) == done.engines
+    plan, _ = build(folder / "label.onnx", "sm86", bundle, "label")
+    # The file is a plan as the library gives it, not a container of ours around one.
+    assert {read_plan(done.engines, stage)[:4] for stage in STAGES} == {plan[:4]}
+    stages = done.engines.stages.values()
+    assert not any(is_float_by_mistake(stage, bundle.manifest) for stage in stages)
+    assert build_engines(bundle, "tensorrt-rtx", "sm86", Limits(max_categories=40)).found
+
+
+@pytest.fixture
+def graph_of() -> Callable[[Path, str], Path]:
+    """Writes a graph of one operator from x, float (N, 4), to y, int64."""
+
+    def write(path: Path, operator: str) -> Path:
+        helper = onnx.helper
+        graph = helper.make_graph(
+            [helper.make_node(operator, ["x"], ["y"], name="the_node")],
+            "graph",
+            [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 4])],
+            [helper.make_tensor_value_info("y", onnx.TensorProto.INT64, None)],
+        )
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), path)
+        return path
+
+    return write
+
+
+def test_unsupported_operator_is_named(
+    graph_of: Callable[[Path, str], Path], tmp_path: Path, tiny_bundle: Path
+) -> None:
+    graph = graph_of(tmp_path / "image.onnx", "Unique")
+    with pytest.raises(InputError) as caught:
+        build(graph, "sm86", Bundle.open(tiny_bundle), "image")
+    line = str(caught.value)
+    assert line.startswith(f"{graph}: tensorrt-rtx {load_library('tensorrt-rtx').version} for sm86: ")
+    assert "node 'the_node' (Unique): " in line
+    assert "\n" not in line
+
+
+def test_file_that_is_no_graph(tmp_path: Path, tiny_bundle: Path) -> None:
+    graph = tmp_path / "image.onnx"
+    graph.write_bytes(b"no graph")
+    with pytest.raises(InputError, match="the graph cannot be parsed"):
+        build(graph, "sm86", Bundle.open(tiny_bundle), "image")
+
+
+def test_too_little_workspace(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    recipe = Recipe(load_library("tensorrt-rtx"), BuildOptions(workspace=1), "sm86", tmp_path / "timing")
+    profiles = stage_profiles(bundle.manifest, Limits())["text"]
+    with pytest.raises(InputError, match="raise the workspace or leave it out"):
+        build_plan(recipe, tiny_bundle / "text.onnx", profiles, lambda what, fraction: None)

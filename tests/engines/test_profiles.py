@@ -1,0 +1,168 @@
+"""Optimization profiles and the choice among them."""
+
+from pathlib import Path
+
+import pytest
+
+from sed_trt.bundle import Bundle, Manifest
+from sed_trt.engines.profiles import (
+    Limits,
+    Profile,
+    Shape,
+    category_buckets,
+    choose_profile,
+    label_rows,
+    stage_profiles,
+)
+from sed_trt.errors import InputError
+
+
+@pytest.fixture
+def manifest(tiny_bundle: Path) -> Manifest:
+    """Of sed-tiny."""
+    return Bundle.open(tiny_bundle).manifest
+
+
+def ranges(profiles: tuple[Profile, ...], name: str, axis: int = 0) -> list[Shape]:
+    """Least, usual and largest size of an axis in each profile."""
+    return [tuple(shape[axis] for shape in profile.shapes[name]) for profile in profiles]
+
+
+@pytest.mark.parametrize(
+    ("most", "buckets"),
+    [
+        (1, (1,)),
+        (8, (8,)),
+        (9, (8, 9)),
+        (100, (8, 16, 32, 64, 100)),
+        (1024, (8, 16, 32, 64, 128, 256, 512, 1024)),
+        (2000, (8, 16, 32, 64, 128, 256, 512, 1024, 2000)),
+    ],
+)
+def test_buckets(most: int, buckets: tuple[int, ...]) -> None:
+    assert category_buckets(most) == buckets
+
+
+def test_every_dynamic_input_has_its_shapes_in_order(manifest: Manifest) -> None:
+    for name, profiles in stage_profiles(manifest, Limits()).items():
+        dynamic = {
+            tensor.name: tensor.shape
+            for tensor in manifest.stages[name].inputs
+            if any(isinstance(size, str) for size in tensor.shape)
+        }
+        assert profiles
+        for profile in profiles:
+            assert profile.shapes.keys() == dynamic.keys()
+            for tensor, three in profile.shapes.items():
+                for size, least, usual, most in zip(dynamic[tensor], *three, strict=True):
+                    assert 1 <= least <= usual <= most
+                    assert isinstance(size, str) or least == most == size
+
+
+NARROW = [(1, 16, 32), (33, 64, 128), (129, 256, 1024)]
+
+
+@pytest.mark.parametrize(
+    ("stage", "tensor"),
+    [("scout", "text"), ("decode1", "kept0"), ("decode2", "kept1"), ("decode3", "kept2"), ("label", "kept")],
+)
+def test_the_axis_of_the_work_is_narrow(stage: str, tensor: str, manifest: Manifest) -> None:
+    assert ranges(stage_profiles(manifest, Limits())[stage], tensor) == NARROW
+    assert ranges(stage_profiles(manifest, Limits(20))[stage], tensor) == [(1, 16, 20)]
+    assert ranges(stage_profiles(manifest, Limits(33))[stage], tensor) == [(1, 16, 32), (33, 33, 33)]
+    assert ranges(stage_profiles(manifest, Limits(2000))[stage], tensor)[-1] == (129, 256, 2000)
+
+
+def test_what_is_gathered_from_is_wide(manifest: Manifest) -> None:
+    profiles = stage_profiles(manifest, Limits(500))
+    for stage, names in (("decode1", ["text"]), ("decode2", ["x1", "cost1"]), ("decode3", ["x2", "cost2"])):
+        for name in names:
+            assert {(least, most) for least, _, most in ranges(profiles[stage], name)} == {(1, 500)}
+
+
+def test_limits_of_pictures(manifest: Manifest) -> None:
+    profiles = stage_profiles(manifest, Limits(max_batch=6, max_side=900))
+    assert ranges(profiles["image"], "pixels") == [(1, 1, 1), (2, 4, 6)]
+    assert ranges(profiles["pixels"], "image", 1) == ranges(profiles["pixels"], "image", 2) == [(1, 640, 900)]
+    # Output pixels come in bands, whatever the size of the input.
+    assert set(ranges(profiles["label"], "columns")) == {(1, 640, 4096)}
+    assert ranges(profiles["label"], "rows") == [(1, 512, 512), (1, 128, 128), (1, 16, 16)]
+    assert ranges(profiles["text"], "tokens") == [(1, 256, 256)]
+    single = stage_profiles(manifest, Limits(max_batch=1, max_side=100))
+    assert ranges(single["image"], "pixels") == [(1, 1, 1)]
+    assert ranges(single["pixels"], "image", 1) == [(1, 100, 100)]
+
+
+@pytest.mark.parametrize(
+    ("categories", "rows"),
+    [(1, 512), (32, 512), (33, 128), (128, 128), (129, 16), (1024, 16), (1025, 15), (2048, 8), (70_000, 1)],
+)
+def test_rows_of_a_band(categories: int, rows: int) -> None:
+    assert label_rows(categories) == rows
+
+
+@pytest.mark.parametrize("most", [20, 1024, 5000, 40_000])
+def test_label_takes_bounded_memory(most: int, manifest: Manifest) -> None:
+    for profile in stage_profiles(manifest, Limits(most))["label"]:
+        (categories,), (rows,), (columns,) = (profile.shapes[name][2] for name in ("kept", "rows", "columns"))
+        # 256 MiB of float32; beyond the usual limit as much per 1024 categories.
+        assert categories * rows * columns <= 2**26 * max(1, most / 1024)
+
+
+@pytest.mark.parametrize("field", ["max_categories", "max_batch", "max_side"])
+def test_limits_below_one(field: str) -> None:
+    with pytest.raises(InputError, match=f"{field.replace('_', ' ')}: 0 is too few"):
+        Limits(**{field: 0})
+
+
+@pytest.mark.parametrize(
+    ("kept", "index"), [(1, 0), (32, 0), (33, 1), (128, 1), (129, 2), (256, 2), (1024, 2)]
+)
+def test_choice_by_the_kept_count(kept: int, index: int, manifest: Manifest) -> None:
+    profiles = stage_profiles(manifest, Limits())["decode1"]
+    shapes = {"kept0": (kept,), "text": (1024, *profiles[0].shapes["text"][0][1:])}
+    assert choose_profile(profiles, shapes) == index
+
+
+def test_the_narrowest_is_chosen_in_any_order() -> None:
+    wide, narrow = Profile({"x": ((1,), (8,), (64,))}), Profile({"x": ((1,), (2,), (8,))})
+    assert choose_profile([wide, narrow], {"x": (4,)}) == 1
+    assert choose_profile([narrow, wide], {"x": (4,)}) == 0
+    assert choose_profile([wide, narrow], {"x": (9,)}) == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "shape", "message"),
+    [
+        (
+            "decode1",
+            "kept0",
+            (1025,),
+            r"decode1: axis 0 of kept0 is 1025, .* at most 1024; .*--max-categories 1025",
+        ),
+        ("scout", "text", (2000, 8, 128), "scout: axis 0 of text is 2000, .*--max-categories 2000"),
+        ("image", "pixels", (9, 3, 256, 256), "image: axis 0 of pixels is 9, .*--max-batch 9"),
+        ("pixels", "image", (1, 10, 5000, 3), "pixels: axis 2 of image is 5000, .*--max-side 5000"),
+        ("text", "tokens", (257, 40), "text: axis 0 of tokens is 257, .*smaller parts"),
+        ("label", "rows", (4097,), "label: axis 0 of rows is 4097, .*smaller parts"),
+        (
+            "image",
+            "pixels",
+            (1, 3, 300, 256),
+            "image: axis 2 of pixels is 300, expected 256, as the manifest",
+        ),
+        ("image", "pixels", (3, 256, 256), "image: pixels has 3 axes, expected 4"),
+        ("decode1", "kept0", (0,), "decode1: axis 0 of kept0 is 0, expected 1 to 1024"),
+    ],
+)
+def test_misfits(stage: str, name: str, shape: Shape, message: str, manifest: Manifest) -> None:
+    profiles = stage_profiles(manifest, Limits())[stage]
+    shapes = {other: usual for other, (_, usual, _) in profiles[0].shapes.items()} | {name: shape}
+    with pytest.raises(InputError, match=message):
+        choose_profile(profiles, shapes, stage)
+
+
+def test_misfit_between_profiles() -> None:
+    profiles = [Profile({"x": ((1,), (2,), (3,))}), Profile({"x": ((8,), (9,), (10,))})]
+    with pytest.raises(InputError, match="no profile takes"):
+        choose_profile(profiles, {"x": (5,)})

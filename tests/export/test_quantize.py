@@ -1,0 +1,122 @@
+"""8-bit bundles: what is quantised and what is not, and that labels stay."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from sed_trt.benchmarks.accuracy.predictors import open_source
+from sed_trt.bundle import STAGES, Bundle
+from sed_trt.export import VerificationError, export_bundle, verification
+from sed_trt.export import precision as quantize
+from sed_trt.export.precision import INT8_STAGES, quantize_graph
+from sed_trt.export.verification import BOUNDLESS, difference, rounding
+from sed_trt.runtime import Segmenter, TopK
+from sed_trt.train.scenes import VOCABULARY, make_scene
+
+
+def kinds(bundle: Path, stage: str) -> Counter[str]:
+    return Counter(node.op_type for node in onnx.load(bundle / f"{stage}.onnx").graph.node)
+
+
+def test_products_with_weights_are_8_bit_and_nothing_else(tiny_bundle: Path, tiny_bundle_int8: Path) -> None:
+    exact, quantized = kinds(tiny_bundle, "image"), kinds(tiny_bundle_int8, "image")
+    assert quantized["MatMulInteger"] == exact["MatMul"] > 0
+    assert quantized["MatMul"] == 0
+    for kind in ("Conv", "LayerNormalization", "Gelu"):
+        assert quantized[kind] == exact[kind]
+    initializers = onnx.load(tiny_bundle_int8 / "image.onnx").graph.initializer
+    assert sum(tensor.data_type == TensorProto.INT8 for tensor in initializers) >= exact["MatMul"]
+
+
+def test_manifest_and_what_goes_in_and_out(tiny_bundle: Path, tiny_bundle_int8: Path) -> None:
+    exact, quantized = Bundle.open(tiny_bundle).manifest, Bundle.open(tiny_bundle_int8).manifest
+    assert quantized.precision == "int8"
+    assert quantized.stages == exact.stages
+    same = {
+        stage
+        for stage in STAGES
+        if quantized.files[f"{stage}.onnx"].sha256 == exact.files[f"{stage}.onnx"].sha256
+    }
+    assert same == set(STAGES) - set(INT8_STAGES)
+    model = onnx.load(tiny_bundle_int8 / "image.onnx")
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert (properties["precision"], properties["stage"]) == ("int8", "image")
+    assert {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)} == {
+        TensorProto.FLOAT
+    }
+    with rounding(Bundle.open(tiny_bundle_int8)) as bundle:
+        assert bundle.path == tiny_bundle_int8
+
+
+def test_quantising_gives_the_same_file_every_time(tiny_bundle: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "one" / "image.onnx", tmp_path / "two" / "image.onnx"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_bytes((tiny_bundle / "image.onnx").read_bytes())
+        quantize_graph(file, {"stage": "image"})
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_labels_stay(tiny_bundle: Path, tiny_bundle_int8: Path) -> None:
+    agreed = []
+    with (
+        open_source(tiny_bundle, "onnxruntime") as exact,
+        open_source(tiny_bundle_int8, "onnxruntime") as ours,
+    ):
+        assert (ours.precision, ours.runs_on) == ("int8", "onnxruntime")
+        predictors = [
+            source.with_text(VOCABULARY, source.embed(VOCABULARY, None), [TopK()]) for source in (exact, ours)
+        ]
+        for seed in range(4):
+            image = make_scene(seed, 256, split="test").image
+            labels = [predict(image)[0].labels for predict in predictors]
+            agreed.append(np.mean(labels[0] == labels[1]))
+    # Not every pixel: 8 bits are no exact arithmetic.
+    assert 0.97 < np.mean(agreed) < 1
+
+
+def test_a_picture_is_labelled_alike_alone_and_in_a_stream(tiny_bundle_int8: Path) -> None:
+    segmenter = Segmenter(tiny_bundle_int8, "onnxruntime")
+    images = [make_scene(seed, 256, split="test").image for seed in range(3)]
+    # Alone it would set the scale of a batch.
+    images.append(np.random.default_rng(0).integers(0, 2, (64, 64, 3), np.uint8) * 255)
+    names = ["sky", "grass", "red car", "snow"]
+    for image, item in zip(images, segmenter.stream(images, names, batch=4), strict=True):
+        assert item.result is not None
+        assert np.array_equal(item.result.scores, segmenter(image, names).scores)
+
+
+def test_a_wrong_scale_is_found(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = quantize.quantize_graph
+
+    def spoiled(path: Path, metadata: dict[str, str]) -> None:
+        real(path, metadata)
+        model = onnx.load(path)
+        scale = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("_scale"))
+        wrong = onnx.numpy_helper.to_array(scale) * 2
+        scale.CopyFrom(onnx.numpy_helper.from_array(wrong, scale.name))
+        onnx.save(model, path)
+
+    monkeypatch.setattr("sed_trt.export.export.quantize_graph", spoiled)
+    with pytest.raises(VerificationError, match="image/embed by"):
+        export_bundle(tiny_checkpoint, tmp_path / "bundle", precision="int8")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_mean_square_of_what_is_no_number_is_over_the_limit() -> None:
+    reference = np.ones((2, 3), np.float32)
+    for value in (np.nan, np.inf):
+        got = reference.copy()
+        got[0, 0] = value
+        error, limit, measure = difference("embed", got, reference, "int8")
+        assert (error, measure) == (BOUNDLESS, "rms")
+        assert error > limit
+    error, limit, _ = difference("embed", reference * 1.5, reference, "int8")
+    assert error == pytest.approx(0.5)
+    assert limit == pytest.approx(verification.MEAN_SQUARE_LIMITS["int8"])

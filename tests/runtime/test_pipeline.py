@@ -1,0 +1,143 @@
+"""The order of the stages, the gathers between them, and labels at any size, on stages in numpy."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sed_trt.engines.profiles import Limits, category_buckets, choose_profile, stage_profiles
+from sed_trt.runtime import Budget, KeepAll, Result, TopK, Vocabulary
+from sed_trt.runtime import labels as labels_module
+from sed_trt.runtime.labels import label_map, source_coordinates
+from sed_trt.runtime.pipeline import encode, finish, prepare
+from sed_trt.runtime.rejection import Rejection
+from sed_trt.tests.fakes.engines import FakeEngine, FakeEngines, colour_vocabulary, quarters
+from sed_trt.tests.fakes.manifest import fake_manifest
+
+
+def segment(engines: FakeEngines, image: np.ndarray, vocabulary: Vocabulary, rejection: Rejection) -> Result:
+    (encoded,) = encode(engines, [prepare(engines, image, None)])
+    return finish(encoded, vocabulary, rejection)
+
+
+def quarter_names(result: Result) -> list[str]:
+    height, width = result.labels.shape
+    picks = [(0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1)]
+    return [result.names[result.labels[pick]] for pick in picks]
+
+
+def test_labels_are_indices_of_the_vocabulary() -> None:
+    result = segment(FakeEngines(), quarters(), colour_vocabulary(), KeepAll())
+    assert quarter_names(result) == ["red", "green", "blue", "white"]
+    assert result.labels.shape == result.scores.shape == (40, 60)
+    assert (result.labels.dtype, result.scores.dtype) == (np.uint16, np.float32)
+    assert result.shares() == {"red": 0.25, "green": 0.25, "blue": 0.25, "white": 0.25}
+
+
+def test_every_stage_is_timed() -> None:
+    result = segment(FakeEngines(), quarters(), colour_vocabulary(), KeepAll())
+    assert list(result.timings) == [
+        "load", "resize", "pixels", "image", "scout", "decode1", "decode2", "decode3", "label"
+    ]  # fmt: skip
+    assert min(result.timings.values()) >= 0
+
+
+def test_rejected_categories_never_reach_the_decoder() -> None:
+    engines = FakeEngines()
+    red_only = np.zeros((8, 8, 3), dtype=np.uint8)
+    red_only[..., 0] = 255
+    result = segment(engines, red_only, colour_vocabulary("white", "green", "red", "blue"), TopK(1))
+    assert result.kept == (1, 1, 1)
+    assert result.kept_ids.tolist() == [2]
+    assert (result.labels == 2).all()
+    assert engines["decode1"].shapes[0]["kept0"] == (1,)
+
+
+class Scripted:
+    """A policy that answers each call with the next of given index lists."""
+
+    def __init__(self, *answers: list[int]) -> None:
+        self.answers = list(answers)
+        self.seen: list[int] = []
+
+    def keep(self, votes: np.ndarray) -> np.ndarray:
+        self.seen.append(votes.shape[1])
+        return np.array(self.answers.pop(0), dtype=np.int64)
+
+
+def test_kept_indices_compose_to_vocabulary_indices() -> None:
+    policy = Scripted([0, 1, 3], [1, 2], [0])
+    result = segment(FakeEngines(), quarters(), colour_vocabulary(), policy)
+    assert policy.seen == [4, 3, 2]
+    assert result.kept == (3, 2, 1)
+    assert result.kept_ids.tolist() == [1]
+    assert result.names[1] == "green"
+    assert (result.labels == 1).all()
+
+
+def test_budget_fixes_the_shapes() -> None:
+    engines = FakeEngines()
+    result = segment(engines, quarters(), colour_vocabulary(), Budget(3))
+    assert result.kept == (3, 3, 3)
+    assert engines["label"].shapes[0]["kept"] == (3,)
+
+
+def test_a_batch_gives_each_picture_its_own_features() -> None:
+    engines = FakeEngines()
+    pictures = [quarters(), quarters()[::-1].copy(), quarters(7, 5)]
+    encoded = encode(engines, [prepare(engines, picture, None) for picture in pictures])
+    assert engines["image"].shapes == [{"pixels": (3, 3, 64, 64)}]
+    results = [finish(item, colour_vocabulary(), KeepAll()) for item in encoded]
+    assert quarter_names(results[0]) == ["red", "green", "blue", "white"]
+    assert quarter_names(results[1]) == ["blue", "white", "red", "green"]
+    assert results[2].labels.shape == (7, 5)
+
+
+def test_source_coordinates_are_pixel_centres() -> None:
+    assert source_coordinates(2, 4).tolist() == [0, 0.25, 0.75, 1]
+    assert source_coordinates(4, 2).tolist() == [0.5, 2.5]
+    assert source_coordinates(5, 5).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("limit", [1, 7, 40, 1000])
+def test_bands_give_what_one_piece_gives(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32)
+    kept = np.array([4, 9, 300])
+    whole, whole_scores = label_map(FakeEngine("label"), logits, kept, 13, 11)
+    monkeypatch.setattr(labels_module, "MAX_BAND_VALUES", limit)
+    engine = FakeEngine("label")
+    labels, scores = label_map(engine, logits, kept, 13, 11)
+    assert np.array_equal(labels, whole)
+    assert np.array_equal(scores, whole_scores)
+    assert set(np.unique(labels)) <= {4, 9, 300}
+    areas = [shapes["rows"][0] * shapes["columns"][0] for shapes in engine.shapes]
+    assert sum(areas) == 13 * 11
+    assert max(areas) <= max(1, limit // 3)
+
+
+class FittingEngine:
+    """A stage `label` that refuses what engines built with the usual limits, or those given, would."""
+
+    name = "label"
+
+    def __init__(self, limits: Limits) -> None:
+        self.profiles = stage_profiles(fake_manifest(), limits)["label"]
+        self.runs = 0
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        choose_profile(self.profiles, {name: array.shape for name, array in inputs.items()}, self.name)
+        self.runs += 1
+        shape = len(inputs["rows"]), len(inputs["columns"])
+        return {"labels": np.zeros(shape, np.int32), "scores": np.zeros(shape, np.float32)}
+
+
+@pytest.mark.parametrize("most", [20, 100, 1024, 3000, 20_000])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (480, 640), (1500, 2000), (3000, 10), (10, 9000)])
+def test_every_band_fits_the_engines(most: int, height: int, width: int) -> None:
+    engine = FittingEngine(Limits(most))
+    for categories in {*category_buckets(most), 1, min(33, most), min(129, most), most - 1}:
+        logits = np.zeros((categories, 16, 16), np.float32)
+        labels, _ = label_map(engine, logits, np.arange(categories), height, width)
+        assert labels.shape == (height, width)
+    assert engine.runs
