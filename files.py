@@ -67,7 +67,8 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+        reason = "it is a file" if is_file(folder) else error.strerror
+        raise InputError(f"{folder}: cannot be made a folder ({reason}); choose another one") from error
     check_writable(folder)
 
 
