@@ -30,7 +30,11 @@ def is_folder(path: Path) -> bool:
 
 def resolved(path: Path) -> Path:
     """The absolute path without links, as far as they can be followed."""
-    return Path(os.path.realpath(path))
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:
+        # No file can have this path, so there are no links to follow.
+        return Path.cwd() / path
 
 
 @contextmanager

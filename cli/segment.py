@@ -132,8 +132,7 @@ def expand_inputs(inputs: Iterable[str]) -> list[Path]:
     files: dict[Path, Path] = {}
     for text in inputs:
         for path in _expand(text):
-            # Only of a path that exists is it known that others lead to the same file.
-            files.setdefault(resolved(path) if exists(path) else path, path)
+            files.setdefault(resolved(path), path)
     return list(files.values())
 
 
@@ -151,7 +150,7 @@ def _expand(text: str) -> list[Path]:
                 f"{path}: is a folder without images, expected {', '.join(sorted(IMAGE_SUFFIXES))}"
             )
         return images
-    # No file name holds a NUL byte, which `glob` cannot take either.
+    # No file name holds a null byte, which `glob` cannot take either.
     if exists(path) or not glob.has_magic(text) or "\0" in text:
         return [path]
     # Path.glob takes no absolute pattern.

@@ -70,7 +70,7 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
 
 def _check_file(path: Path) -> None:
     if "\0" in str(path):
-        raise InputError(f"{str(path)!r}: no such file, a file name holds no NUL byte; give an image file")
+        raise InputError(f"{str(path)!r}: no such file, a file name holds no null byte; give an image file")
     try:
         status = path.stat()
     except (OSError, ValueError) as error:

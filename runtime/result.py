@@ -2,7 +2,7 @@
 
 import colorsys
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,48 +57,31 @@ class Result:
 
     def shares(self) -> dict[str, float]:
         """Category name to its fraction of the image, of those present, largest first."""
-        return {self.names[index]: share for index, share in self._shares_by_index().items()}
+        return {self.names[index]: count / self.labels.size for index, count in self.pixel_counts.items()}
 
     def overlay(self, alpha: float = 0.5, legend: bool = True) -> Image.Image:
-        """The image with its labels in colour and, below it, a legend of the categories present.
+        """The image, each pixel blended with its label's colour, above a legend of the categories present.
+
+        The legend names the 40 largest with their shares, and widens an image too narrow for it.
 
         Raises:
             InputError: `alpha` is not within 0 (image only) to 1 (colours only).
         """
-        return draw_overlay(self.image, self.labels, self.names, self._shares_by_index(), alpha, legend)
-
-    def _shares_by_index(self) -> dict[int, float]:
-        return {index: count / self.labels.size for index, count in self.pixel_counts.items()}
-
-
-def draw_overlay(
-    image: np.ndarray,
-    labels: np.ndarray,
-    names: Sequence[str],
-    shares: Mapping[int, float],
-    alpha: float = 0.5,
-    legend: bool = True,
-) -> Image.Image:
-    """Blend each pixel of `image`, uint8 (H, W, 3), with its label's colour, `labels` being uint16 (H, W).
-
-    `shares` maps the indices of present categories to fractions of the image, in the legend's order. The
-    legend stands below the image, names the 40 largest and widens an image too narrow for it.
-
-    Raises:
-        InputError: `alpha` is not within 0 (image only) to 1 (colours only).
-    """
-    if not 0 <= alpha <= 1:
-        raise InputError(f"alpha: {alpha} is out of range, expected 0 (image only) to 1 (colours only)")
-    table = colours(len(names))
-    blended = Image.blend(Image.fromarray(image), Image.fromarray(table[labels]), alpha)
-    if not legend:
-        return blended
-    entries = [(tuple(table[index].tolist()), _entry(names[index], share)) for index, share in shares.items()]
-    panel = _draw_legend(entries, blended.size)
-    whole = Image.new("RGB", (max(blended.width, panel.width), blended.height + panel.height), "white")
-    whole.paste(blended, (0, 0))
-    whole.paste(panel, (0, blended.height))
-    return whole
+        if not 0 <= alpha <= 1:
+            raise InputError(f"alpha: {alpha} is out of range, expected 0 (image only) to 1 (colours only)")
+        table = colours(len(self.names))
+        blended = Image.blend(Image.fromarray(self.image), Image.fromarray(table[self.labels]), alpha)
+        if not legend:
+            return blended
+        entries = [
+            (tuple(table[index].tolist()), _entry(self.names[index], count / self.labels.size))
+            for index, count in self.pixel_counts.items()
+        ]
+        panel = _draw_legend(entries, blended.size)
+        whole = Image.new("RGB", (max(blended.width, panel.width), blended.height + panel.height), "white")
+        whole.paste(blended, (0, 0))
+        whole.paste(panel, (0, blended.height))
+        return whole
 
 
 def colours(count: int) -> np.ndarray:

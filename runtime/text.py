@@ -97,7 +97,9 @@ def embed_names(
     Raises:
         InputError: a name is too long for the text encoder once it stands in a template.
     """
-    for group in _groups(names, len(templates)):
+    # Groups that fill about one batch of the text encoder.
+    size = max(1, SENTENCES // len(templates))
+    for group in (names[start : start + size] for start in range(0, len(names), size)):
         sentences = [
             template.replace("{}", word)
             for name in group
@@ -115,26 +117,12 @@ def embed_names(
         yield np.stack(rows).astype(np.float32, copy=False)
 
 
-def _groups(names: Sequence[str], templates: int) -> Iterator[list[str]]:
-    """Split names so that each group fills about one batch; a name is never split."""
-    group: list[str] = []
-    sentences = 0
-    for name in names:
-        count = len(synonyms(name)) * templates
-        if group and sentences + count > SENTENCES:
-            yield group
-            group, sentences = [], 0
-        group.append(name)
-        sentences += count
-    yield group
-
-
 def _embed_sentences(sentences: list[str], tokenizer: SentenceTokenizer, engine: Engine) -> np.ndarray:
     try:
         tokens = tokenizer.encode(sentences)
     except InputError as error:
         raise InputError(f"vocabulary: {error}") from error
-    # A single name with many synonyms can exceed the batch.
+    # Synonyms can exceed the batch.
     batches = [tokens[start : start + SENTENCES] for start in range(0, len(tokens), SENTENCES)]
     return np.concatenate([engine.run({"tokens": batch})["embedding"] for batch in batches])
 

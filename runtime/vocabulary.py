@@ -19,6 +19,8 @@ from ..files import is_file
 MAX_NAME_LENGTH = 1000
 # Label maps are uint16.
 MAX_CATEGORIES = 65535
+# One file for each published vocabulary.
+_PUBLISHED = resources.files(__package__) / "vocabularies"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,14 @@ class Vocabulary:
             return self._on_device[engines]
 
 
+@dataclass(eq=False)
+class _Slot:
+    """A place for one vocabulary, whose lock is taken while it is embedded."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    vocabulary: Vocabulary | None = None
+
+
 class VocabularyCache:
     """The vocabularies used last, by their names. Safe to use from several threads.
 
@@ -85,7 +95,7 @@ class VocabularyCache:
                     self._evict(names, slot)
             return slot.vocabulary
 
-    def _evict(self, names: tuple[str, ...], slot: "_Slot") -> None:
+    def _evict(self, names: tuple[str, ...], slot: _Slot) -> None:
         """Forget `slot` if embedding failed, else the vocabularies beyond `size`, but none in the making."""
         with self._lock:
             complete = [key for key, each in self._slots.items() if each.vocabulary is not None]
@@ -94,14 +104,6 @@ class VocabularyCache:
                 surplus.append(names)
             for key in surplus:
                 del self._slots[key]
-
-
-class _Slot:
-    """A place for one vocabulary, whose lock is held while it is embedded."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.vocabulary: Vocabulary | None = None
 
 
 def parse_names(text: str) -> list[str]:
@@ -170,7 +172,7 @@ def _parse_json(text: str, path: Path) -> list[str]:
 
 def published_names() -> list[str]:
     """Names that `published` knows, sorted."""
-    return sorted(_published_files())
+    return sorted(Path(file.name).stem for file in _PUBLISHED.iterdir())
 
 
 def published(name: str) -> list[str]:
@@ -179,16 +181,10 @@ def published(name: str) -> list[str]:
     Raises:
         InputError: there is no vocabulary of this name.
     """
-    files = _published_files()
-    if name not in files:
+    if name not in published_names():
         raise InputError(f"vocabulary: {name!r} is unknown; choose one of {', '.join(published_names())}")
-    names: list[str] = json.loads(files[name].read_text(encoding="utf-8"))
+    names: list[str] = json.loads((_PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
     return names
-
-
-def _published_files() -> dict[str, resources.abc.Traversable]:
-    folder = resources.files(__package__) / "vocabularies"
-    return {file.name.removesuffix(".json"): file for file in folder.iterdir() if file.name.endswith(".json")}
 
 
 def checked_names(names: Sequence[str]) -> tuple[str, ...]:

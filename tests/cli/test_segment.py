@@ -235,8 +235,8 @@ def test_names_and_pipes_that_are_no_files_are_bad_inputs_among_good_ones(
     captured = capsys.readouterr()
     assert [line.split(";")[0] for line in captured.err.splitlines()] == [
         f"sed-trt: error: {photos / 'aa.png'}: is a pipe, socket or device, expected an image file",
-        r"sed-trt: error: 'a\x00b.png': no such file, a file name holds no NUL byte",
-        r"sed-trt: error: 'a\x00b/*.png': no such file, a file name holds no NUL byte",
+        r"sed-trt: error: 'a\x00b.png': no such file, a file name holds no null byte",
+        r"sed-trt: error: 'a\x00b/*.png': no such file, a file name holds no null byte",
         f"sed-trt: error: {tmp_path / 'pipe'}: is a pipe, socket or device, expected an image file",
         "sed-trt: error: /dev/zero: is a pipe, socket or device, expected an image file",
     ]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sed_trt.errors import InputError
-from sed_trt.runtime.result import colours, draw_overlay, summary, write_json, write_labels, write_overlay
+from sed_trt.runtime.result import colours, summary, write_json, write_labels, write_overlay
 from sed_trt.tests.fakes.results import HALVES, result_of
 
 
@@ -66,8 +66,8 @@ def test_colours_are_the_same_for_any_count_and_differ() -> None:
     assert np.abs(np.diff(colours(40).astype(int), axis=0)).max(axis=1).min() > 60
 
 
-def test_draw_overlay_gives_an_rgb_image() -> None:
-    image = draw_overlay(HALVES.image, HALVES.labels, HALVES.names, {0: 0.75, 2: 0.25})
+def test_the_overlay_is_an_rgb_image() -> None:
+    image = HALVES.overlay()
     assert isinstance(image, Image.Image)
     assert image.mode == "RGB"
 

@@ -289,9 +289,9 @@ def test_what_is_no_file_is_refused_at_once(
         Segmenter(path)
 
 
-def test_a_name_with_a_nul_byte(colours: Segmenter) -> None:
+def test_a_name_with_a_null_byte(colours: Segmenter) -> None:
     for path in ("a\0b", Path("a\0b.png")):
-        with pytest.raises(InputError, match=r"^'a\\x00b.*': no such file, a file name holds no NUL byte"):
+        with pytest.raises(InputError, match=r"^'a\\x00b.*': no such file, a file name holds no null byte"):
             colours(path, colour_vocabulary())
     with pytest.raises(InputError, match="no such bundle folder"):
         Segmenter("a\0b")
