@@ -188,7 +188,7 @@ def warm_up(
         engines: those to warm up.
         manifest: of their bundle.
         vocabulary: the one that will be used: larger buckets of category counts are left out. With None all
-            buckets are visited, and the stage `text` runs too.
+            buckets are visited, and the stage `text` runs too, but `scout` and `decode1` take one category.
         batch: the encoder runs on 1 to so many images.
         progress: called with the number of encoder and decoder runs done and their total.
 
@@ -234,10 +234,11 @@ def _run_text(engines: Engines, manifest: Manifest) -> None:
 
 
 def _size_triples(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Numbers of kept categories at the three rejection points, for as few decodes as possible.
+    """Numbers of categories to keep at the three rejection points, one triple for each decode.
 
-    The stages after the first see pairs of numbers, kept before and after a rejection. Of rising `sizes`,
-    every pair (larger or equal, smaller or equal) is met at both places, and (size, size, size) once.
+    `decode2` sees the first two numbers of a triple and `decode3` the last two. Every pair of the rising
+    `sizes` in which the second is not larger comes up in both places, in as few triples as possible; a
+    triple of three equal sizes comes up once for each size.
     """
     for position, middle in enumerate(sizes):
         for first, last in zip_longest(sizes[position:], sizes[position::-1], fillvalue=middle):

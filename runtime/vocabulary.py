@@ -96,7 +96,7 @@ class VocabularyCache:
             return slot.vocabulary
 
     def _evict(self, names: tuple[str, ...], slot: _Slot) -> None:
-        """Forget `slot` if embedding failed, else the vocabularies beyond `size`, but none in the making."""
+        """Forget `slot` if embedding failed, else the vocabularies beyond `size`, those under way apart."""
         with self._lock:
             complete = [key for key, each in self._slots.items() if each.vocabulary is not None]
             surplus = complete[: -self._size]
