@@ -95,7 +95,7 @@ class PublishedSED:
         embed: Tensor,
         images: Sequence[Tensor],
         text: Tensor,
-        k: int = 8,
+        k: int | None = 8,
         forced: Sequence[Tensor] | None = None,
         watch: Watch = lambda _step: nullcontext(),
     ) -> tuple[Tensor, Tensor, tuple[int, ...]]:
@@ -105,9 +105,9 @@ class PublishedSED:
             embed: (1, C, h, h).
             images: image guidance of the three stages.
             text: unit vectors, (T, P, C).
-            k: a category survives if it is among the k best at some pixel.
+            k: a category survives if it is among the k best at some pixel; None rejects nothing.
             forced: at each of the three points, int64 (K,) of the categories entering it, which survive
-                instead of those that the network would choose; those are still looked for.
+                instead of those that the network would choose; those are still computed.
             watch: gives the block that each of `candidates.STAGES` runs in.
 
         Returns:
@@ -115,19 +115,22 @@ class PublishedSED:
         """
         with watch("scout"):
             cost, x, logits = cast(tuple[Tensor, ...], self.steps["scout"](embed, text))
-            valid = survivors(logits, k)
+            alive = None if k is None else survivors(logits, k)
         with watch("guidance"):
             costs = list(cast(tuple[Tensor, ...], self.steps["guidance"](cost)))
         kept = torch.arange(text.shape[0], device=x.device)
         counts: list[int] = []
         for index, image in enumerate(images):
             with watch(f"decode{index + 1}"):
-                chosen = valid.nonzero().squeeze(1) if forced is None else forced[index]
-                kept, counts = kept[chosen], [*counts, len(chosen)]
-                x, cost = x[chosen], costs[index][kept]
+                cost = costs[index]
+                if alive is not None:
+                    chosen = alive.nonzero().squeeze(1) if forced is None else forced[index]
+                    kept, x = kept[chosen], x[chosen]
+                    cost = cost[kept]
+                counts.append(kept.shape[0])
                 x, logits = cast(tuple[Tensor, ...], self.steps["stage"](index, x, image, cost))
-                if index < 2:
-                    valid = survivors(logits, k)
+                if k is not None and index < 2:
+                    alive = survivors(logits, k)
         return logits, kept, tuple(counts)
 
     @torch.no_grad()

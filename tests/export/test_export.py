@@ -14,8 +14,7 @@ from sed_trt.export import VerificationError, export_bundle, verification
 from sed_trt.export.export import put_in_place
 from sed_trt.model import SED
 from sed_trt.runtime import KeepAll, Segmenter, TopK, Vocabulary
-from sed_trt.tests.fakes.fill import random_text
-from sed_trt.tests.fakes.golden import golden
+from sed_trt.tests.fakes.golden import golden, random_text
 
 # TensorRT cannot parse the first four; the others are control flow, or slow integer arithmetic on indices.
 FORBIDDEN = {"NonZero", "Compress", "ScatterElements", "ScatterND", "If", "Loop", "Scan", "Floor", "Mod"}

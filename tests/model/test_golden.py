@@ -7,8 +7,7 @@ import torch
 from sed_trt.model import SED
 from sed_trt.model.labels import VOTE_RANKS
 from sed_trt.model.sed import Rejected
-from sed_trt.tests.fakes.fill import random_text
-from sed_trt.tests.fakes.golden import DATA, golden
+from sed_trt.tests.fakes.golden import DATA, golden, random_text
 
 TOLERANCE = 1e-4
 AGREEMENT = 0.997
