@@ -1,4 +1,4 @@
-"""What the host computes around the stages, the same for PyTorch and for a bundle: sentences, prompts, label bands.
+"""What the host computes around the stages, in PyTorch and with a bundle: sentences, prompts, label bands.
 
 It needs numpy alone.
 """
@@ -70,7 +70,7 @@ def label_bands(
     max_rows: int | None = None,
     max_columns: int | None = None,
 ) -> Iterator[tuple[slice, slice]]:
-    """Split an image into bands of rows, or parts of a row that is too wide, of at most `MAX_BAND_VALUES` values.
+    """Split an image into parts of at most `MAX_BAND_VALUES` values: bands of rows, or parts of a wide row.
 
     Args:
         height: rows of the image.

@@ -99,10 +99,17 @@ def check_folder(output: Path) -> None:
     """
     if Path.cwd().is_relative_to(output):
         raise InputError(f"{output}: is the current folder or holds it; name another folder for the bundle")
-    if exists(output) and not is_folder(output):
+    try:
+        # Found out before the work: a name that is too long, a link to itself, a file as a parent.
+        output.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror}); choose another folder") from error
+    if not is_folder(output):
         raise InputError(f"{output}: is a file; name a folder for the bundle")
     try:
-        has_content = is_folder(output) and any(output.iterdir())
+        has_content = any(output.iterdir())
     except OSError as error:
         raise InputError(f"{output}: cannot be listed ({error.strerror}); name another folder") from error
     if has_content and not is_file(output / MANIFEST_FILE):

@@ -38,7 +38,15 @@ class TokenBlock(nn.Module):
             self.project.bias = nn.Parameter(torch.cat([layer.bias for layer in layers]))
 
     def forward(self, x: Tensor, alive: Tensor) -> Tensor:
-        """Refine the features, (K, width, h, w), with `alive`, bool (K,), as in `BlockAttention`; same shape."""
+        """Refine the features.
+
+        Args:
+            x: (K, width, h, w).
+            alive: bool (K,), False for padding, which no category attends to.
+
+        Returns:
+            (K, width, h, w).
+        """
         sides = x.shape[2:]
         convolved = self.conv_dw(x).flatten(2).permute(2, 0, 1)
         tokens = x.flatten(2).permute(2, 0, 1) + self.fc2(self.act(self.fc1(self.norm(convolved))))
@@ -125,8 +133,8 @@ class FusedUp(nn.Module):
 def fused_kernel(up: Tensor, conv: Tensor) -> Tensor:
     """A 2x2 transposed convolution of stride 2, then a 3x3 one with padding 1, as one transposed convolution.
 
-    Output row Y of the pair reads row Y + a - 1 of the up-sampled map, to which tap i = 0, 1 contributes row y
-    with Y + a - 1 = 2y + i; a kernel of 4 with stride 2 and padding 1 has Y = 2y - 1 + k, so k = i - a + 2.
+    Output row Y of the pair reads row Y + a - 1 of the up-sampled map, to which tap i = 0, 1 contributes row
+    y with Y + a - 1 = 2y + i; a kernel of 4 with stride 2 and padding 1 has Y = 2y - 1 + k, so k = i - a + 2.
     Both read zeros outside the map, so borders agree.
 
     Args:

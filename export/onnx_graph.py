@@ -72,7 +72,7 @@ def name_axes(values: Iterable[onnx.ValueInfoProto], tensors: Sequence[TensorDef
 
 
 def strip_traces(model: onnx.ModelProto) -> None:
-    """Delete the exporter's metadata of nodes and values, which contains paths and stack traces of this machine."""
+    """Delete the exporter's metadata of nodes and values: paths and stack traces of this machine."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""

@@ -1,4 +1,4 @@
-"""The precisions of an export: which stages are lowered to half or 8 bits, and which parts of them stay FP32."""
+"""The precisions of an export: how a stage is lowered to half or 8 bits, and what in it stays FP32."""
 
 import copy
 import logging
@@ -20,7 +20,7 @@ from ..stages import COMPUTE, StageDefinition
 from .fusions import BlockAttention, as_pixel_shuffle
 from .stages import GraphSpec
 
-# The dtype in which PyTorch traces a lowered stage; `quantize_graph` then makes an 8-bit graph of an FP32 one.
+# The dtype in which PyTorch traces a lowered stage; `quantize_graph` then makes the 8-bit graph.
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.float32}
 
 # ONNX has no convolution of bfloat16 before opset 22; the others use what older versions of the engines read.

@@ -1,4 +1,4 @@
-"""The check of every exported stage against PyTorch, on a photo, and the emulation of half precision on the CPU.
+"""The check of every exported stage against PyTorch, on a photo, and an emulation of half precision.
 
 The photo, verification.jpg, is "coffee" by Rachel Michetti, in the public domain (CC0).
 """
@@ -107,7 +107,7 @@ def derive_inputs(spec: GraphSpec, tensors: dict[str, Tensor], model: SED) -> No
 
 
 def random_prompts(embedding: Tensor, count: int) -> Tensor:
-    """Unit vectors (T, count, C) near each embedding, (T, C), instead of the embeddings of `count` prompts."""
+    """Unit vectors (T, count, C) near each embedding, (T, C), in place of embedded prompts."""
     noise = torch.randn(
         embedding.shape[0], count, embedding.shape[1], generator=torch.Generator().manual_seed(0)
     )
@@ -221,7 +221,7 @@ def in_fp32(tensors: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
 
 
 def round_in_fp32(model: onnx.ModelProto) -> None:
-    """Rewrite a graph in place: each half-precision value becomes FP32 and is rounded where it is computed."""
+    """Rewrite a graph in place: half-precision values become FP32 and are rounded where they are computed."""
     graph = model.graph
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     half_types = {

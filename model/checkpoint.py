@@ -28,7 +28,7 @@ BLOCK_NAMES = (
 )
 # The convolution whose width tells the preset of a published checkpoint.
 STEM = "clip.visual.trunk.stem.0.weight"
-MAX_KEYS_SHOWN = 4
+SHOWN_KEYS = 4
 
 
 def load(path: str | Path, preset: str | None = None) -> SED:
@@ -102,7 +102,7 @@ def published_name(name: str) -> str:
 
 @contextmanager
 def input_error_if_unreadable(path: Path, fix: str, kind: str = "") -> Iterator[None]:
-    """Turn any exception of the block, which reads the file at `path`, into an `InputError` that names the file.
+    """Turn any exception of the block, which reads the file at `path`, into an `InputError` that names it.
 
     Args:
         path: of the file.
@@ -195,7 +195,7 @@ def check_fit(
         if key in tensors and tensors[key].shape != tensor.shape
     ]
     problems = [
-        f"{len(keys)} {kind} ({', '.join(keys[:MAX_KEYS_SHOWN])}{', …' if len(keys) > MAX_KEYS_SHOWN else ''})"
+        f"{len(keys)} {kind} ({', '.join(keys[:SHOWN_KEYS])}{', …' if len(keys) > SHOWN_KEYS else ''})"
         for kind, keys in (("missing", missing), ("surplus", surplus), ("misshapen", misshapen))
         if keys
     ]

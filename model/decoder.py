@@ -1,4 +1,4 @@
-"""SED's decoder: cost map, first convolution, guidance, three stages and four heads, in the order that they run."""
+"""SED's decoder: cost map, first convolution, guidance, three stages and four heads."""
 
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -12,7 +12,7 @@ from .presets import Preset
 from .scout import Scout
 
 HEADS = 4
-# From the logits (T, h, w) of a head to the indices, int64 (K,), of the categories that the next stage decodes.
+# From a head's logits (T, h, w) to the indices, int64 (K,), of the categories that the next stage decodes.
 Keep = Callable[[Tensor], Tensor]
 
 
@@ -36,7 +36,7 @@ class CostMap(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The modules of the decoder, under the names that published checkpoints have, and the order that they run in."""
+    """The whole decoder and the order in which it runs. Its modules have the published checkpoints' names."""
 
     def __init__(self, preset: Preset, prompts: int) -> None:
         super().__init__()
@@ -182,10 +182,7 @@ class ClassAttention(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """Linear attention with the feature map phi = elu + 1 (Katharopoulos et al., 2020), without an output projection.
-
-    Each head has weights of its own.
-    """
+    """Linear attention with phi = elu + 1 (Katharopoulos et al., 2020), without an output projection."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Pixels in and labels out: the normalised input, vote tables and rejection, label maps of the image's size."""
+"""Pixels in and labels out: the normalised input, votes and rejection, label maps of the image's size."""
 
 import torch
 import torch.nn.functional as F
@@ -88,7 +88,7 @@ def label_map(logits: Tensor, kept: Tensor, height: int, width: int) -> Tensor:
 
 
 def label_band(logits: Tensor, kept: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """Resize the probabilities bilinearly to the given rows and columns and take the best category at each pixel.
+    """Resize the probabilities bilinearly to the given rows and columns, and find the best one at each pixel.
 
     Args:
         logits: (K, h, w).

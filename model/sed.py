@@ -147,7 +147,7 @@ class SED(nn.Module):
     def decode_rejecting(
         self, embed: Tensor, guidance: Sequence[Tensor], text: Tensor, k: int | None = VOTE_RANKS
     ) -> Rejected:
-        """`reject` for one image that `encode_images` embedded: embed (1, C, h, h), guidance of three stages."""
+        """`reject` for one image that `encode_images` embedded; `embed` is (1, C, h, h)."""
         if k is None:
             logits = self.decode(embed, guidance, text).logits[0]
             every = torch.arange(len(logits), device=logits.device)

@@ -1,4 +1,4 @@
-"""The reference implementation's outputs for sed-b with known weights, and the text they were computed from."""
+"""The reference implementation's outputs for sed-b with known weights, and the text that it was given."""
 
 from pathlib import Path
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sed_trt.export.fusions import FusedUp, TokenBlock, shuffled
+from sed_trt.export.fusions import FusedUp, TokenBlock, as_pixel_shuffle
 from sed_trt.model.decoder import (
     HEADS,
     ClassAttention,
@@ -38,7 +38,7 @@ def test_shuffled_is_the_transposed_convolution(
 ) -> None:
     layer = nn.ConvTranspose2d(6, 5, size, stride=2, padding=padding, bias=bias)
     x = torch.randn(3, 6, 4, 7, generator=generator)
-    assert (layer(x) - shuffled(layer)(x)).abs().max() < EXACT
+    assert (layer(x) - as_pixel_shuffle(layer)(x)).abs().max() < EXACT
 
 
 @pytest.mark.parametrize("images_side", [1, 6])
