@@ -4,11 +4,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError
 from ..files import is_file, replacing
@@ -58,11 +61,37 @@ def load(path: str | Path, preset: str | None = None) -> SED:
         key_of = published_name
         tensors = read_published(path)
         chosen = preset_named(preset) if preset else recognise_preset(path, tensors)
-    model = SED(chosen)
+    with NoRandomWeights():
+        model = SED(chosen)
     ours = model.state_dict()
     check_fit(path, chosen, {key_of(name): tensor for name, tensor in ours.items()}, tensors)
     model.load_state_dict({name: tensors[key_of(name)].to(tensor.dtype) for name, tensor in ours.items()})
     return model.eval()
+
+
+class NoRandomWeights(TorchFunctionMode):
+    """Inside its block tensors stay unset where they would be filled with random numbers.
+
+    Drawing weights takes most of the time of building a network, and loading replaces them all.
+    """
+
+    FILLS = (
+        Tensor.uniform_,
+        Tensor.normal_,
+        Tensor.erfinv_,
+        init.uniform_,
+        init.normal_,
+        init.kaiming_uniform_,
+    )
+
+    def __torch_function__(
+        self, function: Callable[..., Any], _types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Return the tensor where `function` would fill it, else run `function`."""
+        kwargs = kwargs or {}
+        if function in self.FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 def save(model: SED, path: str | Path, half: bool = False) -> None:
