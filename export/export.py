@@ -98,7 +98,9 @@ def check_folder(output: Path) -> None:
         InputError: it is such a folder, or a file.
     """
     if Path.cwd().is_relative_to(output):
-        raise InputError(f"{output}: is the current folder or holds it; name another folder for the bundle")
+        raise InputError(
+            f"{output}: is the current folder or contains it; name another folder for the bundle"
+        )
     try:
         # Found out before the work: a name that is too long, a link to itself, a file as a parent.
         output.stat()
@@ -113,7 +115,9 @@ def check_folder(output: Path) -> None:
     except OSError as error:
         raise InputError(f"{output}: cannot be listed ({error.strerror}); name another folder") from error
     if has_content and not is_file(output / MANIFEST_FILE):
-        raise InputError(f"{output}: is not empty and holds no bundle; name another folder or empty this one")
+        raise InputError(
+            f"{output}: is not empty and contains no bundle; name another folder or empty this one"
+        )
 
 
 def write_files(

@@ -1,8 +1,9 @@
 """One module per stage of the deployed network, and the example inputs that each is traced with."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -77,38 +78,71 @@ class ScoutStage(nn.Module):
 
 
 class DecodeStage(nn.Module):
-    """The common part of decode1, decode2 and decode3: the cost guidance, the decoder stage, its head.
+    """A decoder stage with its cost guidance and head, for the categories kept by the rejection before it.
 
-    The kept indices of a decoder stage may end in entries of -1, which pad the category axis to a size that
-    an engine has run before: no other category's result depends on them, and their logits are `LOWEST`.
+    The kept indices may end in entries of -1, which pad the category axis to a size that an engine has run
+    before: no other category's result depends on them, and their logits are `LOWEST`.
     """
 
     def __init__(self, model: SED, index: int) -> None:
+        """`index` is 0, 1 or 2 for decode1, decode2 or decode3."""
         super().__init__()
-        stage = model.decoder.stages[index]
-        self.project = model.decoder.decoder_corr_guidance_projection[index]
+        decoder = model.decoder
+        stage = decoder.stages[index]
+        self.project = decoder.decoder_corr_guidance_projection[index]
         self.block = TokenBlock(stage)
         self.up = FusedUp(stage, model.preset.grid * 2**index)
-        self.head = model.decoder.stage_heads[index]
+        self.head = decoder.stage_heads[index]
+        self.is_last = self.head is decoder.head
 
-    def decode(
-        self, x: Tensor, cost: Tensor, guidance: Tensor, alive: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, cost: Tensor, kept: Tensor, guidance: Tensor) -> tuple[Tensor, ...]:
+        """Decode the kept categories.
+
+        Args:
+            x: features of the T categories before, (T, width, h, h).
+            cost: their cost guidance, (T, _, h, h).
+            kept: int64 (K,).
+            guidance: image guidance, (1, _, 2h, 2h).
+
+        Returns:
+            As `decode`.
+        """
+        alive = kept >= 0
+        return self.decode(gather(x, kept), gather(cost, kept), guidance, alive)
+
+    def decode(self, x: Tensor, cost: Tensor, guidance: Tensor, alive: Tensor) -> tuple[Tensor, ...]:
         """Run the decoder stage.
 
         Args:
-            x: features, (K, width, h, h).
-            cost: cost map or cost guidance, (K, _, h, h).
+            x: features of the kept categories, (K, width, h, h).
+            cost: their cost map or cost guidance, (K, _, h, h).
             guidance: image guidance, (1, _, 2h, 2h).
             alive: bool (K,), False for padding.
 
         Returns:
-            The next features and cost guidance, (K, _, 2h, 2h), and the head's logits, (K, 2h, 2h).
+            The next features and cost guidance, (K, _, 2h, 2h), the head's logits, (K, 2h, 2h), and their
+            votes, (ranks, K); the last stage gives logits alone.
         """
         cost = self.project(cost)
         x = self.up(self.block(x, alive), guidance, cost)
         logits = self.head(x).squeeze(1)
-        return x, cost, torch.where(alive.view(-1, 1, 1), logits, LOWEST)
+        logits = torch.where(alive.view(-1, 1, 1), logits, LOWEST)
+        return (logits,) if self.is_last else (x, cost, logits, vote_table(logits, alive))
+
+
+class Decode1Stage(DecodeStage):
+    """Decoder stage 1, which computes the features and the cost map of the kept categories itself."""
+
+    def __init__(self, model: SED) -> None:
+        super().__init__(model, index=0)
+        self.cost_map = model.decoder.cost_map
+        self.conv1 = model.decoder.conv1
+
+    def forward(self, embed: Tensor, text: Tensor, kept: Tensor, guidance: Tensor) -> tuple[Tensor, ...]:
+        """As `DecodeStage.forward`, from the embedding (1, C, h, h) and the vocabulary (T, P, C)."""
+        alive = kept >= 0
+        cost = self.cost_map(embed, gather(text, kept))
+        return self.decode(self.conv1(cost), cost, guidance, alive)
 
 
 def gather(values: Tensor, kept: Tensor) -> Tensor:
@@ -116,75 +150,8 @@ def gather(values: Tensor, kept: Tensor) -> Tensor:
     return values.index_select(0, kept.clamp(min=0))
 
 
-class Decode1Stage(DecodeStage):
-    """The cost map's features and decoder stage 1, of the categories kept after head0."""
-
-    def __init__(self, model: SED) -> None:
-        super().__init__(model, 0)
-        self.cost_map = model.decoder.cost_map
-        self.conv1 = model.decoder.conv1
-
-    def forward(
-        self, embed: Tensor, text: Tensor, kept0: Tensor, guidance1: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Decode the kept categories.
-
-        Args:
-            embed: (1, C, h, h).
-            text: (T, P, C).
-            kept0: int64 (K1,).
-            guidance1: (1, _, 2h, 2h).
-
-        Returns:
-            x1 and cost1 (K1, _, 2h, 2h), logits1 (K1, 2h, 2h), votes1 (ranks, K1).
-        """
-        alive = kept0 >= 0
-        cost = self.cost_map(embed, gather(text, kept0))
-        x, cost, logits = self.decode(self.conv1(cost), cost, guidance1, alive)
-        return x, cost, logits, vote_table(logits, alive)
-
-
-class Decode2Stage(DecodeStage):
-    """Decoder stage 2, of the categories kept after head1."""
-
-    def __init__(self, model: SED) -> None:
-        super().__init__(model, 1)
-
-    def forward(
-        self, x1: Tensor, cost1: Tensor, kept1: Tensor, guidance2: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Decode the kept categories.
-
-        Args:
-            x1: (K1, _, 2h, 2h).
-            cost1: (K1, _, 2h, 2h).
-            kept1: int64 (K2,).
-            guidance2: (1, _, 4h, 4h).
-
-        Returns:
-            x2 and cost2 (K2, _, 4h, 4h), logits2 (K2, 4h, 4h), votes2 (ranks, K2).
-        """
-        alive = kept1 >= 0
-        x, cost, logits = self.decode(gather(x1, kept1), gather(cost1, kept1), guidance2, alive)
-        return x, cost, logits, vote_table(logits, alive)
-
-
-class Decode3Stage(DecodeStage):
-    """Decoder stage 3, of the categories kept after head2."""
-
-    def __init__(self, model: SED) -> None:
-        super().__init__(model, 2)
-
-    def forward(self, x2: Tensor, cost2: Tensor, kept2: Tensor, guidance3: Tensor) -> Tensor:
-        """Logits (K3, 8h, 8h) from (K2, _, 4h, 4h) twice, int64 (K3,) and (1, _, 8h, 8h)."""
-        return self.decode(gather(x2, kept2), gather(cost2, kept2), guidance3, kept2 >= 0)[2]
-
-
 class LabelStage(nn.Module):
     """Logits to labels and scores of a band of output rows and columns."""
-
-    def __init__(self, _model: SED) -> None:
-        super().__init__()
 
     def forward(self, logits: Tensor, kept: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         """Labels int32 (R, Q) and scores (R, Q) from (K3, 8h, 8h), int64 (K3,), (R,), (Q,)."""
@@ -193,19 +160,19 @@ class LabelStage(nn.Module):
         return labels.to(torch.int32), scores
 
 
-MODULES: Mapping[str, type[nn.Module]] = {
+MODULES: Mapping[str, Callable[[SED], nn.Module]] = {
     "text": TextStage,
     "pixels": PixelsStage,
     "image": ImageStage,
     "scout": ScoutStage,
     "decode1": Decode1Stage,
-    "decode2": Decode2Stage,
-    "decode3": Decode3Stage,
-    "label": LabelStage,
+    "decode2": partial(DecodeStage, index=1),
+    "decode3": partial(DecodeStage, index=2),
+    "label": lambda _model: LabelStage(),
 }
 
-# Sizes of the dynamic axes of the example inputs. None is 1, which tracing takes as fixed, and those that
-# occur in one stage differ, since tracing takes equal ones as the same.
+# Sizes of the dynamic axes of the example inputs. Tracing takes a size of 1 as fixed, and axes of equal size
+# as the same, so those of one stage differ.
 EXAMPLE_AXES: dict[str, int] = {
     "N": 3, "B": 2, "T": 5, "K1": 4, "K2": 3, "K3": 2, "H": 90, "W": 120, "R": 50, "Q": 60,
 }  # fmt: skip

@@ -111,7 +111,7 @@ def test_manifest_names_its_sources_and_all_files(tiny_bundle: Path, tiny_checkp
 
 def test_folder_with_something_else_is_left_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="is not empty and holds no bundle"):
+    with pytest.raises(InputError, match="is not empty and contains no bundle"):
         export_bundle(tiny_checkpoint, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -127,7 +127,7 @@ def test_current_folder_is_not_replaced(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for output in (".", "..", "/"):
-        with pytest.raises(InputError, match="is the current folder or holds it"):
+        with pytest.raises(InputError, match="is the current folder or contains it"):
             export_bundle(tiny_checkpoint, output)
 
 
