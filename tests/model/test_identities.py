@@ -33,7 +33,7 @@ def test_scout_is_head0_of_conv1(side: int, generator: torch.Generator) -> None:
 
 
 @pytest.mark.parametrize(("size", "padding", "bias"), [(2, 0, True), (4, 1, False)])
-def test_shuffled_is_the_transposed_convolution(
+def test_pixel_shuffle_is_the_transposed_convolution(
     size: int, padding: int, bias: bool, generator: torch.Generator
 ) -> None:
     layer = nn.ConvTranspose2d(6, 5, size, stride=2, padding=padding, bias=bias)
