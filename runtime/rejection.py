@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ..bundle import VOTE_RANKS
 from ..errors import InputError
+from ..stages import VOTE_RANKS
 
 # Far above any number of pixels or categories, and int() takes no more than some thousand.
 MAX_DIGITS = 9

@@ -161,6 +161,6 @@ class HeldVocabularies:
         with self._lock:
             held = self._held.get(vocabulary)
             if held is None:
-                held = HeldVocabulary(vocabulary.names, self._engines.hold(vocabulary.text))
+                held = HeldVocabulary(vocabulary.names, self._engines.to_device(vocabulary.text))
                 self._held[vocabulary] = held
             return held

@@ -143,7 +143,7 @@ def test_text_is_given_to_the_backend_once(
         held.append(array.shape)
         return array
 
-    monkeypatch.setattr(segmenter._engines, "hold", hold)
+    monkeypatch.setattr(segmenter._engines, "to_device", hold)
     vocabulary, other = segmenter.vocabulary(NAMES), segmenter.vocabulary(NAMES[:3])
     for each in (vocabulary, other, vocabulary):
         segmenter(picture, each, short_side=None)
