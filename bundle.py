@@ -1,6 +1,6 @@
 """The bundle: a folder with one ONNX graph per stage, the tokenizer and the manifest that describes them.
 
-Export writes it; engines and runtime read it. This file and the table of stages are the contract between them.
+Export writes it; engines and runtime read it. This file and the table of stages are their contract.
 """
 
 import hashlib

@@ -41,7 +41,7 @@ def inspect(
 
 
 def _inspected(sets: "list[BuiltEngines]") -> tuple[list[Any], list[str]]:
-    """Each set's layers by stage and data type, None where it cannot be loaded, and a line for each such set."""
+    """The layers of each set by stage and data type, or None and a line that says why not."""
     from ..engines.device.cuda import find_gpu
     from ..engines.trt.layers import engine_layers
     from ..errors import InputError
@@ -78,7 +78,7 @@ def _warnings(built: "BuiltEngines", manifest: "Manifest") -> list[str]:
 
 
 def _is_float_by_mistake(stage: "BuiltStage", manifest: "Manifest") -> bool:
-    """Whether most convolution weights of a stage are float32 though the bundle has them in half precision."""
+    """Whether most convolution weights of a stage are float32 though the bundle is in half precision."""
     from ..stages import BY_NAME
 
     if manifest.precision not in ("fp16", "bf16") or not BY_NAME[stage.name].half_weights:

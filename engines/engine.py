@@ -59,8 +59,8 @@ class Engine(Protocol):
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run the stage on values whose names, dtypes and shapes are those of the manifest, C-contiguous.
 
-        The outputs of `stages.HOST_OUTPUTS` are numpy arrays. Every other one is a `Value`, which callers hand
-        to the next stage unchanged or sliced along its first axis, so that a backend may keep it on its
+        The outputs of `stages.HOST_OUTPUTS` are numpy arrays. Every other one is a `Value`, which callers
+        pass to the next stage unchanged or sliced along its first axis, so that a backend may keep it on its
         device. A backend with a device leaves out the outputs of `stages.DEBUG_OUTPUTS`.
 
         Raises:

@@ -13,7 +13,7 @@ from ...errors import InputError
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
-# Pages of the arena that nobody writes to cost nothing, and the stages of sed-b fit in without a second piece.
+# Pages of the arena that nobody writes to cost nothing; the stages of sed-b fit in without a second piece.
 FIRST_PIECE = 1 << 30
 # ONNX Runtime's name for a dtype where it is not numpy's.
 _TYPE_NAMES = {"float32": "float"}

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from sed_trt.bundle import STAGES, Bundle
+from sed_trt.bundle import Bundle
 from sed_trt.cli.main import main
 from sed_trt.engines.build.build import build_engines
 from sed_trt.engines.trt.layers import count_layers
+from sed_trt.stages import STAGE_NAMES
 from sed_trt.tests.fakes.small_bundle import small_bundle
 
 PRECISIONS = {
@@ -23,8 +24,8 @@ PRECISIONS = {
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """A small one in FP16; a build of it stores the graphs themselves."""
     monkeypatch.setattr(
-        "sed_trt.engines.build.build.build_graph",
-        lambda graph, output, report: output.write_bytes(graph.read_bytes()),
+        "sed_trt.engines.build.build.optimise_graph",
+        lambda graph, stage, output, report: output.write_bytes(graph.read_bytes()),
     )
     return small_bundle(tmp_path / "bundle", "fp16")
 
@@ -46,7 +47,7 @@ def test_bundle_without_engines(bundle: Bundle, capsys: pytest.CaptureFixture[st
     content = facts(capsys, bundle)
     assert content["precision"] == "fp16"
     assert content["engines"] == content["warnings"] == []
-    assert content["stages"]["decode1"]["inputs"][1] == {"name": "kept0", "dtype": "int64", "shape": ["K1"]}
+    assert content["stages"]["decode1"]["inputs"][2] == {"name": "kept0", "dtype": "int64", "shape": ["K1"]}
     assert main(["inspect", str(bundle.path)]) == 0
     shown = capsys.readouterr().out
     assert "sed-tiny, fp16" in " ".join(shown.split())
@@ -62,7 +63,7 @@ def test_engines_are_shown(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -
     assert content["folder"] == str(engines.folder)
     assert content["stages"]["image"]["layers"] == 58
     assert content["stages"]["image"]["precisions"] == PRECISIONS
-    assert list(content["stages"]) == list(STAGES)
+    assert list(content["stages"]) == list(STAGE_NAMES)
     assert main(["inspect", str(bundle.path)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert engines.folder.name in "".join(shown.split())
@@ -121,11 +122,11 @@ def test_stale_and_damaged_engines(
 
 def test_truncated_plan(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     engines = build_engines(bundle, "onnxruntime").engines
-    engines.stages["image"].file.write_bytes(b"?")
+    engines.plan_file("image").write_bytes(b"?")
     (line,) = facts(capsys, bundle)["warnings"]
     command = f"sed-trt build {bundle.path} --backend onnxruntime"
     assert line == (f"{engines.folder}: a plan is missing or was truncated after the build; run `{command}`")
-    assert not build_engines(bundle, "onnxruntime").found
+    assert not build_engines(bundle, "onnxruntime").already_built
     assert facts(capsys, bundle)["warnings"] == []
 
 

@@ -60,7 +60,7 @@ def test_results_are_those_of_plain_arrays(
     bundle: Bundle, bound: OnnxRuntimeCudaEngines, vocabulary: Vocabulary
 ) -> None:
     plain = OnnxRuntimeEngines(bundle, None, "asked for")
-    held = Vocabulary(vocabulary.names, bound.hold(vocabulary.text))  # type: ignore[arg-type]
+    held = Vocabulary(vocabulary.names, bound.to_device(vocabulary.text))  # type: ignore[arg-type]
     pictures = [picture(seed) for seed in range(3)]
     ours = encode(bound, [prepare(bound, each, None) for each in pictures])
     theirs = encode(plain, [prepare(plain, each, None) for each in pictures])

@@ -31,7 +31,7 @@ def table_manifest(
     sizes |= dict.fromkeys(("G1", "G2", "G3", "D1", "D2", "E1", "E2"), channels)
     return Manifest(
         sed_trt="0.1.0",
-        preset="fake",
+        preset="sed-tiny",
         precision=precision,
         image_size=side,
         embed_dim=embed_dim,
