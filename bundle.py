@@ -29,6 +29,7 @@ STAGES = STAGE_NAMES
 REMEDY = "export the checkpoint again with `sed-trt export CHECKPOINT -o BUNDLE`"
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """Content of a bundle file: lower-case hexadecimal sha256 and size in bytes."""
+    """Content of a bundle file: sha256 in lower-case hexadecimal digits, and size in bytes."""
 
-    sha256: str
+    sha256: Sha256
     bytes: int
 
 
@@ -129,7 +130,7 @@ def _check_fields(manifest: Manifest) -> None:
             raise wrong_field(("templates", index), template, "a sentence with one {}")
     for name in manifest.files:
         # A manifest from elsewhere must not lead outside its own folder.
-        if Path(name).name != name:
+        if Path(name).name != name or not name.isprintable():
             raise RecordError(f"the file name {name!r} is not a plain name")
     for name in (*(stage.file for stage in manifest.stages.values()), TOKENIZER_FILE):
         if name not in manifest.files:

@@ -51,8 +51,11 @@ def wrong_field(path: FieldPath, value: Any, expected: str) -> RecordError:
 
 def _explained(data: Any, kind: type[Any], message: str) -> str:
     """A message of msgspec's, for example "Expected `int`, got `str` - at `$.limits.max_side`"."""
-    reason, _, where = message.partition(" - at `$")
-    path, value = _located(data, kind, where)
+    reason, marker, where = message.rpartition(" - at `$")
+    if not marker:
+        # The record itself is wrong, not a field of it.
+        reason, where = message, ""
+    path, value = _located(data, kind, message, where)
     if missing := re.fullmatch(r"Object missing required field `(.+)`", reason):
         return f"the field '{field_name((*path, missing[1]))}' is missing"
     if expected := re.fullmatch(r"Expected (.+?)(, got .+)?", reason):
@@ -60,29 +63,32 @@ def _explained(data: Any, kind: type[Any], message: str) -> str:
     return f"the field '{field_name(path)}': {reason}"
 
 
-def _located(data: Any, kind: type[Any], where: str) -> tuple[FieldPath, Any]:
+def _located(data: Any, kind: type[Any], message: str, where: str) -> tuple[FieldPath, Any]:
     """The path that msgspec writes as `.limits.max_side`, and the value there.
 
-    msgspec writes `[...]` for the key of an object: it is the key that is refused when it stands alone.
+    msgspec writes `[...]` for the key of an object. It is the key that gives the same message when it is the
+    only one in that object.
     """
     path: FieldPath = ()
     value = data
     for name, index in re.findall(r"\.(\w+)|\[(\d+|\.\.\.)\]", where):
         step: str | int = name or index
         if index == "...":
-            step = next(key for key in value if _is_refused(_replaced(data, path, {key: value[key]}), kind))
+            for step in value:
+                if _refusal(_replaced(data, path, {step: value[step]}), kind) == message:
+                    break
         elif index:
             step = int(index)
         path, value = (*path, step), value[step]
     return path, value
 
 
-def _is_refused(data: Any, kind: type[Any]) -> bool:
+def _refusal(data: Any, kind: type[Any]) -> str | None:
     try:
         msgspec.convert(data, kind)
-    except msgspec.ValidationError:
-        return True
-    return False
+    except msgspec.ValidationError as error:
+        return str(error)
+    return None
 
 
 def _replaced(data: Any, path: FieldPath, value: Any) -> Any:

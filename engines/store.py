@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..bundle import ENGINES_FOLDER, Bundle, Manifest, TensorSpec
+from ..bundle import ENGINES_FOLDER, Bundle, Manifest, Sha256, TensorSpec
 from ..errors import InputError
 from ..files import is_file, is_folder, read_file
 from ..records import Record, RecordError, decode_record
@@ -54,16 +54,16 @@ class NetworkSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GraphRecord(msgspec.Struct, frozen=True):
-    """The ONNX graph that a plan was built from, by its lower-case hexadecimal sha256."""
+    """The ONNX graph that a plan was built from, by its sha256."""
 
-    sha256: str
+    sha256: Sha256
 
 
 class PlanRecord(msgspec.Struct, frozen=True):
-    """The file of a plan: its name, lower-case hexadecimal sha256, and size in bytes."""
+    """The file of a plan: its name, sha256, and size in bytes."""
 
     file: str
-    sha256: str
+    sha256: Sha256
     bytes: int
 
 
@@ -95,7 +95,7 @@ class BuiltStage(msgspec.Struct, frozen=True):
         for profile in self.profiles:
             for name, shapes in profile.items():
                 if any(len(shape) != axes.get(name) for shape in shapes):
-                    raise ValueError(f"a profile gives shapes of {name!r} that do not fit the stage's inputs")
+                    raise ValueError("the shapes of a profile do not fit the inputs")
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
     "the file 'up.onnx' is missing": lambda data: data["stages"]["text"].update(file="up.onnx"),
     "'files.scout.onnx.sha256' is missing": lambda data: data["files"]["scout.onnx"].pop("sha256"),
     "the file name '../up' is not a plain name": lambda data: data["files"].update(
-        {"../up": {"sha256": "", "bytes": 0}}
+        {"../up": {"sha256": "0" * 64, "bytes": 0}}
     ),
     "'libraries.torch' is 2, expected str": lambda data: data["libraries"].update(torch=2),
     # Fields that agree with their types but not with each other or with the table of stages.

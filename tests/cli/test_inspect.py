@@ -9,10 +9,15 @@ import pytest
 from sed_trt.bundle import Bundle
 from sed_trt.cli.main import main
 from sed_trt.engines.build.build import build_engines
+from sed_trt.engines.device.cuda import Gpu
 from sed_trt.engines.trt.layers import count_layers
+from sed_trt.engines.trt.library import load_library
 from sed_trt.stages import STAGE_NAMES
+from sed_trt.tests.fakes.json_changes import changed
 from sed_trt.tests.fakes.small_bundle import small_bundle
+from sed_trt.tests.fakes.tensorrt import install_tensorrt
 
+CHANGES = 100
 PRECISIONS = {
     "CONVOLUTION": {"FLOAT": 3, "HALF": 1},
     "CONSTANT": {"FLOAT": 50},
@@ -128,6 +133,31 @@ def test_truncated_plan(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> N
     assert line == (f"{engines.folder}: a plan is missing or was truncated after the build; run `{command}`")
     assert not build_engines(bundle, "onnxruntime").already_built
     assert facts(capsys, bundle)["warnings"] == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_changed_records_are_shown_or_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = small_bundle(tmp_path / "bundle", "fp16")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sed_trt.engines.build.target.find_gpu", lambda: Gpu("Fake", (8, 6), "13.0", 1))
+        install_tensorrt(patch)
+        folder = build_engines(bundle, "tensorrt").engines.folder
+    load_library.cache_clear()
+    files = sorted(folder.glob("*.json"))
+    for seed in range(CHANGES):
+        file = files[seed % len(files)]
+        original = file.read_text()
+        text, changes = changed(seed, original)
+        file.write_text(text)
+        try:
+            content = facts(capsys, bundle)
+            if content["engines"]:
+                assert main(["inspect", str(bundle.path)]) == 0
+            capsys.readouterr()
+        except Exception as error:
+            pytest.fail(f"seed {seed}, {file.name}, {changes}: {type(error).__name__}: {error}")
+        assert content["engines"] or str(folder) in content["warnings"][0], (seed, changes)
+        file.write_text(original)
 
 
 def test_layers_of_both_inspectors() -> None:
