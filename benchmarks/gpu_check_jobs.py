@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..engines.trt.library import TENSORRT_BACKENDS
+from ..engines.targets import TENSORRT_BACKENDS
 
 PYTORCH_BACKENDS = ("pytorch-cpu", "pytorch-cuda")
 

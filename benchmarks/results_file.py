@@ -13,7 +13,8 @@ from typing import Any
 from .. import __version__
 from ..engines.device.cuda import find_gpu
 from ..engines.ort.session import library as onnxruntime_library
-from ..engines.trt.library import TENSORRT_BACKENDS, load_library
+from ..engines.targets import TENSORRT_BACKENDS
+from ..engines.trt.library import load_library
 from ..errors import InputError
 from .gpu_check_steps import Steps, one_line
 

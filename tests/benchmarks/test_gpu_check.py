@@ -19,7 +19,7 @@ from sed_trt.benchmarks.gpu_check_pytorch import run_pytorch
 from sed_trt.benchmarks.gpu_check_run import Budget, run_jobs
 from sed_trt.benchmarks.gpu_check_steps import Steps
 from sed_trt.benchmarks.gpu_check_table import show, summary
-from sed_trt.engines.backends import obstacle
+from sed_trt.engines.backends import unavailable_reason
 from sed_trt.engines.device.cuda import find_gpu
 from sed_trt.errors import InputError
 
@@ -90,7 +90,7 @@ def test_a_small_check(tmp_path: Path) -> None:
     for name in ("pytorch-cpu", "onnxruntime"):
         assert records[name]["opened"] and records[name]["state"] == "ran"
         assert "label" in records[name]["latency"]["stages_ms"]
-    if obstacle("onnxruntime-cuda"):
+    if unavailable_reason("onnxruntime-cuda"):
         assert records["onnxruntime-cuda"]["error"].startswith("backend onnxruntime-cuda: ")
     if gpu_missing():
         assert not records["tensorrt-rtx/current"]["built"]
