@@ -168,8 +168,7 @@ class Segmenter:
             tokenizer = SentenceTokenizer(self.bundle)
             return embed_names(missing, manifest.templates, tokenizer, self._engines["text"])
 
-        shape = self._text_shape(len(names))
-        return Vocabulary(names, cached_embeddings(names, shape, TextCache(manifest), embed, progress))
+        return Vocabulary(names, cached_embeddings(names, TextCache.of_bundle(manifest), embed, progress))
 
     def _text_shape(self, categories: int) -> tuple[int, int, int]:
         return categories, len(self.bundle.manifest.templates), self.bundle.manifest.embed_dim
