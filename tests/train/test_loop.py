@@ -2,8 +2,9 @@
 
 import json
 import resource
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from sed_trt.tests.fakes.training_data import NAMES, options_of, small, start
 from sed_trt.train import samples
 from sed_trt.train.checkpoint import RunFolder, positions
 from sed_trt.train.config import TrainConfig, recipe
+from sed_trt.train.embeddings import embeddings
 from sed_trt.train.logging import side_by_side
 from sed_trt.train.loop import segmentation_loss
 from sed_trt.train.run import train
@@ -192,18 +194,33 @@ def test_workers_change_nothing_and_seeds_do(tmp_path: Path, data: Path, plain: 
 def test_names_are_embedded_once(tmp_path: Path, data: Path, start_weights: Path) -> None:
     config = small(data, steps=1, init=str(start_weights))
     first = trained(config, tmp_path / "one")
-    kept = list((tmp_path / "cache" / "training").iterdir())
-    assert len(kept) == 1
-    content = load_file(kept[0])["text"]
-    assert content.shape == (len(NAMES), 8, 128)
-    written = kept[0].stat().st_mtime_ns
+    (path,) = (tmp_path / "cache" / "text").glob("*.sqlite")
+    content = cached(path)
+    assert {name: len(embedding) for name, embedding in content.items()} == dict.fromkeys(NAMES, 8 * 128 * 4)
+    written = path.stat().st_mtime_ns
     assert not moved(first, trained(config, tmp_path / "two"))
-    assert kept[0].stat().st_mtime_ns == written
-    # The file is mapped into memory here, so it must not be cut short in place.
-    kept[0].unlink()
-    kept[0].write_bytes(b"damaged")
+    assert path.stat().st_mtime_ns == written
+    path.write_bytes(b"damaged")
     assert not moved(first, trained(config, tmp_path / "three"))
-    assert torch.equal(load_file(kept[0])["text"], content)
+    assert cached(path) == content
+
+
+def cached(path: Path) -> dict[str, bytes]:
+    """The embeddings in a cache."""
+    with closing(sqlite3.connect(path)) as database:
+        return dict(database.execute("SELECT name, embedding FROM embeddings"))
+
+
+def test_embeddings_resume_bit_exactly(tmp_path: Path, tiny: SED) -> None:
+    names = [f"thing {number}" for number in range(70)]
+    whole = embeddings(tiny, names)
+    assert whole.shape == (70, 8, 128) and tiny.training
+    torch.testing.assert_close(whole, tiny.eval().encode_vocabulary(names), rtol=0, atol=1e-6)
+    tiny.train()
+    (path,) = (tmp_path / "cache" / "text").glob("*.sqlite")
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("DELETE FROM embeddings WHERE name LIKE '%3%'")
+    assert torch.equal(embeddings(tiny, names), whole)
 
 
 def test_run_logs_and_reports(tmp_path: Path, data: Path) -> None:
