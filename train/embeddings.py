@@ -42,7 +42,7 @@ def embeddings(model: SED, names: Sequence[str]) -> Tensor:
 
     cache = TextCache(text_encoder_digest(model), (len(model.templates), model.preset.embed_dim))
     training, precision = model.training, torch.get_float32_matmul_precision()
-    # They are kept for runs on any device.
+    # The cache serves runs on any device.
     torch.set_float32_matmul_precision("highest")
     model.eval()
     try:

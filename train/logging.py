@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ class MetricsLog:
         self.window.append(metrics)
         if not self.is_due(position.step, steps):
             return
-        means = {name: mean([each[name] for each in self.window if name in each]) for name in metrics}
+        means = {name: fmean(each[name] for each in self.window if name in each) for name in metrics}
         now = time.monotonic()
         means["images_per_second"] = samples * len(self.window) / (now - self.window_started)
         device = self.accelerator.device
@@ -144,11 +145,6 @@ class MetricsLog:
             raise InputError(
                 f"{self.file.name}: cannot be written ({error.strerror}); make room and go on with --resume"
             ) from error
-
-
-def mean(values: list[float]) -> float:
-    """The mean of numbers, not finite if one is not."""
-    return sum(values) / len(values)
 
 
 def drop_lines_after(log: Path, start: Position) -> float:

@@ -48,10 +48,10 @@ def pretrain_text(
 ) -> Iterator[dict[str, float]]:
     """Train the text tower of `model.clip` in place on captions alone, from the step `first` on.
 
-    Yields the metrics of each step. The cosine of two captions is drawn to that of the sets of words they
-    name. Contrast with images alone starts at a saddle: the images do not tell kinds of things apart, so the
-    captions need not, and vice versa. It also makes names compose: a colour and thing never named together
-    lie where they belong.
+    Yields the metrics of each step. The loss draws the cosine of two captions to that of the sets of words
+    that they name. Without it, contrast with images starts at a saddle: as long as the images do not tell
+    kinds of things apart, the captions need not, and vice versa. It also makes names compose: the embedding
+    of a colour and a thing that were never named together lies where it belongs.
     """
     clip = model.clip.train()
     words = sorted({word for name in SEEN for word in name.split()})
@@ -97,9 +97,9 @@ def pretrain_clip(
 ) -> Iterator[dict[str, float]]:
     """Train the image tower of `model.clip` in place, its text tower locked, from the step `first` on.
 
-    Yields the metrics of each step. Where images do not yet tell two names apart, an unlocked text tower
-    would sooner merge them than wait. An image's embedding is the mean over its positions, so that every
-    position learns to speak for itself, which is how the cost map will read it.
+    Yields the metrics of each step. The text tower is locked because it would otherwise merge names that
+    the images do not tell apart yet. An image's embedding is the mean over its positions, so that every
+    position learns a meaning of its own, as the cost map needs.
     """
     clip = model.clip.train()
     scenes = config.clip_batch // CROPS_PER_SCENE
