@@ -1,4 +1,4 @@
-"""From a picture with labels to the crop that training sees, in published SED's order."""
+"""From an image with labels to the crop that training sees, in published SED's order."""
 
 import numpy as np
 from PIL import Image
@@ -84,7 +84,7 @@ def to_rgb(hsv: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(hsv, "HSV").convert("RGB"))
 
 
-# What published SED pads pictures with.
+# The grey level that published SED pads with.
 GREY = 128
 
 
@@ -92,7 +92,7 @@ def augmented(sample: Sample, config: TrainConfig, random: np.random.Generator) 
     """Resize, crop, change colours, mirror, pad.
 
     Args:
-        sample: a picture with labels, of any size.
+        sample: an image with labels, of any size.
         config: its settings from `crop` to `colour`.
         random: where to draw from.
 

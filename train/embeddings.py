@@ -1,27 +1,24 @@
-"""Embeddings of the names that are trained on: made once for a text encoder, then kept on disk."""
+"""Text embeddings of the names that are trained on, cached on disk for each text encoder."""
 
 import hashlib
 import json
-import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..errors import InputError
-from ..files import is_file, replacing
 from ..model import SED
-from ..runtime.text import cache_folder
+from ..runtime.text import TextCache, cached_embeddings
 
-_FORMAT = 1
-_KEY = "text"
-_logger = logging.getLogger(__name__)
+# Changes when embeddings of the same text encoder do.
+FORMAT = 1
+# Names that are embedded at a time.
+GROUP = 64
 
 
 def embeddings(model: SED, names: Sequence[str]) -> Tensor:
-    """The embeddings of names, from the folder SED_TRT_CACHE where they were made before.
+    """The embeddings of names, which the folder SED_TRT_CACHE keeps for all runs with the same text encoder.
 
     Args:
         model: its text encoder and templates count; it is left in training mode or out of it, as it was.
@@ -33,35 +30,33 @@ def embeddings(model: SED, names: Sequence[str]) -> Tensor:
     Raises:
         InputError: a name is empty or too long.
     """
-    path = cache_folder() / "training" / f"{digest(model, names)[:32]}.safetensors"
-    shape = (len(names), len(model.templates), model.preset.embed_dim)
-    if is_file(path):
-        try:
-            kept = load_file(path)[_KEY]
-            if kept.shape == shape:
-                return kept
-        except (OSError, SafetensorError, KeyError) as error:
-            _logger.info("%s: cannot be read (%s); its embeddings are made again", path, error)
+
+    def embed(missing: Sequence[str]) -> Iterator[np.ndarray]:
+        lacking = set(missing)
+        # Always in the same groups, whatever the cache has: the last bits may depend on them.
+        for start in range(0, len(names), GROUP):
+            group = names[start : start + GROUP]
+            rows = [row for row, name in enumerate(group) if name in lacking]
+            if rows:
+                yield model.encode_vocabulary(group)[rows].cpu().numpy()
+
+    cache = TextCache(text_encoder_digest(model), (len(model.templates), model.preset.embed_dim))
     training, precision = model.training, torch.get_float32_matmul_precision()
-    # They are kept for runs on any device.
+    # The cache serves runs on any device.
     torch.set_float32_matmul_precision("highest")
-    made = model.eval().encode_vocabulary(names).cpu().contiguous()
-    torch.set_float32_matmul_precision(precision)
-    model.train(training)
+    model.eval()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            save_file({_KEY: made}, temporary)
-    except (OSError, InputError, SafetensorError) as error:
-        _logger.warning("the names' embeddings are not kept: %s", error)
-    return made
+        return torch.from_numpy(cached_embeddings(names, cache, embed))
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        model.train(training)
 
 
-def digest(model: SED, names: Sequence[str]) -> str:
-    """SHA-256 of everything that the embeddings depend on."""
-    found = hashlib.sha256(json.dumps([_FORMAT, model.templates, list(names)]).encode())
+def text_encoder_digest(model: SED) -> str:
+    """SHA-256 of all that the embedding of a name depends on."""
+    digest = hashlib.sha256(json.dumps([FORMAT, model.templates]).encode())
     for name, value in sorted(model.clip.state_dict().items()):
         if not name.startswith("visual.") and name != "logit_scale":
-            found.update(name.encode())
-            found.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

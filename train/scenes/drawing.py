@@ -40,7 +40,7 @@ _SKINS: Final[tuple[RGB, ...]] = ((236, 190, 158), (206, 152, 112), (150, 100, 6
 
 
 def tones(colour: str, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return the (len(Role), 4) RGBA palette of a thing of that colour, or of that plain thing."""
+    """The (len(Role), 4) RGBA palette of a thing of that colour, or of that plain thing."""
     # White and black take on a hue far sooner than the others lose theirs.
     spread = 4 if colour in ("white", "black") else 14
     body = np.clip(np.array(_COLOURS[colour]) + rng.uniform(-spread, spread, 3), 0, 255)
@@ -71,9 +71,9 @@ PATTERNS: Final[tuple[str, ...]] = ("plain", "striped", "dotted", "checked")
 def pattern_mask(
     pattern: str, height: int, width: int, pitch: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Return the (height, width) mask of the pattern's second tone, for any pattern but "plain".
+    """The (height, width) mask of the pattern's second tone, for any pattern but "plain".
 
-    ``pitch`` is the repeat in pixels. At most half of the mask is set.
+    `pitch` is the repeat in pixels. At most half of the mask is set.
     """
     angle = np.pi / 4 * rng.integers(4)
     cos, sin = np.float32(np.cos(angle) / pitch), np.float32(np.sin(angle) / pitch)
@@ -109,9 +109,9 @@ def draw_sprite(
     flip: bool,
     rng: np.random.Generator,
 ) -> Image.Image:
-    """Return an RGBA picture, cut to the bounds of the thing.
+    """An RGBA image, cut to the bounds of the thing.
 
-    ``width`` and ``height`` are the thing's, in pixels, before it is tilted by ``tilt`` degrees; ``colour``
+    `width` and `height` are the thing's, in pixels, before it is tilted by `tilt` degrees; `colour`
     is a colour name, or the name of a plain thing.
     """
     stretch = _OVERSAMPLING * np.array([(-width if flip else width) / shape.aspect, height])
@@ -151,7 +151,7 @@ def _noise() -> NDArray[np.float32]:
 
 
 def relight(image: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return the RGB picture as (height, width, 3), under a random light and through a random camera."""
+    """The RGB image as uint8 (height, width, 3), under a random light and through a random camera."""
     if rng.random() < 0.3:
         image = image.filter(ImageFilter.BoxBlur(float(rng.uniform(0.2, 0.8))))
     pixels = np.asarray(image).astype(np.float32)

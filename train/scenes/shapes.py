@@ -38,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Shape:
-    """Parts from back to front, ``aspect`` heights wide."""
+    """Parts from back to front, `aspect` heights wide."""
 
     aspect: float
     parts: tuple[Part, ...]
@@ -55,7 +55,7 @@ def box(role: Role, left: float, top: float, right: float, bottom: float) -> Par
 
 
 def ellipse(role: Role, x: float, y: float, rx: float, ry: float | None = None, tilt: float = 0.0) -> Part:
-    """An ellipse about (x, y), turned clockwise by ``tilt`` degrees; a circle when ``ry`` is left out."""
+    """An ellipse about (x, y), turned clockwise by `tilt` degrees; a circle when `ry` is left out."""
     angle = np.linspace(0, 2 * math.pi, 24, endpoint=False)
     across, down = rx * np.cos(angle), (rx if ry is None else ry) * np.sin(angle)
     cos, sin = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
@@ -76,7 +76,7 @@ def bar(role: Role, x0: float, y0: float, x1: float, y1: float, width: float) ->
 
 
 def arc(role: Role, x: float, y: float, radius: float, width: float, start: float, end: float) -> Part:
-    """A bent bar about (x, y) from ``start`` to ``end`` degrees, clockwise from three o'clock."""
+    """A bent bar about (x, y) from `start` to `end` degrees, clockwise from three o'clock."""
     angle = np.radians(np.linspace(start, end, 16))
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     centre = np.array([x, y])
