@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 DEMO := demo
 RESULTS := benchmarks/results
 BENCH = $(BIN)/sed-trt bench
+# Makes the tables between the markers of these pages anew from the results files.
+TABLES = $(BIN)/python -m sed_trt.benchmarks.report.tables README.md docs/performance.md
 
 .PHONY: demo test test-all lint results results-scores results-parity results-latency results-report clean
 
@@ -41,7 +43,7 @@ lint: $(VENV)/.dev
 		status=$$?; rm -rf "$$scratch"; exit $$status
 
 results: results-scores results-parity
-	$(BIN)/python -m sed_trt.benchmarks.report.tables README.md
+	$(TABLES)
 
 results-scores: $(VENV)/.export
 	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --scenes 100 --vocabulary-size 181 --vocabulary-size 459 --vocabulary-size 847 --output $(RESULTS)/sed-tiny.json
@@ -52,12 +54,12 @@ results-parity: $(VENV)/.export
 	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --layerwise fp16 --output $(RESULTS)/sed-tiny-fp16-islands.json
 
 # About an hour on two cores, which nothing else should use meanwhile.
-results-latency: SED_B = --backend onnxruntime --checkpoint $(DEMO)/sed-b.pth --against published --pictures 1
+results-latency: SED_B = --backend onnxruntime --checkpoint $(DEMO)/sed-b.safetensors --against published --pictures 1
 results-latency: $(VENV)/.dev
 	mkdir -p $(DEMO)
-	$(BIN)/python -c "from pathlib import Path; from sed_trt.tests.fakes.golden import write_published_checkpoint as write; write(Path('$(DEMO)/sed-b.pth'))"
-	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b
-	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b-int8 --precision int8
+	$(BIN)/python -m sed_trt.benchmarks.random_weights sed-b $(DEMO)/sed-b.safetensors
+	$(BIN)/sed-trt export $(DEMO)/sed-b.safetensors --output $(DEMO)/sed-b
+	$(BIN)/sed-trt export $(DEMO)/sed-b.safetensors --output $(DEMO)/sed-b-int8 --precision int8
 	$(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-fp32
 	$(BENCH) latency $(DEMO)/sed-b $(SED_B) --vocabulary-size 150,847 --kept 32 --repeats 7 --stream 0 --output $(RESULTS)/latency-sed-b-32.json
 	$(BENCH) latency $(DEMO)/sed-b $(SED_B) --kept 16,32,64,128,all --all-up-to 150 --repeats 5 --stream 4 --output $(RESULTS)/latency-sed-b.json
@@ -72,7 +74,7 @@ results-latency: $(VENV)/.dev
 
 results-report: $(VENV)/.dev
 	$(BENCH) report $(RESULTS) --output docs/measured
-	$(BIN)/python -m sed_trt.benchmarks.report.tables README.md docs/performance.md
+	$(TABLES)
 
 clean:
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache

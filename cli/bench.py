@@ -146,7 +146,7 @@ def latency(
     _check_output(output)
     with needs("export"):
         from ..benchmarks.speed.candidates import AGAINST, Subject
-        from ..benchmarks.speed.latency_run import Plan, measure_latency
+        from ..benchmarks.speed.latency import Plan, measure_latency
     from ..bundle import Bundle
 
     # Without the weights there is nothing to compare with, which --against would have asked for.
@@ -157,8 +157,8 @@ def latency(
         kept=kept_counts(kept or "16,32,64,128,all" + (",real" if preset == "sed-tiny" else "")),
         against=choices("--against", against or usual, AGAINST),
         rounds=repeats,
-        pictures=pictures,
-        picture_size=picture_size,
+        images=pictures,
+        image_size=picture_size,
         streamed=stream,
         all_up_to=all_up_to,
         alone=alone,
@@ -239,14 +239,14 @@ def profile(
         from ..benchmarks.random_vocabulary import random_vocabulary
         from ..benchmarks.speed import profile as module
         from ..benchmarks.speed.candidates import Forced
-        from ..benchmarks.speed.latency import pictures_of
+        from ..benchmarks.speed.rounds import scene_images
         from ..bundle import Bundle
 
     manifest = Bundle.open(bundle).manifest
     vocabulary = random_vocabulary(manifest, categories)
-    (picture,) = pictures_of(1, manifest.image_size)
+    (image,) = scene_images(1, manifest.image_size)
     with _reporting() as report:
-        content = module.profile(bundle, vocabulary, picture, Forced(kept), rounds, report, threads)
+        content = module.profile(bundle, vocabulary, image, Forced(kept), rounds, report, threads)
     from .tables import show_bench
 
     deliver("profile", content, show_bench, output, as_json)

@@ -5,6 +5,7 @@ A set is one folder, `<backend>-<version>-<target>-<key>`, whose key is over all
 
 import hashlib
 import json
+import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 BUILD_FILE = "build.json"
+# Environment variable that turns off our own refusal of engines that were built for another GPU.
+ANY_TARGET = "SED_TRT_ANY_TARGET"
 
 Value = TypeVar("Value")
 
@@ -413,7 +416,8 @@ def _runs_with(engines: BuiltEngines, installed: str) -> bool:
 
 
 def _runs_on(engines: BuiltEngines, gpu: "Gpu") -> bool:
-    return target_fits(engines.target, gpu.capability) and engines.only_gpu in (None, gpu.name)
+    fits = target_fits(engines.target, gpu.capability) and engines.only_gpu in (None, gpu.name)
+    return fits or ANY_TARGET in os.environ
 
 
 def _other_version(found: Sequence[BuiltEngines], installed: str) -> str:
