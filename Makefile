@@ -54,12 +54,12 @@ results-parity: $(VENV)/.export
 	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --layerwise fp16 --output $(RESULTS)/sed-tiny-fp16-islands.json
 
 # About an hour on two cores, which nothing else should use meanwhile.
-results-latency: SED_B = --backend onnxruntime --checkpoint $(DEMO)/sed-b.safetensors --against published --pictures 1
+results-latency: SED_B = --backend onnxruntime --checkpoint $(DEMO)/sed-b.pth --against published --pictures 1
 results-latency: $(VENV)/.dev
 	mkdir -p $(DEMO)
-	$(BIN)/python -m sed_trt.benchmarks.random_weights sed-b $(DEMO)/sed-b.safetensors
-	$(BIN)/sed-trt export $(DEMO)/sed-b.safetensors --output $(DEMO)/sed-b
-	$(BIN)/sed-trt export $(DEMO)/sed-b.safetensors --output $(DEMO)/sed-b-int8 --precision int8
+	$(BIN)/python -m sed_trt.benchmarks.known_weights $(DEMO)/sed-b.pth sed-b
+	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b
+	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b-int8 --precision int8
 	$(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-fp32
 	$(BENCH) latency $(DEMO)/sed-b $(SED_B) --vocabulary-size 150,847 --kept 32 --repeats 7 --stream 0 --output $(RESULTS)/latency-sed-b-32.json
 	$(BENCH) latency $(DEMO)/sed-b $(SED_B) --kept 16,32,64,128,all --all-up-to 150 --repeats 5 --stream 4 --output $(RESULTS)/latency-sed-b.json

@@ -71,9 +71,14 @@ class Step:
     any_target: bool = False
 
 
+def checkpoint(network: str) -> str:
+    """The file of its weights."""
+    return f"{{work}}/{network}.{'safetensors' if network == TINY else 'pth'}"
+
+
 def export(network: str, precision: str) -> Step:
     """The step that exports and verifies a bundle."""
-    files = f"{{work}}/{network}.safetensors --output {{work}}/{network}-{precision}"
+    files = f"{checkpoint(network)} --output {{work}}/{network}-{precision}"
     needs = () if network == TINY else (f"{network} weights",)
     return Step(
         f"{network} {precision} export", f"{SED_TRT} export {files} --precision {precision}", 240, needs
@@ -92,7 +97,7 @@ def bench(
         build = f"{SED_TRT} build {bundle} --target {target} --force"
         steps.append(Step(f"{name} build", build, 240, needs))
         needs = (steps[0].name,)
-    options = f"--checkpoint {{work}}/{network}.safetensors --device {device} --against {against} --no-alone"
+    options = f"--checkpoint {checkpoint(network)} --device {device} --against {against} --no-alone"
     options += f" --stream 0 {ON_SCENES if network == TINY else FORCED}"
     latency = f"{SED_TRT} bench latency {bundle} {options} --output {{work}}/{RESULTS_FILE}"
     return [*steps, Step(name, latency, 150, needs, any_target=target not in ("", "current"))]
@@ -111,22 +116,23 @@ def plan(preset: str, device: str) -> list[Step]:
         Step("device session", "-m sed_trt.benchmarks.device_check", 60),
     ]
     if preset != NO_RANDOM:
-        weights = f"-m sed_trt.benchmarks.random_weights {preset} {{work}}/{preset}.safetensors"
+        large = f"random-{preset}"
+        weights = f"-m sed_trt.benchmarks.known_weights {checkpoint(large)} {preset}"
         steps += [
-            Step(f"{preset} weights", weights, 120),
-            export(preset, "fp16"),
-            *bench(preset, "fp16", CUDA, device, against=PYTORCH),
-            *bench(preset, "fp16", "tensorrt", device, "current"),
-            *bench(preset, "fp16", RTX, device, "current"),
-            *bench(preset, "fp16", RTX, device, "portable"),
-            export(preset, "fp32"),
-            *bench(preset, "fp32", CPU, device, against=PYTORCH),
-            *bench(preset, "fp16", RTX, device, "sm80"),
-            *bench(preset, "fp16", RTX, device, "sm86"),
-            *bench(preset, "fp32", CUDA, device),
-            export(preset, "bf16"),
-            *bench(preset, "bf16", CUDA, device),
-            *bench(preset, "bf16", RTX, device, "current"),
+            Step(f"{large} weights", weights, 120),
+            export(large, "fp16"),
+            *bench(large, "fp16", CUDA, device, against=PYTORCH),
+            *bench(large, "fp16", "tensorrt", device, "current"),
+            *bench(large, "fp16", RTX, device, "current"),
+            *bench(large, "fp16", RTX, device, "portable"),
+            export(large, "fp32"),
+            *bench(large, "fp32", CPU, device, against=PYTORCH),
+            *bench(large, "fp16", RTX, device, "sm80"),
+            *bench(large, "fp16", RTX, device, "sm86"),
+            *bench(large, "fp32", CUDA, device),
+            export(large, "bf16"),
+            *bench(large, "bf16", CUDA, device),
+            *bench(large, "bf16", RTX, device, "current"),
         ]
     for precision in ("fp16", "fp32", "bf16"):
         # The bundle in FP32 has been exported for the reference.

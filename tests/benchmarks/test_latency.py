@@ -131,6 +131,19 @@ def test_everything_agrees_and_has_its_stages(
     assert {"cpu", "gpu", "driver", "versions", "commit", "preset", "precision"} <= set(content)
 
 
+def test_autocast_agrees_and_only_bf16_runs_on_a_cpu(
+    tiny_bundle: Path, tiny_checkpoint: Path, one_thread: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    against = "published,published-autocast,published-autocast-bf16"
+    row = ["--vocabulary-size", "20", "--kept", "8", "--repeats", "1", "--pictures", "1", "--stream", "0"]
+    command = ["--checkpoint", str(tiny_checkpoint), "--no-alone", "--against", against, "--device", "cpu"]
+    content = bench(capsys, str(tiny_bundle), *command, *row, *one_thread)
+    assert set(content["skipped"]) == {"published-autocast"}
+    assert "it needs --device cuda" in content["skipped"]["published-autocast"]
+    assert content["candidates"]["published-autocast-bf16"] == ["PyTorch eager, cpu", "bf16"]
+    assert 50 < content["results"][0]["candidates"]["published-autocast-bf16"]["agreement"] < 100
+
+
 def test_a_process_of_its_own_tells_its_memory(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
     segmenter = Segmenter(tiny_bundle)
     vocabulary = segmenter.vocabulary(VOCABULARY[:8])
