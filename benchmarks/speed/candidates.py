@@ -21,6 +21,8 @@ BASELINE = "published"
 MONOLITHIC = "monolithic"
 AUTOCAST = {"published-autocast": "fp16", "published-autocast-bf16": "bf16"}
 AGAINST = (BASELINE, "published-compiled", *AUTOCAST, MONOLITHIC)
+# BF16 takes long on a CPU without instructions for it.
+DEFAULT_AGAINST = tuple(name for name in AGAINST if AUTOCAST.get(name) != "bf16")
 
 # The steps of the published network, which computes the cost guidance of all categories in one of its own;
 # ours has the stages of the same names.
