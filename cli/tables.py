@@ -1,6 +1,5 @@
 """The results of the commands as tables."""
 
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -8,7 +7,6 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from ..benchmarks.report.columns import Table as ResultsTable
     from ..engines.store import BuiltEngines, BuiltStage
 
 # Of the cores, kept busy by other processes, from which on times are not to be trusted.
@@ -18,11 +16,6 @@ BUSY_SHARE = 0.25
 def framed(title: str, *headers: str) -> Table:
     """An empty table without an outer frame, which would not leave room for 80 columns."""
     return Table(*headers, title=title, show_edge=False, pad_edge=False)
-
-
-def alive(kept: Sequence[float]) -> str:
-    """Mean numbers of categories left after each rejection point."""
-    return " / ".join(f"{count:.0f}" for count in kept)
 
 
 def figure(value: float | None) -> str:
@@ -38,26 +31,6 @@ def printed(table: Table) -> None:
 def named(side: dict[str, str]) -> str:
     """What was measured, and on what."""
     return f"{side['name']}: {side['precision']} on {side['runs_on']}"
-
-
-def show_parity(content: dict[str, Any], header: str, first: Callable[[dict[str, Any]], str]) -> None:
-    """Print both sides' mIoU by policy; `first` makes the first column, below `header`, of a row's scores."""
-    print(named(content["source"]))
-    print(f"against {named(content['against'])}")
-    headers = (header, "rejection", "mIoU", "against", "drop", "agree", "alive")
-    table = framed("mIoU and agreement in percent", *headers)
-    for row in content["results"]:
-        source, against = row["source"], row["against"]
-        table.add_row(
-            escape(first(source)),
-            source["rejection"],
-            f"{source['miou']:.2f}",
-            f"{against['miou']:.2f}",
-            f"{row['drop']:+.2f}",
-            f"{row['agreement']:.2f}",
-            alive(source["kept"]),
-        )
-    printed(table)
 
 
 def stage_table(engines: "BuiltEngines") -> "Table":
@@ -151,82 +124,26 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{dtype} {counts[dtype]}" for dtype in sorted(counts)) or "-"
 
 
-WORST_STAGES = 8
-WORST_TENSORS = 10
-
-
 def show_evaluation(kind: str, content: dict[str, Any]) -> None:
     """Print the content of a results file of one of the kinds of `sed-trt evaluate`."""
-    {
-        "scores": _show_scores,
-        "parity": _show_parity,
-        "layerwise": _show_layerwise,
-        "datasets": show_datasets,
-        "dataset-parity": show_dataset_parity,
-    }[kind](content)
-
-
-def _show_scores(content: dict[str, Any]) -> None:
-    table = framed(
-        "mIoU in percent", "names", "rejection", "seen", "held-out", "all", "pixels", "alive after"
-    )
-    for row in content["results"]:
-        keys = ("miou_seen", "miou_held_out", "miou", "pixel_accuracy")
-        figures = (f"{row[key]:.1f}" for key in keys)
-        table.add_row(str(row["categories"]), row["rejection"], *figures, alive(row["kept"]))
-    printed(table)
-
-
-def _show_parity(content: dict[str, Any]) -> None:
-    show_parity(content, "names", lambda scores: str(scores["categories"]))
-    if content["stages"] is not None:
-        title = f"stages, worst first, {content['stages']['scenes']} scenes"
-        table = framed(title, "stage", "output", "max error", "mean error", "largest value")
-        for error in content["stages"]["errors"][:WORST_STAGES]:
-            keys = ("max_error", "mean_error", "peak")
-            table.add_row(error["stage"], error["output"], *(f"{error[key]:.2g}" for key in keys))
-        printed(table)
-
-
-def _show_layerwise(content: dict[str, Any]) -> None:
-    precision = content["source"]["precision"]
-    table = framed(f"tensors that lose most in {precision}", "stage", "tensor", "relative", "max error")
-    for error in content["tensors"][:WORST_TENSORS]:
-        figures = (f"{error[key]:.1e}" for key in ("relative_error", "max_error"))
-        table.add_row(error["stage"], error["tensor"], *figures)
-    printed(table)
-    table = framed("FP32 islands, relative error", "island", "with", "without", "largest sum")
-    for worth in content["islands"]:
-        figures = (f"{worth[key]:.1e}" for key in ("error_with", "error_without", "largest_sum"))
-        table.add_row(worth["island"], *figures)
-    printed(table)
-
-
-def show_datasets(content: dict[str, Any]) -> None:
-    """Print the scores by set and policy, and beside the published ones where they may be compared."""
-    print(named(content["source"]))
-    table = framed("percent", "data", "rejection", "mIoU", "paper", "fwIoU", "pACC", "mACC", "alive")
-    for row in content["results"]:
-        keys = ("miou", "published", "fwiou", "pixel_accuracy", "class_accuracy")
-        figures = (figure(row[key]) for key in keys)
-        kept = alive(row["kept"]).replace(" ", "")
-        table.add_row(escape(_short(row["data"])), row["rejection"], *figures, kept)
-    printed(table)
-    _say_what_was_left_out(content["results"])
-    _show_published(content)
-
-
-def show_dataset_parity(content: dict[str, Any]) -> None:
-    """Print both sides' mIoU by set and policy."""
-    show_parity(content, "data", lambda scores: _short(scores["data"]))
-    _say_what_was_left_out([row["source"] for row in content["results"]])
+    if kind != "scores":
+        print(named(content["source"]))
+    if "against" in content:
+        print(f"against {named(content['against'])}")
+    print_tables(kind, content)
+    if kind in ("datasets", "dataset-parity"):
+        _note_parts([row.get("source", row) for row in content["results"]])
+    if kind == "datasets":
+        _show_published(content)
 
 
 def show_categories(content: dict[str, Any]) -> None:
     """Print IoU, accuracy and pixels of every category, a table for each set and policy."""
+    from ..benchmarks.report.evaluation_tables import last_part
+
     for row in content["results"]:
         scores = row.get("source", row)
-        title = f"{_short(scores['data'])}, rejection {scores['rejection']}"
+        title = f"{last_part(scores['data'])}, rejection {scores['rejection']}"
         table = framed(escape(title), "category", "IoU", "accuracy", "pixels")
         for category in scores["per_category"]:
             figures = (figure(category[key]) for key in ("iou", "accuracy"))
@@ -235,6 +152,7 @@ def show_categories(content: dict[str, Any]) -> None:
 
 
 def _show_published(content: dict[str, Any]) -> None:
+    """Print the mIoU beside the published ones, where they may be compared."""
     from ..benchmarks.accuracy.protocol import DATA, MIOU
 
     rows = [row for row in content["results"] if row["as_published"]]
@@ -249,30 +167,21 @@ def _show_published(content: dict[str, Any]) -> None:
     printed(table)
 
 
-def _short(data: str) -> str:
-    """Of an own folder the last part of its path says enough."""
-    return data.rstrip("/").rsplit("/", 1)[-1]
+def _note_parts(rows: list[dict[str, Any]]) -> None:
+    """Print of which data sets not all images were labelled."""
+    from ..benchmarks.report.evaluation_tables import last_part
 
-
-def _say_what_was_left_out(rows: list[dict[str, Any]]) -> None:
     parts = {row["data"]: (row["pictures"], row["of"]) for row in rows if row["pictures"] < row["of"]}
     for data, (pictures, of) in parts.items():
-        print(f"{_short(data)}: {pictures} of its {of} pictures")
+        print(f"{last_part(data)}: {pictures} of its {of} pictures")
 
 
 def show_bench(kind: str, content: dict[str, Any]) -> None:
     """Print the content of a results file of one of the kinds of `sed-trt bench`."""
-    from ..benchmarks.report import columns
+    from ..benchmarks.report.columns import heading
 
-    tables = {
-        "latency": (columns.LATENCY_CANDIDATES, columns.LATENCY_ALONE),
-        "profile": (columns.PROFILE,),
-        "roofline": (columns.ROOFLINE_STAGES, columns.ROOFLINE),
-        "sweep": (columns.SWEEP,),
-    }
-    print(columns.heading(content))
-    for table in tables[kind]:
-        print_table(table, content)
+    print(heading(content))
+    print_tables(kind, content)
     if kind == "latency":
         _note_latency(content)
     elif kind == "sweep":
@@ -280,16 +189,21 @@ def show_bench(kind: str, content: dict[str, Any]) -> None:
             print(f"{size} names: {policy} is the fastest that loses at most {content['max_drop']:g} points")
 
 
-def print_table(table: "ResultsTable", content: dict[str, Any]) -> None:
-    """Print a table of results; nothing where it has no rows."""
-    from ..benchmarks.report.columns import cells
+def print_tables(kind: str, content: dict[str, Any]) -> None:
+    """Print the tables of this kind of results that have rows."""
+    from ..benchmarks.report.tables import ON_TERMINALS
 
-    headers, rows = cells(table, [content])
-    if rows:
-        printed_table = framed(table.title, *map(escape, headers))
+    for table in ON_TERMINALS[kind]:
+        headers, rows = table.cells([content], page=False)
+        if not rows:
+            continue
+        shown = framed(table.title)
+        for header, *texts in zip(headers, *rows, strict=True):
+            # Headers may be broken between words, cells not at all.
+            shown.add_column(escape(header), min_width=max(map(len, [*header.split(), *texts])))
         for row in rows:
-            printed_table.add_row(*map(escape, row))
-        printed(printed_table)
+            shown.add_row(*map(escape, row))
+        printed(shown)
 
 
 def _note_latency(content: dict[str, Any]) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 from ...errors import InputError
 from ...files import is_folder, make_folder, replacing
 from ..results_file import read_results
-from .columns import TABLES, heading
+from .columns import heading
 from .plots import PLOTS
-from .tables import markdown_table
+from .tables import ON_PAGES, markdown_table
 
 REPORT_FILE = "report.md"
 
@@ -32,7 +32,7 @@ def write_report(sources: Sequence[Path], folder: Path) -> list[Path]:
     results = [
         (file, content)
         for file, content in _read(sources)
-        if content["kind"] in TABLES and content.get("results") != []
+        if content["kind"] in ON_PAGES and content.get("results") != []
     ]
     if not results:
         named = ", ".join(map(str, sources))

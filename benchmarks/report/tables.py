@@ -6,12 +6,44 @@ python -m sed_trt.benchmarks.report.tables README.md docs/performance.md
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...files import replacing
 from ...stages import STAGES
-from .columns import TABLES, Results, cells
+from .columns import Results, Table
+from .evaluation_tables import DATASET_PARITY, DATASETS, ISLANDS, PARITY, SCORES, STAGE_ERRORS, TENSOR_ERRORS
+from .speed_tables import (
+    GPU_CHECK,
+    LATENCY,
+    LATENCY_ALONE,
+    LATENCY_CANDIDATES,
+    PROFILE,
+    ROOFLINE,
+    ROOFLINE_STAGES,
+    SWEEP,
+)
+
+# By the kind of the results, the table on pages and in reports.
+ON_PAGES: Mapping[str, Table] = {
+    "scores": SCORES,
+    "datasets": DATASETS,
+    "dataset-parity": DATASET_PARITY,
+    "parity": PARITY,
+    "layerwise": ISLANDS,
+    "latency": LATENCY,
+    "sweep": SWEEP,
+    "profile": PROFILE,
+    "roofline": ROOFLINE,
+    "gpu-check": GPU_CHECK,
+}
+# The tables that the commands print.
+ON_TERMINALS: Mapping[str, Sequence[Table]] = {kind: (table,) for kind, table in ON_PAGES.items()} | {
+    "parity": (PARITY, STAGE_ERRORS),
+    "layerwise": (TENSOR_ERRORS, ISLANDS),
+    "latency": (LATENCY_CANDIDATES, LATENCY_ALONE),
+    "roofline": (ROOFLINE_STAGES, ROOFLINE),
+}
 
 CLOSING = "<!-- end of table -->"
 # The opening marker of a page names the results files, <!-- results: one.json other.json -->, or the stages.
@@ -28,7 +60,7 @@ def markdown_table(files: Sequence[Results]) -> str:
     kinds = {file["kind"] for file in files}
     if len(kinds) != 1:
         raise ValueError(f"one table cannot show results of the kinds {', '.join(sorted(kinds))}")
-    return _markdown(*cells(TABLES[kinds.pop()], files))
+    return _markdown(*ON_PAGES[kinds.pop()].cells(files, page=True))
 
 
 def stages_table() -> str:

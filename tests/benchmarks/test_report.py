@@ -143,7 +143,7 @@ def test_a_page_with_half_a_pair_of_markers_is_refused(tmp_path: Path) -> None:
 
 
 def test_sweep_table() -> None:
-    assert "| 181 | topk:8 | 50 → 50 → 50 | 300 | 150 | 25.00 | 90.00 |" in markdown_table([sweep_results()])
+    assert "| 181 | topk:8 | 50→50→50 | 300 | 150 | 25.00 | 90.00 |" in markdown_table([sweep_results()])
 
 
 @pytest.mark.parametrize(("max_drop", "policy"), [(0.0, "topk:8"), (0.1, "min-pixels:8:5"), (1.0, "topk:1")])
