@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -44,7 +45,8 @@ RESULTS_FILE = "latency.json"
 
 TINY = "sed-tiny"
 SED_TRT = "-m sed_trt.cli.main"
-SEES_GPU = "-c __import__('torch').cuda.init()"
+# Exits with `UNAVAILABLE` where PyTorch sees no GPU.
+SEES_GPU = "-c \"import torch; torch.cuda.is_available() or exit(print('PyTorch sees no GPU') or 2)\""
 # Of `sed-trt bench latency`, with trained weights and with random ones.
 ON_SCENES = "--vocabulary-size 181 --kept real --pictures 2 --repeats 5"
 FORCED = "--vocabulary-size 150 --kept 32 --pictures 1 --repeats 5"
@@ -58,7 +60,7 @@ class Step:
 
     Attributes:
         name: unique among the steps.
-        command: the arguments of Python; "{work}" stands for the folder of the check.
+        command: the arguments of Python as in a shell; "{work}" stands for the folder of the check.
         seconds: the most that it may take.
         needs: names of the steps that must be done before.
         any_target: whether engines that were built for another GPU are tried too.
@@ -186,7 +188,7 @@ def run_step(step: Step, work: Path, limit: float) -> dict[str, Any]:
     """
     results, log = work / RESULTS_FILE, work / "log.txt"
     results.unlink(missing_ok=True)
-    command = [word.replace("{work}", str(work)) for word in step.command.split()]
+    command = [word.replace("{work}", str(work)) for word in shlex.split(step.command)]
     variables = {"SED_TRT_CACHE": str(work / "cache"), "TMPDIR": str(work), "PYTHONUNBUFFERED": "1"}
     if step.any_target:
         variables[ANY_TARGET] = "1"
