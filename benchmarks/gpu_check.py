@@ -47,11 +47,32 @@ TINY = "sed-tiny"
 SED_TRT = "-m sed_trt.cli.main"
 # Exits with `UNAVAILABLE` where PyTorch sees no GPU.
 SEES_GPU = "-c \"import torch; torch.cuda.is_available() or exit(print('PyTorch sees no GPU') or 2)\""
-# Of `sed-trt bench latency`, with trained weights and with random ones.
-ON_SCENES = "--vocabulary-size 181 --kept real --pictures 2 --repeats 5"
+
+# What is run, most valuable first: a precision, a backend, and the target that engines are built for.
+REFERENCE = ("fp32 onnxruntime",)
+RANDOM = (
+    "fp16 onnxruntime-cuda",
+    "fp16 tensorrt current",
+    "fp16 tensorrt-rtx current",
+    "fp16 tensorrt-rtx portable",
+    "fp32 onnxruntime",
+    "fp16 tensorrt-rtx sm80",
+    "fp16 tensorrt-rtx sm86",
+    "fp32 onnxruntime-cuda",
+    "bf16 onnxruntime-cuda",
+    "bf16 tensorrt-rtx current",
+)
+TRAINED = (
+    *(f"fp16 tensorrt-rtx {target}" for target in ("current", "portable", "sm80", "sm86")),
+    "fp16 tensorrt current",
+    *(f"fp32 {backend}" for backend in ("onnxruntime-cuda", "tensorrt-rtx current", "tensorrt current")),
+    *(f"bf16 {backend}" for backend in ("onnxruntime-cuda", "tensorrt-rtx current", "tensorrt current")),
+    "fp16 onnxruntime-cuda",
+)
+# Of `sed-trt bench latency`: with random weights random embeddings too, and kept sets that are forced.
+ON_SCENES = "--vocabulary-size 181 --kept real --pictures 2 --repeats 5 --against published"
 FORCED = "--vocabulary-size 150 --kept 32 --pictures 1 --repeats 5"
 PYTORCH = "published,published-autocast,published-autocast-bf16"
-RTX, CUDA, CPU = "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -87,22 +108,29 @@ def export(network: str, precision: str) -> Step:
     )
 
 
-def bench(
-    network: str, precision: str, backend: str, device: str, target: str = "", against: str = "published"
-) -> list[Step]:
-    """The steps that build engines for a target, if any, and time a bundle against PyTorch on `device`."""
-    name = " ".join(filter(None, (network, precision, backend, target)))
-    bundle, needs = f"{{work}}/{network}-{precision} --backend {backend}", (f"{network} {precision} export",)
-    steps = []
+def bench(network: str, row: str, device: str) -> list[Step]:
+    """The steps of one row: a bundle exported, engines built for a target, if any, and both timed.
+
+    Args:
+        network: whose weights they are.
+        row: of `REFERENCE`, `RANDOM` or `TRAINED`.
+        device: where PyTorch runs, "cuda" or "cpu".
+    """
+    precision, backend, *target = row.split()
+    steps = [export(network, precision)]
+    bundle = f"{{work}}/{network}-{precision} --backend {backend}"
     if target:
         # Built again if it is there, since the newest engines are the ones that are taken.
-        build = f"{SED_TRT} build {bundle} --target {target} --force"
-        steps.append(Step(f"{name} build", build, 240, needs))
-        needs = (steps[0].name,)
-    options = f"--checkpoint {checkpoint(network)} --device {device} --against {against} --no-alone"
-    options += f" --stream 0 {ON_SCENES if network == TINY else FORCED}"
+        build = f"{SED_TRT} build {bundle} --target {target[0]} --force"
+        steps.append(Step(f"{network} {row} build", build, 240, (steps[-1].name,)))
+    options = f"--checkpoint {checkpoint(network)} --device {device} --no-alone --stream 0"
+    # The rows without engines are the quickest, so PyTorch in half precision joins those.
+    options += (
+        f" {ON_SCENES}" if network == TINY else f" {FORCED} --against {'published' if target else PYTORCH}"
+    )
     latency = f"{SED_TRT} bench latency {bundle} {options} --output {{work}}/{RESULTS_FILE}"
-    return [*steps, Step(name, latency, 150, needs, any_target=target not in ("", "current"))]
+    any_target = target not in ([], ["current"])
+    return [*steps, Step(f"{network} {row}", latency, 150, (steps[-1].name,), any_target)]
 
 
 def plan(preset: str, device: str) -> list[Step]:
@@ -112,42 +140,16 @@ def plan(preset: str, device: str) -> list[Step]:
         preset: of the network with random weights; `NO_RANDOM` is none.
         device: where PyTorch runs, "cuda" or "cpu".
     """
-    steps = [
-        export(TINY, "fp32"),
-        *bench(TINY, "fp32", CPU, "cpu"),
-        Step("device session", "-m sed_trt.benchmarks.device_check", 60),
-    ]
+    steps = [step for row in REFERENCE for step in bench(TINY, row, "cpu")]
+    steps.append(Step("device session", "-m sed_trt.benchmarks.device_check", 60))
     if preset != NO_RANDOM:
-        large = f"random-{preset}"
-        weights = f"-m sed_trt.benchmarks.known_weights {checkpoint(large)} {preset}"
-        steps += [
-            Step(f"{large} weights", weights, 120),
-            export(large, "fp16"),
-            *bench(large, "fp16", CUDA, device, against=PYTORCH),
-            *bench(large, "fp16", "tensorrt", device, "current"),
-            *bench(large, "fp16", RTX, device, "current"),
-            *bench(large, "fp16", RTX, device, "portable"),
-            export(large, "fp32"),
-            *bench(large, "fp32", CPU, device, against=PYTORCH),
-            *bench(large, "fp16", RTX, device, "sm80"),
-            *bench(large, "fp16", RTX, device, "sm86"),
-            *bench(large, "fp32", CUDA, device),
-            export(large, "bf16"),
-            *bench(large, "bf16", CUDA, device),
-            *bench(large, "bf16", RTX, device, "current"),
-        ]
-    for precision in ("fp16", "fp32", "bf16"):
-        # The bundle in FP32 has been exported for the reference.
-        steps += [export(TINY, precision)] if precision != "fp32" else []
-        steps += [
-            *bench(TINY, precision, CUDA, device),
-            *bench(TINY, precision, "tensorrt", device, "current"),
-            *bench(TINY, precision, RTX, device, "current"),
-            *bench(TINY, precision, RTX, device, "portable"),
-        ]
-        if precision == "fp16":
-            steps += [*bench(TINY, "fp16", RTX, device, "sm80"), *bench(TINY, "fp16", RTX, device, "sm86")]
-    return steps
+        network = f"random-{preset}"
+        weights = f"-m sed_trt.benchmarks.known_weights {checkpoint(network)} {preset}"
+        steps.append(Step(f"{network} weights", weights, 120))
+        steps += [step for row in RANDOM for step in bench(network, row, device)]
+    steps += [step for row in TRAINED for step in bench(TINY, row, device)]
+    # Each bundle is exported before the first row that needs it.
+    return list(dict.fromkeys(steps))
 
 
 def selected(steps: Sequence[Step], only: Sequence[str]) -> list[Step]:
