@@ -1,9 +1,9 @@
-"""A checkpoint in the published format with known weights, to measure and test a network whose own are not at hand.
+"""A checkpoint in the published format with known weights, for measurements and tests without a trained one.
 
     python -m sed_trt.benchmarks.known_weights sed-b.pth sed-b
 
-The weights are the same on every machine. They keep the activations of the image tower, the text tower and the
-decoder in the range that trained ones have, but the network recognises nothing.
+The weights are random, but the same on every machine. They keep the activations of the image tower, the text
+tower and the decoder in a normal range; the network recognises nothing.
 """
 
 import sys

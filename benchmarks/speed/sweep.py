@@ -51,7 +51,7 @@ class PolicyRun:
     times: list[float] = field(default_factory=list)
     decoder: list[float] = field(default_factory=list)
     agreement: list[float] = field(default_factory=list)
-    kept: list[tuple[int, int, int]] = field(default_factory=list)
+    kept: list[tuple[int, ...]] = field(default_factory=list)
 
     def add(self, result: Result, milliseconds: float) -> None:
         """Note the result of one scene and its time."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...runtime.stream import in_threads, pool_size
+from ...runtime.stream import map_threaded, pool_size
 from .dataset import IGNORED, Dataset
 from .files import FileDataset, Listing
 
@@ -119,7 +119,7 @@ def check_dataset(dataset: Dataset, report: Progress | None = None) -> CheckRepo
         result.kind, result.listing = dataset.source.kind, dataset.source.listing
         result.images += len(result.listing.unlabelled)
         result.labels += len(result.listing.imageless)
-    counted = in_threads(lambda index: _count(dataset, index), range(len(dataset)), pool_size())
+    counted = map_threaded(lambda index: _count(dataset, index), range(len(dataset)), pool_size())
     with closing(counted):
         for index, sample in enumerate(counted):
             _add(result, sample, dataset.identity(index))

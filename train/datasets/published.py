@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...files import exists
-from ...runtime.vocabularies import published
+from ...runtime.vocabulary import published
 from .dataset import IGNORED, read_as_stored, read_upright, reader_package
 from .files import Item, MergedAnnotations, Source, files_by_key, paired, refuse_nothing
 from .labels import counted_from, published_ids, read_ade_colours, read_label_image, read_label_map, table_of
