@@ -64,10 +64,9 @@ RANDOM = (
 )
 TRAINED = (
     *(f"fp16 tensorrt-rtx {target}" for target in ("current", "portable", "sm80", "sm86")),
-    "fp16 tensorrt current",
-    *(f"fp32 {backend}" for backend in ("onnxruntime-cuda", "tensorrt-rtx current", "tensorrt current")),
+    *("fp16 tensorrt current", "fp16 onnxruntime-cuda", "fp32 onnxruntime-cuda"),
+    *(f"fp32 {backend}" for backend in ("tensorrt-rtx current", "tensorrt-rtx portable", "tensorrt current")),
     *(f"bf16 {backend}" for backend in ("onnxruntime-cuda", "tensorrt-rtx current", "tensorrt current")),
-    "fp16 onnxruntime-cuda",
 )
 # Of `sed-trt bench latency`: with random weights random embeddings too, and kept sets that are forced.
 ON_SCENES = "--vocabulary-size 181 --kept real --pictures 2 --repeats 5 --against published"

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ..errors import InputError
 from ..files import is_folder, make_folder
 from .console import deliver, needs, progress_bar
+from .tables import show_bench
 
 _MAX = 65535
 
@@ -157,7 +158,7 @@ def latency(
     )
     with _reporting() as report, needs("export"):
         content = measure_latency(subject, plan, report)
-    _deliver("latency", content, output, as_json)
+    deliver("latency", content, show_bench, output, as_json)
 
 
 @bench.command()
@@ -193,7 +194,7 @@ def roofline(
         list(module.GPUS) if gpu == "all" else words("--gpu", gpu, tuple(module.GPUS)),
         [read_results(file, "latency") for file in measured or []],
     )
-    _deliver("roofline", content, output, as_json)
+    deliver("roofline", content, show_bench, output, as_json)
 
 
 @bench.command()
@@ -223,7 +224,7 @@ def profile(
     (image,) = scene_images(1, manifest.image_size)
     with _reporting() as report:
         content = module.profile(bundle, vocabulary, image, Forced(kept), rounds, report, threads)
-    _deliver("profile", content, output, as_json)
+    deliver("profile", content, show_bench, output, as_json)
 
 
 @bench.command()
@@ -271,7 +272,7 @@ def sweep(
     policies = {text: parse_rejection(text) for text in rejection or module.POLICIES}
     with _reporting() as report, needs("cpu"):
         content = module.sweep(bundle, policies, sizes, scenes, max_drop, report, backend, threads)
-    _deliver("sweep", content, output, as_json)
+    deliver("sweep", content, show_bench, output, as_json)
     if plot is not None:
         speed_against_miou(content, plot)
 
@@ -301,12 +302,6 @@ def _reporting() -> Iterator[Callable[[str, int, int], None]]:
     with progress_bar() as bar:
         task = bar.add_task("")
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
-
-
-def _deliver(kind: str, content: dict[str, Any], output: Path | None, as_json: bool) -> None:
-    from .tables import show_bench
-
-    deliver(kind, content, show_bench, output, as_json)
 
 
 def _check_output(output: Path | None, suffixes: tuple[str, ...] = ()) -> None:
