@@ -2,8 +2,8 @@
 
 It has the weights of our model and none of the reformulations: every category goes through the first
 convolution and all three steps of the cost guidance before any is rejected, the image guidance is repeated
-for each category and concatenated, attention is made of einsums, and labels come from up-sampling the maps
-of all categories, rejected ones included.
+for each category and concatenated, attention is computed with einsums, and the label map with the up-sampled
+maps of all categories, rejected ones included.
 """
 
 from collections.abc import Callable, Sequence
@@ -133,24 +133,24 @@ class PublishedSED:
     @torch.no_grad()
     def segment(
         self,
-        picture: Tensor,
+        image: Tensor,
         text: Tensor,
         k: int = 8,
         forced: Sequence[Tensor] | None = None,
         watch: Watch = lambda _step: nullcontext(),
     ) -> tuple[Tensor, tuple[int, ...]]:
-        """Label a picture, uint8 (H, W, 3); the other arguments are those of `decode`.
+        """Label an image, uint8 (H, W, 3); the other arguments are those of `decode`.
 
         Returns:
             Category indices, int64 (H, W), and three counts of survivors.
         """
         with watch("pixels"):
-            pixels = to_pixels(picture[None].to(self.device), self.preset.image_size)
+            pixels = to_pixels(image[None].to(self.device), self.preset.image_size)
         with watch("image"):
-            embed, *images = cast(tuple[Tensor, ...], self.steps["image"](pixels))
-        logits, kept, counts = self.decode(embed, images, text, k, forced, watch)
+            embed, *guidance = cast(tuple[Tensor, ...], self.steps["image"](pixels))
+        logits, kept, counts = self.decode(embed, guidance, text, k, forced, watch)
         with watch("label"):
-            labels = label_all(logits, kept, text.shape[0], *picture.shape[:2])
+            labels = label_all(logits, kept, text.shape[0], *image.shape[:2])
         return labels, counts
 
 

@@ -53,7 +53,7 @@ def measure_alone(
 
 def peak_mib() -> float:
     """The most host memory that this process ever had, in MiB."""
-    # Unlike getrusage's, this one does not hold the peak of the process that started it.
+    # Unlike getrusage's figure it leaves out the peak of the process that started this one.
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))

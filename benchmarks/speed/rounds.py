@@ -229,7 +229,7 @@ def percentiles(times: Sequence[float]) -> dict[str, float]:
 def ratios(slow: Sequence[float], fast: Sequence[float]) -> dict[str, Any]:
     """How many times longer `slow` took than `fast`: by medians, by minima, and quartiles over the rounds.
 
-    Both have one time for each round, taken one after the other, so that other processes slow both alike.
+    Both have one time for each round, taken one after the other, so that other processes slow both.
     The ratio of the minima is the one that other processes disturb least.
     """
     by_round = np.asarray(slow) / np.asarray(fast)

@@ -13,7 +13,7 @@ CATEGORIES = 40
 
 
 @pytest.fixture(scope="module")
-def picture() -> Tensor:
+def image() -> Tensor:
     """A scene, uint8 (200, 200, 3)."""
     return torch.from_numpy(make_scene(3, 200, split="test").image)
 
@@ -26,31 +26,31 @@ def text(tiny_model: SED) -> Tensor:
 
 @pytest.mark.parametrize("k", [1, 2, 8])
 @torch.no_grad()
-def test_logits_are_those_of_reject(tiny_model: SED, picture: Tensor, text: Tensor, k: int) -> None:
-    embed, images = tiny_model.encode_images(picture[None])
+def test_logits_are_those_of_reject(tiny_model: SED, image: Tensor, text: Tensor, k: int) -> None:
+    embed, images = tiny_model.encode_images(image[None])
     logits, kept, counts = PublishedSED(tiny_model).decode(embed, images, text, k)
-    ours = tiny_model.reject(picture, text, k)
+    ours = tiny_model.reject(image, text, k)
     assert counts == tuple(len(each) for each in ours.survivors)
     assert torch.equal(kept, ours.kept)
     assert (logits - ours.logits).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("k", [1, 8])
-def test_labels_are_those_of_segment(tiny_model: SED, picture: Tensor, text: Tensor, k: int) -> None:
-    labels, _ = PublishedSED(tiny_model).segment(picture, text, k)
-    assert (labels == tiny_model.segment(picture, text, k)).float().mean() > 0.999
+def test_labels_are_those_of_segment(tiny_model: SED, image: Tensor, text: Tensor, k: int) -> None:
+    labels, _ = PublishedSED(tiny_model).segment(image, text, k)
+    assert (labels == tiny_model.segment(image, text, k)).float().mean() > 0.999
 
 
 @torch.no_grad()
-def test_forced_sets_take_the_place_of_its_own(tiny_model: SED, picture: Tensor, text: Tensor) -> None:
+def test_forced_sets_take_the_place_of_its_own(tiny_model: SED, image: Tensor, text: Tensor) -> None:
     forced = [torch.arange(20), torch.arange(3, 13), torch.tensor([0, 4])]
-    embed, images = tiny_model.encode_images(picture[None])
+    embed, images = tiny_model.encode_images(image[None])
     _, kept, counts = PublishedSED(tiny_model).decode(embed, images, text, forced=forced)
     assert kept.tolist() == [3, 7]
     assert counts == (20, 10, 2)
 
 
-def test_all_categories_pay_before_any_is_rejected(tiny_model: SED, picture: Tensor, text: Tensor) -> None:
+def test_all_categories_pay_before_any_is_rejected(tiny_model: SED, image: Tensor, text: Tensor) -> None:
     decoder = tiny_model.decoder
     watched: dict[str, nn.Module] = {
         "conv1": decoder.conv1,
@@ -72,7 +72,7 @@ def test_all_categories_pay_before_any_is_rejected(tiny_model: SED, picture: Ten
     ]
     forced = [torch.arange(12), torch.arange(7), torch.arange(5)]
     try:
-        PublishedSED(tiny_model).segment(picture, text, forced=forced)
+        PublishedSED(tiny_model).segment(image, text, forced=forced)
     finally:
         for hook in hooks:
             hook.remove()
