@@ -47,8 +47,8 @@ def _candidate_rows(results: Results) -> Iterator[Row]:
         for name, figures in row["candidates"].items():
             ratio = row["ours_faster_than"].get(name, {}).get("whole")
             yield {**figures, **common, "candidate": name, "ratio": ratio}
-        for name in row["errors"]:
-            yield {**common, "candidate": f"{name} failed"}
+        for name, error in row["errors"].items():
+            yield {**common, "candidate": f"{name} failed", "reason": error}
 
 
 def _alone_rows(results: Results) -> Iterator[Row]:
@@ -156,6 +156,8 @@ def _step_rows(results: Results) -> Iterator[Row]:
             stages = {name: times["p50_ms"] for name, times in row.get("stages", {}).items()}
             runs_on = ", ".join(latency["candidates"].get(row["candidate"], []))
             yield {**record, **row, "runs_on": runs_on or None, "stages_ms": stages or None}
+        for name, reason in latency["skipped"].items():
+            yield {**record, "candidate": f"{name} skipped", "reason": reason}
 
 
 GPU_CHECK = Table(

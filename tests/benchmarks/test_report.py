@@ -105,6 +105,34 @@ def test_latency_table_has_ratios_and_agreement() -> None:
     )
 
 
+def test_the_gpu_check_has_a_row_for_each_candidate_and_failure() -> None:
+    latency = latency_results() | {"candidates": {"sed-trt": ["onnxruntime-cuda", "fp16"]}}
+    latency["skipped"] = {"published-autocast": "PyTorch sees no GPU"}
+    (row,) = latency["results"] = latency["results"][:1]
+    row["errors"] = {"monolithic": "out | of memory"}
+    del row["candidates"]["monolithic"]
+    for figures in row["candidates"].values():
+        figures |= {"first_call_ms": 300.0, "p90_ms": 250.0}
+    records = [
+        {"name": "session", "state": "crashed", "seconds": 1.2, "reason": "died by Aborted: no output"},
+        {"name": "cuda", "state": "done", "seconds": 40.0, "latency": latency},
+    ]
+    rows = markdown_table([{"kind": "gpu-check", "results": records}]).splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [each[:4] for each in cells] == [
+        ["session", "crashed", "1", "-"],
+        ["cuda", "done", "40", "sed-trt"],
+        ["cuda", "done", "40", "published"],
+        ["cuda", "done", "40", "monolithic failed"],
+        ["cuda", "done", "40", "published-autocast skipped"],
+    ]
+    assert cells[1][4:9] == ["onnxruntime-cuda, fp16", "99.50", "300.0", "200.0", "250.0"]
+    assert cells[2][9] == "3.0 (2.9-3.1)"
+    assert [each[-1] for each in cells] == [
+        *("died by Aborted: no output", "-", "-", "out / of memory", "PyTorch sees no GPU")
+    ]
+
+
 def test_the_heading_says_on_what_it_was_measured() -> None:
     content = latency_results() | {"other_load": 0.125, "kept": [32, 16, 8]}
     assert heading(content) == (
