@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 DEMO := demo
 RESULTS := benchmarks/results
 BENCH = $(BIN)/sed-trt bench
+# Makes the tables between the markers of these pages anew from the results files.
+TABLES = $(BIN)/python -m sed_trt.benchmarks.report.tables README.md docs/performance.md
 
 .PHONY: demo test test-all lint results results-scores results-parity results-latency results-report clean
 
@@ -41,7 +43,7 @@ lint: $(VENV)/.dev
 		status=$$?; rm -rf "$$scratch"; exit $$status
 
 results: results-scores results-parity
-	$(BIN)/python -m sed_trt.benchmarks.report.tables README.md
+	$(TABLES)
 
 results-scores: $(VENV)/.export
 	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --scenes 100 --vocabulary-size 181 --vocabulary-size 459 --vocabulary-size 847 --output $(RESULTS)/sed-tiny.json
@@ -72,7 +74,7 @@ results-latency: $(VENV)/.dev
 
 results-report: $(VENV)/.dev
 	$(BENCH) report $(RESULTS) --output docs/measured
-	$(BIN)/python -m sed_trt.benchmarks.report.tables README.md docs/performance.md
+	$(TABLES)
 
 clean:
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache

@@ -8,60 +8,56 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .console import deliver, progress_bar
+from ..files import is_folder, make_folder
+from .console import deliver, needs, progress_bar
+from .tables import show_bench
 
-_MOST = 65535
+_MAX = 65535
 
 
-def distinct_numbers(option: str, text: str) -> list[int]:
-    """Comma-separated whole numbers from 1, each once, in order.
+def words(option: str, text: str, known: Sequence[str] = (), numbers: bool = False) -> list[str]:
+    """Comma-separated words, each once, in order: those of `known`, and whole numbers from 1 if `numbers`.
+
+    Raises:
+        InputError: one is something else.
+    """
+    found = list(dict.fromkeys(word.strip() for word in text.split(",")))
+    for word in found:
+        if word not in known and not (numbers and _is_number(word)):
+            *first, last = [*(["numbers from 1"] if numbers else []), *known]
+            expected = f"{', '.join(first)} or {last}" if first else last
+            raise InputError(f"{option}: {word!r:.60} is unknown; give {expected}, separated by commas")
+    return found
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) <= len(str(_MAX)) and 1 <= int(word) <= _MAX
+
+
+def sizes_of(text: str) -> list[int]:
+    """The numbers of --vocabulary-size.
 
     Raises:
         InputError: one is none.
     """
-    return [int(word) for word in _words(option, text, _is_number, "numbers from 1")]
-
-
-def kept_counts(text: str) -> list[str]:
-    """Comma-separated kept counts: whole numbers from 1, "all", "real".
-
-    Raises:
-        InputError: one is neither.
-    """
-    return _words(
-        "--kept",
-        text,
-        lambda word: _is_number(word) or word in ("all", "real"),
-        "numbers from 1, all or real",
-    )
+    return [int(word) for word in words("--vocabulary-size", text, numbers=True)]
 
 
 def kept_at_each_point(text: str, categories: int) -> tuple[int, int, int]:
-    """One number for all three rejections or one for each, with commas, never rising.
+    """One number for all three rejection points or one for each, with commas, never rising.
 
     Raises:
         InputError: other numbers, or more of them.
     """
-    words = [word.strip() for word in text.split(",")]
-    if len(words) not in (1, 3) or not all(_is_number(word) for word in words):
+    counts = [word.strip() for word in text.split(",")]
+    if len(counts) not in (1, 3) or not all(map(_is_number, counts)):
         raise InputError(f"--kept: {text!r:.60} is unknown; give one number from 1, or three with commas")
-    first, second, third = (int(word) for word in (words if len(words) == 3 else 3 * words))
+    first, second, third = (int(word) for word in (counts if len(counts) == 3 else 3 * counts))
     if not categories >= first >= second >= third:
         raise InputError(
             f"--kept: {text} of {categories} categories; each point keeps at most what enters it"
         )
     return first, second, third
-
-
-def choices(option: str, text: str, known: Sequence[str]) -> list[str]:
-    """Comma-separated words of `known`, each once; "none" is the empty list.
-
-    Raises:
-        InputError: one is not known.
-    """
-    if text.strip() == "none":
-        return []
-    return _words(option, text, lambda word: word in known, f"{', '.join(known)}, or none alone")
 
 
 def one_of(option: str, text: str, known: Sequence[str]) -> str:
@@ -73,18 +69,6 @@ def one_of(option: str, text: str, known: Sequence[str]) -> str:
     if text not in known:
         raise InputError(f"{option}: {text!r:.60} is unknown; choose one of {', '.join(known)}")
     return text
-
-
-def _words(option: str, text: str, right: Callable[[str], bool], expected: str) -> list[str]:
-    words = list(dict.fromkeys(word.strip() for word in text.split(",")))
-    for word in words:
-        if not right(word):
-            raise InputError(f"{option}: {word!r:.60} is unknown; give {expected}, separated by commas")
-    return words
-
-
-def _is_number(word: str) -> bool:
-    return word.isascii() and word.isdigit() and 1 <= int(word[:9]) <= _MOST and len(word) <= len(str(_MOST))
 
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed, against the published network and others.")
@@ -119,15 +103,16 @@ def latency(
         str | None,
         typer.Option(
             help="Others, comma-separated: published, published-compiled (minutes to compile), "
-            "published-autocast (GPU), monolithic; or none. All that can run by default."
+            "published-autocast (GPU), published-autocast-bf16, monolithic; or none. All but -bf16 that can "
+            "run by default."
         ),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Alternating rounds in each row.")] = 10,
-    pictures: Annotated[int, typer.Option(min=1, help="How many different pictures.")] = 3,
+    pictures: Annotated[int, typer.Option(min=1, help="How many different images.")] = 3,
     picture_size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the pictures; the network's by default.")
+        int | None, typer.Option(min=1, help="Side of the images; the network's by default.")
     ] = None,
-    stream: Annotated[int, typer.Option(min=0, help="Pictures to stream for images per second.")] = 8,
+    stream: Annotated[int, typer.Option(min=0, help="Images to stream for images per second.")] = 8,
     alone: Annotated[
         bool, typer.Option(help="Run each in a process of its own too: memory and first call.")
     ] = True,
@@ -141,24 +126,25 @@ def latency(
 
     Example: sed-trt bench latency bundle --checkpoint checkpoints/sed-tiny.safetensors --repeats 20
     """
-    from .console import needs
-
     _check_output(output)
     with needs("export"):
-        from ..benchmarks.speed.candidates import AGAINST, Subject
-        from ..benchmarks.speed.latency_run import Plan, measure_latency
+        from ..benchmarks.speed.candidates import AGAINST, DEFAULT_AGAINST, Subject
+        from ..benchmarks.speed.latency import Plan, measure_latency
     from ..bundle import Bundle
 
-    # Without the weights there is nothing to compare with, which --against would have asked for.
-    usual = ",".join(AGAINST) if checkpoint is not None else "none"
-    preset = Bundle.open(bundle).manifest.preset
+    if against is None:
+        # Baselines need the weights.
+        against = "none" if checkpoint is None else ",".join(DEFAULT_AGAINST)
+    default_kept = "16,32,64,128,all"
+    if Bundle.open(bundle).manifest.preset == "sed-tiny":
+        default_kept += ",real"
     plan = Plan(
-        sizes=distinct_numbers("--vocabulary-size", vocabulary_size),
-        kept=kept_counts(kept or "16,32,64,128,all" + (",real" if preset == "sed-tiny" else "")),
-        against=choices("--against", against or usual, AGAINST),
+        sizes=sizes_of(vocabulary_size),
+        kept=words("--kept", kept or default_kept, ("all", "real"), numbers=True),
+        against=[] if against.strip() == "none" else words("--against", against, AGAINST),
         rounds=repeats,
-        pictures=pictures,
-        picture_size=picture_size,
+        images=pictures,
+        image_size=picture_size,
         streamed=stream,
         all_up_to=all_up_to,
         alone=alone,
@@ -172,8 +158,6 @@ def latency(
     )
     with _reporting() as report, needs("export"):
         content = measure_latency(subject, plan, report)
-    from .tables import show_bench
-
     deliver("latency", content, show_bench, output, as_json)
 
 
@@ -192,17 +176,14 @@ def roofline(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Work out FLOPs and bytes of every stage, and how fast a GPU could be at best; nothing is run.
+    """Compute FLOPs and bytes of every stage, and how fast a GPU could be at best; nothing is run.
 
     Example: sed-trt bench roofline --preset sed-b --categories 150 --kept 32 --gpu a6000
     """
-    from .console import needs
-
     _check_output(output)
     with needs("export"):
         from ..benchmarks.speed import roofline as module
     from ..benchmarks.results_file import read_results
-    from ..benchmarks.speed.roofline import GPUS
     from ..model.presets import preset_named
 
     content = module.roofline(
@@ -210,11 +191,9 @@ def roofline(
         categories,
         kept_at_each_point(kept, categories),
         one_of("--precision", precision, tuple(module.BYTES)),
-        list(GPUS) if gpu == "all" else choices("--gpu", gpu, tuple(GPUS)),
+        list(module.GPUS) if gpu == "all" else words("--gpu", gpu, tuple(module.GPUS)),
         [read_results(file, "latency") for file in measured or []],
     )
-    from .tables import show_bench
-
     deliver("roofline", content, show_bench, output, as_json)
 
 
@@ -232,23 +211,19 @@ def profile(
 
     Example: sed-trt bench profile bundle --categories 150 --kept 32
     """
-    from .console import needs
-
     _check_output(output)
     with needs("cpu"):
         from ..benchmarks.random_vocabulary import random_vocabulary
         from ..benchmarks.speed import profile as module
         from ..benchmarks.speed.candidates import Forced
-        from ..benchmarks.speed.latency import pictures_of
+        from ..benchmarks.speed.rounds import scene_images
         from ..bundle import Bundle
 
     manifest = Bundle.open(bundle).manifest
     vocabulary = random_vocabulary(manifest, categories)
-    (picture,) = pictures_of(1, manifest.image_size)
+    (image,) = scene_images(1, manifest.image_size)
     with _reporting() as report:
-        content = module.profile(bundle, vocabulary, picture, Forced(kept), rounds, report, threads)
-    from .tables import show_bench
-
+        content = module.profile(bundle, vocabulary, image, Forced(kept), rounds, report, threads)
     deliver("profile", content, show_bench, output, as_json)
 
 
@@ -274,13 +249,10 @@ def sweep(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try rejection policies on test scenes: categories kept, time, mIoU, and which policy that speaks for.
+    """Try rejection policies on test scenes: categories kept, time, mIoU, and a recommended policy.
 
     Example: sed-trt bench sweep bundle --scenes 100 --plot sweep.png
     """
-    from ..errors import InputError
-    from .console import needs
-
     _check_output(output)
     _check_output(plot, (".png", ".svg"))
     with needs("bench"):
@@ -291,7 +263,7 @@ def sweep(
     from ..runtime import parse_rejection
     from ..train.scenes import longer_vocabulary
 
-    sizes = distinct_numbers("--vocabulary-size", vocabulary_size)
+    sizes = sizes_of(vocabulary_size)
     try:
         for size in sizes:
             longer_vocabulary(size)
@@ -300,8 +272,6 @@ def sweep(
     policies = {text: parse_rejection(text) for text in rejection or module.POLICIES}
     with _reporting() as report, needs("cpu"):
         content = module.sweep(bundle, policies, sizes, scenes, max_drop, report, backend, threads)
-    from .tables import show_bench
-
     deliver("sweep", content, show_bench, output, as_json)
     if plot is not None:
         speed_against_miou(content, plot)
@@ -319,8 +289,6 @@ def report(
 
     Example: sed-trt bench report benchmarks/results --output report
     """
-    from .console import needs
-
     with needs("bench"):
         from ..benchmarks.report.report import write_report
 
@@ -330,25 +298,22 @@ def report(
 
 @contextmanager
 def _reporting() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar as the function that benchmarks call with (what, steps done, steps in all)."""
+    """A progress bar behind the function that benchmarks call with what they do, steps done, steps in all."""
     with progress_bar() as bar:
         task = bar.add_task("")
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 
 
 def _check_output(output: Path | None, suffixes: tuple[str, ...] = ()) -> None:
-    """Find out before the work whether a file can be written, and make its folder.
+    """Find out before the work whether a file can be written, and create its folder.
 
     Args:
         output: the file; None is none.
         suffixes: of the formats that can be written; any if there are none.
 
     Raises:
-        InputError: it is a folder, has another suffix, or its folder cannot be made or written.
+        InputError: it is a folder, has another suffix, or its folder cannot be created or written.
     """
-    from ..errors import InputError
-    from ..files import is_folder, make_folder
-
     if output is not None:
         if is_folder(output):
             raise InputError(f"{output}: is a folder; name a file for the results")

@@ -2,8 +2,8 @@
 
 It shares the weights of our model and uses none of the reformulations: every category goes through the first
 convolution and all three steps of the cost guidance before any is rejected, the image guidance is repeated
-for each category and concatenated, attention consists of einsums, and labels come from up-sampling the maps
-of all categories, rejected ones included.
+for each category and concatenated, attention is computed with einsums, and the label map with the up-sampled
+maps of all categories, rejected ones included.
 """
 
 from collections.abc import Callable, Sequence

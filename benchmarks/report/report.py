@@ -8,8 +8,9 @@ from typing import Any
 from ...errors import InputError
 from ...files import is_folder, make_folder, replacing
 from ..results_file import read_results
+from .columns import heading
 from .plots import PLOTS
-from .tables import TABLES, markdown_table
+from .tables import ON_PAGES, markdown_table
 
 REPORT_FILE = "report.md"
 
@@ -31,7 +32,7 @@ def write_report(sources: Sequence[Path], folder: Path) -> list[Path]:
     results = [
         (file, content)
         for file, content in _read(sources)
-        if content["kind"] in TABLES and content.get("results") != []
+        if content["kind"] in ON_PAGES and content.get("results") != []
     ]
     if not results:
         named = ", ".join(map(str, sources))
@@ -42,12 +43,12 @@ def write_report(sources: Sequence[Path], folder: Path) -> list[Path]:
     parts, written = ["# Measured with sed-trt"], []
     names = _distinct([file.stem for file, _ in results])
     for name_of_file, (_, content) in zip(names, results, strict=True):
-        parts += [f"## {name_of_file}", _heading(content), markdown_table([content])]
+        parts += [f"## {name_of_file}", heading(content), markdown_table([content])]
         for name, draw in PLOTS.get(content["kind"], {}).items():
-            picture = folder / f"{name_of_file}-{name}.png"
-            draw(content, picture)
-            written.append(picture)
-            parts.append(f"![{name}]({picture.name})")
+            plot = folder / f"{name_of_file}-{name}.png"
+            draw(content, plot)
+            written.append(plot)
+            parts.append(f"![{name}]({plot.name})")
     text = folder / REPORT_FILE
     with replacing(text) as temporary:
         temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
@@ -70,21 +71,3 @@ def _distinct(stems: Sequence[str]) -> list[str]:
         numbered = (f"{stem}-{number}" for number in count(2))
         found.append(next(name for name in chain([stem], numbered) if name not in found))
     return found
-
-
-def _heading(content: dict[str, Any]) -> str:
-    """What it was measured with, on one line."""
-    known = {
-        "kind": content["kind"],
-        "preset": content.get("preset"),
-        "precision": content.get("precision"),
-        "backend": content.get("backend"),
-        "GPU": content.get("gpu"),
-        "driver": content.get("driver"),
-        "CPU": content.get("cpu"),
-        "cores": content.get("cpu_cores"),
-        "load": content.get("load_average"),
-        "commit": content.get("commit"),
-    }
-    versions = {name: found for name, found in content["versions"].items() if found is not None}
-    return ", ".join(f"{name} {value}" for name, value in (known | versions).items() if value is not None)

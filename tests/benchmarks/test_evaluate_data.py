@@ -208,11 +208,13 @@ def test_tables_fit_into_80_columns(
     rows = [
         json.loads(json.dumps(each, default=vars)) for each in (SCORES, Parity(SCORES, SCORES, 0.014, 99.987))
     ]
-    show_evaluation("datasets", {"source": side, "presets": ["sed-b"], "results": [rows[0]]})
+    show_evaluation(
+        "datasets", {"source": side, "presets": ["sed-b"], "results": [rows[0] | {"published": 31.8}]}
+    )
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert [cell.strip() for cell in lines[4].split("│")] == [
-        "coco-stuff", "min-pixels:8:20", "61.2", "-", "71.5", "88.3", "60.1", "847/312/26"
+        "coco-stuff", "min-pixels:8:20", "61.2", "31.8", "71.5", "88.3", "60.1", "847→312→26"
     ]  # fmt: skip
     show_evaluation("dataset-parity", {"source": side, "against": side, "results": [rows[1]]})
     lines = capsys.readouterr().out.splitlines()
@@ -226,7 +228,7 @@ def test_results_stand_in_reports() -> None:
     content: dict[str, Any] = {"kind": "datasets", "source": side, "presets": ["sed-b"], "results": [whole]}
     header, _, row = markdown_table([content]).splitlines()
     assert "pictures" not in header and "published" not in header
-    assert row == "| sed-b | coco-stuff | min-pixels:8:20 | 61.2 | 71.5 | 88.3 | 60.1 | 847 → 312 → 26 |"
+    assert row == "| sed-b | coco-stuff | min-pixels:8:20 | 61.2 | 71.5 | 88.3 | 60.1 | 847→312→26 |"
     part = content | {"presets": ["sed-l"], "results": [asdict(replace(SCORES, published=31.8))]}
     table = markdown_table([content, part]).splitlines()
     assert table[-1].startswith("| sed-l | coco-stuff | 10 of 5000 | min-pixels:8:20 | 61.2 | 31.8 |")
@@ -234,5 +236,5 @@ def test_results_stand_in_reports() -> None:
     parity = content | kind | {"results": [asdict(Parity(SCORES, SCORES, 0.014, 99.987))]}
     assert markdown_table([parity]).splitlines()[-1] == (
         "| sed-b | coco-stuff | 10 of 5000 | fp16 (onnxruntime) | fp32 (onnxruntime) | min-pixels:8:20 "
-        "| 61.24 | 61.24 | -0.01 | 99.99 |"
+        "| 61.24 | 61.24 | +0.01 | 99.99 |"
     )

@@ -49,7 +49,7 @@ def test_no_operator_is_of_two_kinds() -> None:
     assert kind_of("ConvTranspose") == "convolutions" and kind_of("Gelu") == OTHER
 
 
-def test_every_stage_of_a_picture_is_profiled(
+def test_every_stage_of_an_image_is_profiled(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "profile.json"

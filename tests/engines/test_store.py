@@ -13,7 +13,7 @@ from sed_trt.engines.build import target as build_target
 from sed_trt.engines.build.build import build_engines
 from sed_trt.engines.device.cuda import Gpu
 from sed_trt.engines.profiles import Limits
-from sed_trt.engines.store import BuiltEngines, find_built, list_built, read_plan
+from sed_trt.engines.store import ANY_TARGET, BuiltEngines, find_built, list_built, read_plan
 from sed_trt.engines.targets import BuildOptions, build_command
 from sed_trt.engines.trt.library import load_library
 from sed_trt.errors import InputError
@@ -127,6 +127,17 @@ def test_other_gpu(bundle: Bundle) -> None:
     line = refusal(bundle, gpu=L4)
     assert "were built for sm86, but this GPU, NVIDIA L4, is sm89" in line
     assert "--target sm89 --max-categories 64`" in line
+
+
+def test_the_refusal_of_another_gpu_can_be_turned_off(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = built(bundle, target="sm86")
+    assert "were built for sm86" in refusal(bundle, gpu=L4)
+    monkeypatch.setenv(ANY_TARGET, "1")
+    assert find_built(bundle, "tensorrt-rtx", L4) == engines
+    newest = built(bundle, target="sm75")
+    assert find_built(bundle, "tensorrt-rtx", A6000) == newest
 
 
 def test_other_version(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

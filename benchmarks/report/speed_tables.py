@@ -1,0 +1,184 @@
+"""The tables of `sed-trt bench` and of the GPU check."""
+
+from collections.abc import Iterator
+
+from ..speed.candidates import BASELINE, MONOLITHIC, OURS
+from ..speed.profile import KINDS, OTHER
+from .columns import Column, Results, Row, Table, alive, number, quartiles, value
+
+# Latency: the page's table has a row for each vocabulary and kept count, the command's for each candidate.
+
+
+def _machine(results: Results, _row: Row) -> str:
+    where = results["gpu"] or f"{results['cpu']}, {results['threads'] or results['cpu_cores']} cores"
+    return f"{where}, {results['precision']}"
+
+
+def _p50(header: str, candidate: str) -> Column:
+    return number(header, "candidates", candidate, "p50_ms")
+
+
+def _times_ours(header: str, candidate: str, group: str = "whole") -> Column:
+    return quartiles(header, "ours_faster_than", candidate, group)
+
+
+LATENCY = Table(
+    "latency",
+    (
+        Column("machine", _machine, short=""),
+        value("categories", "categories"),
+        value("kept", "kept"),
+        _p50("sed-trt, ms", OURS),
+        _p50("published, ms", BASELINE),
+        _times_ours("ratio (quartiles)", BASELINE),
+        _p50("one graph, none rejected, ms", MONOLITHIC),
+        _times_ours("ratio (quartiles)", MONOLITHIC),
+        _times_ours("decoder", BASELINE, "decoder"),
+        _times_ours("first rejection", BASELINE, "scout"),
+        number("peak memory", "memory_ratio", BASELINE, digits=2),
+        number("pixel agreement, %", "candidates", OURS, "agreement", digits=2),
+    ),
+)
+
+
+def _candidate_rows(results: Results) -> Iterator[Row]:
+    for row in results["results"]:
+        common = {"categories": row["categories"], "kept_row": row["kept"]}
+        for name, figures in row["candidates"].items():
+            ratio = row["ours_faster_than"].get(name, {}).get("whole")
+            yield {**figures, **common, "candidate": name, "ratio": ratio}
+        for name, error in row["errors"].items():
+            yield {**common, "candidate": f"{name} failed", "reason": error}
+
+
+def _alone_rows(results: Results) -> Iterator[Row]:
+    for row in results["results"]:
+        for name, figures in row.get("alone", {}).items():
+            yield {**figures, "categories": row["categories"], "kept_row": row["kept"], "candidate": name}
+
+
+_CASE = (value("names", "categories"), value("kept", "kept_row"), value("candidate", "candidate"))
+
+LATENCY_CANDIDATES = Table(
+    "milliseconds for an image, and pixel agreement with published",
+    (
+        *_CASE,
+        number("first", "first_call_ms"),
+        number("p50", "p50_ms"),
+        number("p90", "p90_ms"),
+        number("p99", "p99_ms"),
+        quartiles("ours faster", "ratio"),
+        number("agree, %", "agreement", digits=2),
+    ),
+    _candidate_rows,
+)
+LATENCY_ALONE = Table(
+    "in a process of its own",
+    (
+        *_CASE,
+        number("open, ms", "open_ms"),
+        number("first, ms", "first_ms"),
+        number("peak MiB", "peak_mib"),
+        number("GPU MiB", "device_mib"),
+        value("error", "error"),
+    ),
+    _alone_rows,
+)
+SWEEP = Table(
+    "rejection policies",
+    (
+        value("categories", "categories"),
+        value("rejection", "rejection"),
+        alive("alive after each point", "kept"),
+        number("ms", "p50_ms"),
+        number("decoder, ms", "decoder_p50_ms"),
+        number("mIoU", "miou", digits=2),
+        number("pixel agreement with none, %", "agreement", digits=2),
+    ),
+)
+
+
+def _share(kind: str) -> Column:
+    """The part of a stage's time that a kind of operator takes, in percent."""
+    return Column(
+        f"{kind}, %",
+        lambda _results, row: f"{100 * row['kinds_ms'][kind] / row['ms']:.0f}",
+        short=kind,
+    )
+
+
+def _slowest(_results: Results, row: Row) -> str:
+    return ", ".join(f"{name} {taken:.0f}" for name, taken in list(row["operators_ms"].items())[:4])
+
+
+PROFILE = Table(
+    "percent of the time by kind of operator",
+    (
+        value("stage", "stage"),
+        number("ms", "ms", digits=1),
+        *(_share(kind) for kind in (*KINDS, OTHER)),
+        Column("slowest operators, ms", _slowest, short=""),
+    ),
+)
+ROOFLINE_STAGES = Table(
+    "work of each stage",
+    (
+        value("network", "design"),
+        value("stage", "stage"),
+        number("GFLOP", "gflop", digits=1),
+        number("minimum MB", "minimum_mb", digits=1),
+        number("fused MB", "fused_mb", digits=1),
+    ),
+    lambda results: results["stages"],
+)
+ROOFLINE = Table(
+    "milliseconds for an image",
+    (
+        value("GPU", "gpu"),
+        value("network", "design"),
+        value("source", "kind"),
+        number("floor, ms", "floor_ms", digits=2, short="floor"),
+        number("fused floor, ms", "fused_floor_ms", digits=2, short="fused"),
+        number("measured, ms", "ms", digits=2, short="taken"),
+        value("fraction reached", "fraction", short="reached", to_text=lambda share: f"{100 * share:.0f} %"),
+    ),
+)
+
+
+def _step_rows(results: Results) -> Iterator[Row]:
+    """A row for each step, and for each candidate of those that measured latency."""
+    for record in results["results"]:
+        if "latency" not in record:
+            yield record
+            continue
+        latency = record["latency"]
+        for row in _candidate_rows(latency):
+            stages = {name: times["p50_ms"] for name, times in row.get("stages", {}).items()}
+            runs_on = ", ".join(latency["candidates"].get(row["candidate"], []))
+            yield {**record, **row, "runs_on": runs_on or None, "stages_ms": stages or None}
+        for name, reason in latency["skipped"].items():
+            yield {**record, "candidate": f"{name} skipped", "reason": reason}
+
+
+GPU_CHECK = Table(
+    "what this machine runs",
+    (
+        value("step", "name"),
+        value("state", "state"),
+        number("s", "seconds"),
+        value("candidate", "candidate"),
+        value("runs on", "runs_on"),
+        number("pixel agreement, %", "agreement", digits=2),
+        number("first, ms", "first_call_ms", digits=1),
+        number("p50, ms", "p50_ms", digits=1),
+        number("p90, ms", "p90_ms", digits=1),
+        quartiles("ours faster", "ratio"),
+        value(
+            "ms by stage",
+            "stages_ms",
+            to_text=lambda stages: " ".join(f"{k} {v:.1f}" for k, v in stages.items()),
+        ),
+        value("reason", "reason", to_text=lambda reason: reason.replace("|", "/")[:200]),
+    ),
+    _step_rows,
+)
