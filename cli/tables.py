@@ -251,9 +251,9 @@ def _short(data: str) -> str:
 
 
 def _say_what_was_left_out(rows: list[dict[str, Any]]) -> None:
-    parts = {row["data"]: (row["pictures"], row["of"]) for row in rows if row["pictures"] < row["of"]}
-    for data, (pictures, of) in parts.items():
-        print(f"{_short(data)}: {pictures} of its {of} pictures")
+    parts = {row["data"]: (row["images"], row["of"]) for row in rows if row["images"] < row["of"]}
+    for data, (images, of) in parts.items():
+        print(f"{_short(data)}: {images} of its {of} images")
 
 
 def show_bench(kind: str, content: dict[str, Any]) -> None:

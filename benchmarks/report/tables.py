@@ -181,8 +181,8 @@ def dataset_parity_rows(file: dict[str, Any]) -> list[str]:
 
 def _data_cells(scores: dict[str, Any]) -> list[str]:
     """A data set, and how many of its pictures were labelled if not all."""
-    part = f"{scores['pictures']} of {scores['of']}"
-    return [scores["data"], part if scores["pictures"] < scores["of"] else "-"]
+    part = f"{scores['images']} of {scores['of']}"
+    return [scores["data"], part if scores["images"] < scores["of"] else "-"]
 
 
 def _side(source: dict[str, str]) -> str:

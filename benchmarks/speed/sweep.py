@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from ...runtime import KeepAll, Rejection, Result, Segmenter
 from ...train.scenes import longer_vocabulary, make_scene
-from ..accuracy.evaluate import Tally
-from ..accuracy.predictors import Prediction
+from ..accuracy.counts import Totals, pair_counts
+from ..accuracy.evaluate import scene_scores
 from ..results_file import setting
 from .latency import GROUPS, Report, percentiles
 
@@ -38,7 +38,7 @@ class Tried:
     """One policy over the scenes so far."""
 
     policy: Rejection
-    tally: Tally
+    totals: Totals
     times: list[float] = field(default_factory=list)
     decoder: list[float] = field(default_factory=list)
     alike: list[float] = field(default_factory=list)
@@ -107,7 +107,7 @@ def _try(
 ) -> dict[str, Tried]:
     names = longer_vocabulary(size)
     vocabulary = segmenter.vocabulary(names, lambda done, all_: report(f"embedding {size} names", done, all_))
-    tried = {text: Tried(policy, Tally(size, text)) for text, policy in policies.items()}
+    tried = {text: Tried(policy, Totals(size)) for text, policy in policies.items()}
     texts = list(tried)
     for seed in range(scenes):
         report(f"{size} categories, scenes", seed, scenes)
@@ -117,7 +117,7 @@ def _try(
             started = time.perf_counter()
             result = segmenter(scene.image, vocabulary, rejection=tried[text].policy, short_side=None)
             _note(tried[text], result, 1000 * (time.perf_counter() - started))
-            tried[text].tally.add(scene.labels, Prediction(result.labels, result.kept))
+            tried[text].totals.add(*pair_counts(scene.labels, result.labels, size), result.kept)
             results[text] = result
         for text, result in results.items():
             same = result.labels == results[EVERYTHING].labels
@@ -132,7 +132,7 @@ def _note(tried: Tried, result: Result, milliseconds: float) -> None:
 
 
 def _row(text: str, tried: Tried, size: int) -> dict[str, Any]:
-    scores = asdict(tried.tally.scores())
+    scores = scene_scores(tried.totals, text)
     return scores | {
         "categories": size,
         "rejection": text,
