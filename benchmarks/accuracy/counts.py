@@ -60,7 +60,7 @@ class Confusion:
 
     def add_pairs(self, pairs: Sequence[int], pixels: Sequence[int]) -> None:
         """Add the result of `pair_counts` for the same number of categories."""
-        self.counts.reshape(-1)[pairs] += pixels
+        self.counts.reshape(-1)[np.asarray(pairs, dtype=np.int64)] += np.asarray(pixels, dtype=np.int64)
 
     def occurring(self) -> np.ndarray:
         """Which categories have pixels, bool (T,)."""
@@ -140,23 +140,24 @@ class Totals:
 
     Attributes:
         confusion: of the scored categories.
+        kept: int64 (3,), sums of the categories alive after each rejection point.
         images: how many were added.
     """
 
     def __init__(self, categories: int) -> None:
         self.confusion = Confusion(categories)
+        self.kept = np.zeros(len(REJECTION_POINTS), dtype=np.int64)
         self.images = 0
-        self._kept = np.zeros(len(REJECTION_POINTS), dtype=np.int64)
 
     def add(self, pairs: Sequence[int], pixels: Sequence[int], kept: Sequence[int]) -> None:
         """Add one image; the arguments are those of `PredictionCounts`."""
         self.confusion.add_pairs(pairs, pixels)
-        self._kept += np.asarray(kept)
+        self.kept += np.asarray(kept)
         self.images += 1
 
     def mean_kept(self) -> tuple[float, ...]:
         """Mean number of categories alive after each rejection point."""
-        return tuple(float(total) / self.images for total in self._kept)
+        return tuple(float(total) / self.images for total in self.kept)
 
 
 class SetCounts:
@@ -165,25 +166,27 @@ class SetCounts:
     Attributes:
         done: bool (N,), which of the chosen images were added.
         totals: by policy, then by source.
+        equal: int64, for each policy the pixels that all sources label equally.
+        pixels: of all images.
     """
 
     def __init__(self, images: int, categories: int, policies: int, sources: int) -> None:
         self.done = np.zeros(images, dtype=bool)
         self.totals = [[Totals(categories) for _ in range(sources)] for _ in range(policies)]
-        self._equal = np.zeros(policies, dtype=np.int64)
-        self._pixels = 0
+        self.equal = np.zeros(policies, dtype=np.int64)
+        self.pixels = 0
 
     def add(self, image: ImageCounts) -> None:
         """Add one image, unless it was added before: two machines may have counted the same one."""
         if self.done[image.position]:
             return
         self.done[image.position] = True
-        self._equal += np.asarray(image.equal)
-        self._pixels += image.pixels
+        self.equal += np.asarray(image.equal)
+        self.pixels += image.pixels
         for totals, predictions in zip(self.totals, image.predictions, strict=True):
             for total, counts in zip(totals, predictions, strict=True):
                 total.add(counts.pairs, counts.pixels, counts.kept)
 
     def agreement(self, policy: int) -> float:
         """Pixel agreement of the sources in percent: the share of pixels that all label equally."""
-        return float(100 * self._equal[policy] / self._pixels)
+        return float(100 * self.equal[policy] / self.pixels)

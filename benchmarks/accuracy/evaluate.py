@@ -1,4 +1,4 @@
-"""The evaluations of `sed-trt evaluate`: sets of images are labelled, and results files made of the counts."""
+"""The evaluations of `sed-trt evaluate`: sets of images are labelled, and the counts become results files."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
