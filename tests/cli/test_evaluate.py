@@ -1,19 +1,25 @@
 """`sed-trt evaluate` as a user meets it."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from sed_trt.benchmarks.accuracy.evaluate import SceneScores
-from sed_trt.benchmarks.accuracy.parity import Parity
 from sed_trt.cli.main import main
 from sed_trt.cli.tables import show_evaluation
 from sed_trt.export.precision import ISLANDS
 from sed_trt.tests.paths import ROOT
 
-SCORES = SceneScores(200, 4096, "min-pixels:8:20", 61.24, 41.5, 58.3, 90.1, (847.0, 312.4, 25.6))
+SCORES = {
+    "scenes": 200,
+    "categories": 4096,
+    "rejection": "min-pixels:8:20",
+    "miou_seen": 61.24,
+    "miou_held_out": 41.5,
+    "miou": 58.3,
+    "pixel_accuracy": 90.1,
+    "kept": (847.0, 312.4, 25.6),
+}
 
 
 def failed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -36,7 +42,7 @@ def test_table_of_results_fits_into_80_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    show_evaluation("scores", {"results": [asdict(SCORES)]})
+    show_evaluation("scores", {"results": [SCORES]})
     title, headers, _, row = capsys.readouterr().out.splitlines()
     assert title.strip() == "mIoU in percent"
     assert [word.strip() for word in headers.split("┃")] == [
@@ -188,7 +194,7 @@ def test_parity_fits_into_80_columns(
     content = {
         "source": side,
         "against": side,
-        "results": [asdict(Parity(SCORES, SCORES, -0.014, 99.987))],
+        "results": [{"source": SCORES, "against": SCORES, "drop": -0.014, "agreement": 99.987}],
         "stages": {"scenes": 5, "errors": [error]},
     }
     show_evaluation("parity", content)
