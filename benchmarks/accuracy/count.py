@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -28,8 +27,6 @@ from .protocol import limit_short_side
 from .shards import SCRATCH, ChosenImages, ProgressFolder, SetProgress, append_record, source_digest
 
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
-# Seconds that a process has to end by itself.
-_PATIENCE_S = 60
 
 # Called with (what is being done, steps done, steps in all).
 Report = Callable[[str, int, int], None]
@@ -210,10 +207,9 @@ def _count_in_processes(
             ) from error
         finally:
             for process in processes.values():
-                process.terminate()
-            for process in processes.values():
-                process.join(_PATIENCE_S)
                 process.kill()
+            for process in processes.values():
+                process.join()
 
 
 def visible_gpus() -> tuple[str, ...]:
@@ -260,7 +256,7 @@ def _messages(processes: dict[Connection, BaseProcess]) -> Generator[None, None,
 def _work(
     setup: Setup,
     runs_on: Sequence[str],
-    texts: Path,
+    folder: Path,
     progress: SetProgress,
     positions: Sequence[int],
     gpu: str | None,
@@ -268,12 +264,12 @@ def _work(
 ) -> None:
     """The whole work of a process: sends None for each image, and an InputError if there is one.
 
-    `runs_on` is what each source runs on in the parent, `texts` the folder of the embeddings.
+    `runs_on` is what each source runs on in the parent; the embeddings are in `folder`.
     """
     # For systems on which `_block_interrupt` does nothing.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The parent's way to end a process; exiting removes temporary files.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
+    # The parent kills processes that it no longer needs, and removes their temporary files with the folder.
+    tempfile.tempdir = str(folder)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ[GPUS_VARIABLE] = gpu
@@ -286,7 +282,7 @@ def _work(
                         f"--processes: {path} runs on {source.runs_on} in a process, but on {expected} in "
                         f"the first; name GPUs of one kind in {GPUS_VARIABLE}, or take 1"
                     )
-            embeddings = [np.load(texts / f"{index}.npy") for index in range(len(sources))]
+            embeddings = [np.load(folder / f"{index}.npy") for index in range(len(sources))]
             for _ in _count_images(setup, sources, embeddings, progress, positions):
                 sender.send(None)
     except InputError as error:

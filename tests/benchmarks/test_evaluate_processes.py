@@ -177,6 +177,18 @@ def running_in_group(group: int) -> list[str]:
     return found
 
 
+def cannot_be_interrupted(process: str) -> bool:
+    """Whether a process has ended, or blocks or ignores SIGINT."""
+    try:
+        status = (Path("/proc") / process / "status").read_text()
+    except OSError:
+        return True
+    masks = [
+        int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigBlk", "SigIgn"))
+    ]
+    return any(mask & 1 << (signal.SIGINT - 1) for mask in masks)
+
+
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
@@ -207,6 +219,8 @@ def test_ctrl_c_ends_all_processes_without_a_word_of_theirs(at_work: bool, tmp_p
     with running(tmp_path, 2, stuck_from) as process:
         # The parent, its two processes and Python's tracker of their resources.
         wait_until(lambda: len(running_in_group(process.pid)) >= 4, process)
+        children = set(running_in_group(process.pid)) - {str(process.pid)}
+        assert all(map(cannot_be_interrupted, children))
         wait_until(lambda: records(tmp_path) == stuck_from, process)
         # A terminal sends it to all of them.
         os.killpg(process.pid, signal.SIGINT)
