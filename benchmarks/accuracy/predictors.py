@@ -56,24 +56,19 @@ class EvaluationSource(ABC):
 
     @abstractmethod
     def embed(self, names: Sequence[str], progress: EmbeddingProgress | None) -> np.ndarray:
-        """Embed a vocabulary of T names: float32 (T, P, C).
-
-        Raises:
-            InputError: a name cannot be embedded.
-        """
+        """Embed T names, float32 (T, P, C); raises InputError for a name that cannot be embedded."""
 
     @abstractmethod
     def predictor(self, names: Sequence[str], text: np.ndarray, policies: Sequence[Rejection]) -> Predictor:
-        """A function that labels images with these names; it encodes each image once for all policies.
+        """A function that labels images with T names and encodes each image once for all policies.
 
         Args:
-            names: T category names.
+            names: of the categories.
             text: their embeddings, float32 (T, P, C).
             policies: rejection policies.
 
         Raises:
-            InputError: the source cannot run a policy. The function itself raises it where the memory is too
-                small.
+            InputError: the source cannot run a policy; from the function, the memory is too small.
         """
 
 

@@ -39,7 +39,7 @@ def data(own: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(own, tmp_path / "data"))
 
 
-def assert_alike(content: dict[str, Any], expected: dict[str, Any]) -> None:
+def assert_close(content: dict[str, Any], expected: dict[str, Any]) -> None:
     """The same images were counted; of their labels a few pixels may differ, as threads do."""
     for row, known in zip(content["results"], expected["results"], strict=True):
         assert (row["images"], row["rejection"]) == (known["images"], known["rejection"])
@@ -62,7 +62,7 @@ def test_processes_and_shards_count_the_same(
     arguments = (tiny_bundle, "--data", own, "-r", "topk:8", "-r", "topk:1")
     alone = evaluated(tmp_path / "one.json", *arguments)
     shared = evaluated(tmp_path / "two.json", *arguments, "--processes", 2)
-    assert_alike(shared, alone)
+    assert_close(shared, alone)
     assert sorted(path.name for path in tmp_path.glob("*.json*")) == ["one.json", "two.json"]
     capsys.readouterr()
     output = tmp_path / "shards.json"
@@ -122,7 +122,7 @@ def test_a_killed_evaluation_resumes(
     other = (tiny_bundle, "--data", data, "--limit", 1, "-r", "topk:2", "--output", output)
     assert "0.png" in failed(capsys, *other)
     content = evaluated(output, *arguments, "--processes", processes)
-    assert_alike(content, whole)
+    assert_close(content, whole)
     assert content == whole or processes > 1
     assert not partial.exists()
 
