@@ -44,8 +44,8 @@ class Setup:
         short_side: first resize of the images; None gives them straight to the network.
         threads: CPU threads of one operator; None is one per core.
         processes: how many label images side by side, each with sources of its own.
-        shard: (i, n) leaves all images but every n-th, from the i-th on, to others.
-        progress: where counts are kept until the evaluation is complete; None keeps them while it runs.
+        shard: (i, n) labels every n-th image from the i-th on and leaves the others to other runs.
+        progress: where counts are kept until the results are written; None keeps them only while it runs.
         save_every: images after which a process forces its counts to the disk.
     """
 
@@ -122,7 +122,13 @@ def _count_set(
     with closing(count(setup, sources, texts, progress, positions)) as counted:
         for done, _ in enumerate(counted, before + 1):
             report(what, done, total)
-    return progress.load(len(setup.policies), len(sources))
+    counts = progress.load(len(setup.policies), len(sources))
+    if not counts.done[positions].all():
+        raise InputError(
+            f"{progress.folder}: files of this evaluation were removed while it ran, perhaps by another run of "
+            "it; give the same command again"
+        )
+    return counts
 
 
 def _count_images(

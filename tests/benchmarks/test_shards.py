@@ -256,6 +256,22 @@ def test_the_first_error_is_reported(tmp_path: Path) -> None:
         counted(folder, refuse)
 
 
+def test_counts_that_are_removed_meanwhile_are_missed(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+
+    def removing(image: np.ndarray) -> np.ndarray:
+        # Another run of the same evaluation comes to its end.
+        if image[0, 0, 0] == 1:
+            for file in folder.iterdir():
+                file.unlink()
+        return values(image)
+
+    with pytest.raises(InputError, match=r"kept: files of this evaluation were removed while it ran"):
+        counted(folder, removing)
+    # What was counted afterwards is kept.
+    assert same(counted(folder), counted(tmp_path / "whole"))
+
+
 def test_a_folder_that_cannot_be_made_is_found_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "kept").touch()
 
