@@ -125,8 +125,8 @@ def _count_set(
     counts = progress.load(len(setup.policies), len(sources))
     if not counts.done[positions].all():
         raise InputError(
-            f"{progress.folder}: files of this evaluation were removed while it ran, perhaps by another run of "
-            "it; give the same command again"
+            f"{progress.folder}: files of this evaluation were removed while it ran, perhaps by another run "
+            "of it; give the same command again"
         )
     return counts
 

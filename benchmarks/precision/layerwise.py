@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ...export.precision import FP32_STAGES, ISLANDS, Island, lowered_spec
+from ...export.precision import ISLANDS, Island, lowered_spec
 from ...export.stages import GraphSpec, graph_specs
 from ...export.verification import derive_inputs, verification_inputs
 from ...files import is_folder
 from ...model import SED
+from ...stages import BY_NAME
 from ...train.scenes import VOCABULARY
 
 # How many tensors a results file names.
@@ -44,11 +45,11 @@ class TensorError:
 
 @dataclass(frozen=True)
 class IslandWorth:
-    """What an island is for.
+    """What an FP32 island gains.
 
     Attributes:
         island: its name.
-        reason: why it is there, as the code says it.
+        reason: why half is not enough there, see `Island`.
         error_with: largest relative error among the outputs of its modules, all islands in place.
         error_without: the same where only this island is computed in half, with sums in FP32, as PyTorch and
             ONNX Runtime form them on the CPU.
@@ -113,7 +114,7 @@ def layer_errors(
     error_with, error_without, largest_sum = (dict.fromkeys(ISLANDS, 0.0) for _ in range(3))
     for done, spec in enumerate(specs, 1):
         derive_inputs(spec, tensors, model)
-        if spec.name in FP32_STAGES:
+        if BY_NAME[spec.name].fp32_reason is not None:
             outputs = _run(spec, tensors)
         else:
             with _summing(spec.module, largest_sum), _recording(spec.module) as exact:
