@@ -1,15 +1,13 @@
 """`sed-trt evaluate`."""
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from .console import deliver, print_error, print_note, progress_bar
-
-if TYPE_CHECKING:
-    from ..benchmarks.accuracy.count_pictures import Report
-    from ..benchmarks.accuracy.picture_counter import Setup
+from ..errors import InputError
+from .console import deliver, needs, print_error, print_note, progress_bar
 
 SCENES = "scenes"
 DEFAULT_SCENES = 200
@@ -42,13 +40,13 @@ def evaluate(
         str | None, typer.Option(help="Split of the data sets; by default each one's val.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="So many pictures of each set, evenly spread over it.")
+        int | None, typer.Option(min=1, help="So many images of each set, evenly spread over it.")
     ] = None,
     short_side: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Resize the shorter side to so many pixels first; 0 leaves the picture. By default 640, as "
+            help="Resize the shorter side to so many pixels first; 0 leaves the image. By default 640, as "
             "published, and 0 for scenes.",
         ),
     ] = None,
@@ -72,21 +70,31 @@ def evaluate(
     processes: Annotated[
         int, typer.Option(min=1, help="Label in so many processes; they share the cores and the GPUs.")
     ] = 1,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Count only the I-th of N shares of the images, and leave the counts in FILE.partial; the "
+            "same command without --shard merges what is there and counts the rest.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
-            help="Also write the results as JSON; what is done is kept in FILE.partial until then, and the "
-            "same command goes on from there.",
+            help="Also write the results as JSON; until then the counts are kept in FILE.partial, from which "
+            "the same command resumes.",
         ),
     ] = None,
-    save_every: Annotated[int, typer.Option(min=1, help="Pictures between two saves of what is done.")] = 25,
+    save_every: Annotated[
+        int, typer.Option(min=1, help="Force the counts to the disk after so many images.")
+    ] = 25,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Measure mIoU on data sets by the published protocol, with and without early rejection, or on scenes.
 
-    Scenes are procedural test pictures; the larger vocabularies add names that no scene shows.
+    Scenes are procedural test images; the larger vocabularies add names that no scene shows.
 
     Example: sed-trt evaluate sed-b.pth --data ade150 --data voc20 --output sed-b.json
 
@@ -94,9 +102,7 @@ def evaluate(
 
     Example: sed-trt evaluate bundle-fp16 --against bundle --max-drop 0.1
     """
-    from ..errors import InputError
     from ..files import check_writable, is_folder
-    from .console import needs
 
     names = data or [SCENES]
     on_scenes = SCENES in names
@@ -108,15 +114,18 @@ def evaluate(
         raise InputError("--max-drop: compares with another one; name it with --against")
     if layerwise is not None and against is not None:
         raise InputError("--layerwise: compares a checkpoint with itself; leave out --against")
+    share = _share(shard)
+    if shard is not None and (output is None or layerwise is not None or max_drop is not None):
+        raise InputError("--shard: only counts, for --output FILE; leave out --layerwise and --max-drop")
     if output is not None:
         if is_folder(output):
             raise InputError(f"{output}: is a folder; name a file for the results")
         check_writable(output.parent)
     with needs("export"):
-        from ..benchmarks.accuracy.evaluate import name_worst
-        from ..benchmarks.accuracy.picture_counter import Setup
+        from ..benchmarks.accuracy import evaluate as evaluations
+        from ..benchmarks.accuracy.count import Setup
         from ..benchmarks.accuracy.protocol import SHORT_SIDE
-        from ..benchmarks.accuracy.saved_counts import SavedCounts
+        from ..benchmarks.accuracy.shards import ProgressFolder
     from rich.markup import escape
 
     from ..runtime import parse_rejection
@@ -125,7 +134,9 @@ def evaluate(
     if short_side is None:
         # Scenes are as large as sed-tiny's input.
         short_side = 0 if on_scenes else SHORT_SIDE
-    saved = None if output is None else SavedCounts(output.with_name(f"{output.name}.partial"), print_note)
+    progress = None
+    if output is not None:
+        progress = ProgressFolder(output.with_name(f"{output.name}.partial"), print_note)
     setup = Setup(
         paths=(source,) if against is None else (source, against),
         policies={text: parse_rejection(text) for text in rejection or ["topk:8", "none"]},
@@ -133,30 +144,44 @@ def evaluate(
         emulate=emulate,
         short_side=short_side or None,
         processes=processes,
-        saved=saved,
+        progress=progress,
         save_every=save_every,
+        shard=share,
     )
     with progress_bar() as bar, needs("export"):
         task = bar.add_task("", total=None)
-        doing: str | None = None
+        current: str | None = None
 
         def report(what: str, done: int, total: int) -> None:
-            nonlocal doing
-            if what != doing or done < bar.tasks[0].completed:
+            nonlocal current
+            if what != current or done < bar.tasks[0].completed:
                 # The time that is left is judged by the work at hand alone.
                 bar.reset(task, description=escape(what))
-                doing = what
+                current = what
             bar.update(task, completed=done, total=total)
 
-        if layerwise is not None:
-            kind, content = "layerwise", name_worst(source, layerwise, report)
-        elif on_scenes:
-            kind, content = _on_scenes(setup, vocabulary_size, scenes or DEFAULT_SCENES, report)
+        missing: dict[str, str] = {}
+        if on_scenes:
+            sets = evaluations.scene_sets(vocabulary_size, scenes or DEFAULT_SCENES)
         else:
-            kind, content = _on_data(setup, names, split, root, limit, report)
+            sets, missing = evaluations.open_sets(names, split, root, limit)
+        for reason in missing.values():
+            print_note(f"skipped {reason}")
+        if shard is not None:
+            for line in evaluations.count_shard(setup, sets, report):
+                print(line)
+            return
+        if layerwise is not None:
+            from ..benchmarks.precision.layerwise import evaluate_layers
+
+            kind, content = evaluate_layers(source, layerwise, report)
+        elif on_scenes:
+            kind, content = evaluations.evaluate_scenes(setup, sets, report)
+        else:
+            kind, content = evaluations.evaluate_sets(setup, sets, missing, report)
     deliver(kind, content, show_evaluation, output, as_json)
-    if saved is not None:
-        saved.remove()
+    if progress is not None:
+        progress.remove()
     if per_category and not as_json:
         show_categories(content)
     if max_drop is not None:
@@ -169,43 +194,19 @@ def evaluate(
             raise typer.Exit(1)
 
 
-def _refuse_for_scenes(data: list[str], **given: object) -> None:
-    from ..errors import InputError
-
+def _refuse_for_scenes(data: list[str], **options: object) -> None:
     if len(data) > 1:
         raise InputError(f"--data: {SCENES} are evaluated alone; leave out the other data sets")
-    for name, value in given.items():
+    for name, value in options.items():
         if value:
             raise InputError(f"--{name.replace('_', '-')}: is for data sets; name one with --data")
 
 
-def _on_scenes(
-    setup: "Setup", sizes: list[int] | None, scenes: int, report: "Report"
-) -> tuple[str, dict[str, Any]]:
-    from ..benchmarks.accuracy.evaluate import compare, measure
-    from ..errors import InputError
-    from ..train.scenes import VOCABULARY, longer_vocabulary
-
-    try:
-        vocabularies = [longer_vocabulary(size) for size in sizes or [len(VOCABULARY)]]
-    except ValueError as error:
-        raise InputError(f"--vocabulary-size: {error}") from error
-    if len(setup.paths) > 1:
-        return "parity", compare(setup, vocabularies, scenes, report)
-    return "scores", measure(setup, vocabularies, scenes, report)
-
-
-def _on_data(
-    setup: "Setup",
-    names: list[str],
-    split: str | None,
-    root: Path | None,
-    limit: int | None,
-    report: "Report",
-) -> tuple[str, dict[str, Any]]:
-    from ..benchmarks.accuracy.datasets import evaluate_sets, open_sets
-
-    datasets, missing = open_sets(names, split, root)
-    for reason in missing.values():
-        print_note(f"skipped {reason}")
-    return evaluate_sets(setup, datasets, missing, limit, report)
+def _share(shard: str | None) -> tuple[int, int]:
+    """I and N of --shard I/N; all images without it."""
+    if shard is None:
+        return 1, 1
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", shard)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise InputError(f"--shard: {shard!r} is no share, expected I/N with I from 1 to N, such as 2/4")
+    return int(match[1]), int(match[2])

@@ -171,9 +171,9 @@ def _note_parts(rows: list[dict[str, Any]]) -> None:
     """Print of which data sets not all images were labelled."""
     from ..benchmarks.report.evaluation_tables import last_part
 
-    parts = {row["data"]: (row["pictures"], row["of"]) for row in rows if row["pictures"] < row["of"]}
-    for data, (pictures, of) in parts.items():
-        print(f"{last_part(data)}: {pictures} of its {of} pictures")
+    parts = {row["data"]: (row["images"], row["of"]) for row in rows if row["images"] < row["of"]}
+    for data, (images, of) in parts.items():
+        print(f"{last_part(data)}: {images} of its {of} images")
 
 
 def show_bench(kind: str, content: dict[str, Any]) -> None:

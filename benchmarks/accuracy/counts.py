@@ -1,15 +1,28 @@
-"""What is counted while the pictures of a data set are labelled: integers, so that the order is no matter."""
+"""What is counted while images are labelled, and the figures that follow from the sums.
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+All counts are integers, so their sums do not depend on the order of the images. With n_ij pixels of the true
+category i labelled j, t_i = Σ_j n_ij and p_i = Σ_j n_ji:
 
+- IoU of i: n_ii / (t_i + p_i - n_ii). Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge",
+  IJCV 2010.
+- mIoU, its mean over categories; fwIoU, Σ_i t_i IoU_i / Σ_i t_i; mean accuracy, the mean of n_ii / t_i; pixel
+  accuracy, Σ_i n_ii / Σ_i t_i. Long, Shelhamer and Darrell, "Fully Convolutional Networks for Semantic
+  Segmentation", CVPR 2015, section 5.
+
+As in detectron2's `SemSegEvaluator`, one matrix is summed over the whole set, and means are over the
+categories with t_i > 0.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
 import numpy as np
 
-from .predictors import Prediction
+from ...stages import REJECTION_POINTS
 
 
-def pair_counts(truth: np.ndarray, predicted: np.ndarray, categories: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which pairs of a true and a predicted category one picture holds, and how often.
+def pair_counts(truth: np.ndarray, predicted: np.ndarray, categories: int) -> tuple[list[int], list[int]]:
+    """Which pairs of a true and a predicted category occur in an image, and at how many pixels.
 
     Args:
         truth: integers (H, W); values outside 0..T-1 are ignored pixels.
@@ -17,7 +30,7 @@ def pair_counts(truth: np.ndarray, predicted: np.ndarray, categories: int) -> tu
         categories: T.
 
     Returns:
-        int64 (N,), true category times T plus predicted one, rising; and int64 (N,), the pixels of each pair.
+        N numbers of pairs, rising, true category times T plus predicted one; and the pixels of each pair.
 
     Raises:
         ValueError: the shapes differ, or a prediction is out of range.
@@ -27,27 +40,27 @@ def pair_counts(truth: np.ndarray, predicted: np.ndarray, categories: int) -> tu
     true = truth.astype(np.int64).ravel()
     given = predicted.astype(np.int64).ravel()
     if given.min(initial=0) < 0 or given.max(initial=0) >= categories:
-        found = f"from {given.min()} to {given.max()}"
-        raise ValueError(f"predictions reach {found}, expected 0 to {categories - 1}")
-    counted = (true >= 0) & (true < categories)
-    counts = np.bincount(true[counted] * categories + given[counted])
+        limits = f"from {given.min()} to {given.max()}"
+        raise ValueError(f"predictions reach {limits}, expected 0 to {categories - 1}")
+    scored = (true >= 0) & (true < categories)
+    counts = np.bincount(true[scored] * categories + given[scored])
     pairs = np.flatnonzero(counts)
-    return pairs.astype(np.int64), counts[pairs].astype(np.int64)
+    return pairs.tolist(), counts[pairs].tolist()
 
 
 class Confusion:
-    """Counts, over a whole set, how often each true category was given each predicted one.
+    """The confusion matrix of a set.
 
     Attributes:
-        counts: int64 (T, T), rows true, columns predicted.
+        counts: int64 (T, T), pixels by true category (rows) and predicted one (columns).
     """
 
     def __init__(self, categories: int) -> None:
         self.counts = np.zeros((categories, categories), dtype=np.int64)
 
-    def add_pairs(self, pairs: np.ndarray, counts: np.ndarray) -> None:
-        """Add what `pair_counts` gave for as many categories."""
-        self.counts.reshape(-1)[pairs] += counts
+    def add_pairs(self, pairs: Sequence[int], pixels: Sequence[int]) -> None:
+        """Add the result of `pair_counts` for the same number of categories."""
+        self.counts.reshape(-1)[np.asarray(pairs, dtype=np.int64)] += np.asarray(pixels, dtype=np.int64)
 
     def occurring(self) -> np.ndarray:
         """Which categories have pixels, bool (T,)."""
@@ -60,28 +73,28 @@ class Confusion:
         return np.divide(hit, union, out=np.full_like(hit, np.nan), where=union > 0)
 
     def accuracy(self) -> np.ndarray:
-        """Share of each category's pixels that were given it, float64 (T,); NaN where it does not occur."""
+        """Share of each category's pixels that are labelled with it, float64 (T,); NaN where it has none."""
         hit, pixels = np.diag(self.counts).astype(np.float64), self.counts.sum(1)
         return np.divide(hit, pixels, out=np.full_like(hit, np.nan), where=pixels > 0)
 
     def miou(self, categories: Iterable[int] | None = None) -> float:
-        """Mean of the IoU, in percent, over those of `categories` that occur in the truth; None means all."""
+        """Mean IoU, in percent, of those of `categories` that have pixels; None means all."""
         chosen = np.zeros(len(self.counts), dtype=bool)
         chosen[list(range(len(self.counts)) if categories is None else categories)] = True
         return _mean_percent(self.iou()[self.occurring() & chosen])
 
     def fwiou(self) -> float:
-        """Mean of the IoU weighted by the categories' pixels, in percent: detectron2's fwIoU."""
+        """Mean of the IoU weighted by the categories' pixels, in percent."""
         occurring, pixels = self.occurring(), self.counts.sum(1)
         weighted = (self.iou() * pixels)[occurring]
         return float(weighted.sum() / pixels.sum() * 100) if len(weighted) else float("nan")
 
     def mean_accuracy(self) -> float:
-        """Mean of the accuracies of the categories that occur, in percent: detectron2's mACC."""
+        """Mean accuracy of the categories that have pixels, in percent."""
         return _mean_percent(self.accuracy()[self.occurring()])
 
     def pixel_accuracy(self) -> float:
-        """Share of counted pixels given their true category, in percent: detectron2's pACC."""
+        """Share of the scored pixels that are labelled with their true category, in percent."""
         total = self.counts.sum()
         return float(np.trace(self.counts) / total * 100) if total else float("nan")
 
@@ -90,139 +103,90 @@ def _mean_percent(values: np.ndarray) -> float:
     return float(values.mean() * 100) if len(values) else float("nan")
 
 
-POINTS = 3
-
-
-@dataclass(frozen=True, eq=False)
-class Labelled:
-    """One picture as one predictor labelled it: label pairs as `pair_counts` gives them, categories alive."""
-
-    pairs: np.ndarray
-    counts: np.ndarray
-    kept: tuple[int, ...]
-
-    @classmethod
-    def of(cls, truth: np.ndarray, prediction: Prediction, scored_as: np.ndarray, classes: int) -> "Labelled":
-        """Score a prediction.
-
-        Args:
-            truth: true classes, integers (H, W); values outside 0..classes-1 are ignored.
-            prediction: labels (H, W) that index the names.
-            scored_as: integers (T,), the class of each name.
-            classes: how many there are.
-        """
-        return cls(*pair_counts(truth, scored_as[prediction.labels], classes), prediction.kept)
-
-
-@dataclass(frozen=True, eq=False)
-class PictureCounts:
-    """One picture under every policy.
+class PredictionCounts(msgspec.Struct):
+    """What is counted of one image as one source labels it under one policy.
 
     Attributes:
-        position: its place among the chosen pictures of the set.
-        labelled: for each policy what each source gave.
-        alike: for each policy the pixels that all sources label alike.
-        pixels: of the picture.
+        pairs: which pairs of a true and a predicted category occur, see `pair_counts`.
+        pixels: of each pair.
+        kept: categories alive after each rejection point.
+    """
+
+    pairs: list[int]
+    pixels: list[int]
+    kept: list[int]
+
+
+class ImageCounts(msgspec.Struct):
+    """What is counted of one image.
+
+    Attributes:
+        position: its place among the chosen images of the set.
+        stamps: of its files when it was counted, see `ChosenImages.stamps`.
+        pixels: of the image.
+        equal: for each policy the pixels that all sources label equally.
+        predictions: by policy, then by source.
     """
 
     position: int
-    labelled: tuple[tuple[Labelled, ...], ...]
-    alike: tuple[int, ...]
+    stamps: list[int]
     pixels: int
+    equal: list[int]
+    predictions: list[list[PredictionCounts]]
 
 
 class Totals:
-    """Sums of one predictor over pictures.
+    """Sums over images for one source under one policy.
 
     Attributes:
-        confusion: of classes.
+        confusion: of the scored categories.
         kept: int64 (3,), sums of the categories alive after each rejection point.
-        pictures: how many were added.
+        images: how many were added.
     """
 
-    def __init__(self, classes: int) -> None:
-        self.confusion = Confusion(classes)
-        self.kept = np.zeros(POINTS, dtype=np.int64)
-        self.pictures = 0
+    def __init__(self, categories: int) -> None:
+        self.confusion = Confusion(categories)
+        self.kept = np.zeros(len(REJECTION_POINTS), dtype=np.int64)
+        self.images = 0
 
-    def add(self, labelled: Labelled) -> None:
-        """Count one picture."""
-        self.confusion.add_pairs(labelled.pairs, labelled.counts)
-        self.kept += labelled.kept
-        # Last, so that an interrupted picture is none.
-        self.pictures += 1
+    def add(self, pairs: Sequence[int], pixels: Sequence[int], kept: Sequence[int]) -> None:
+        """Add one image; the arguments are those of `PredictionCounts`."""
+        self.confusion.add_pairs(pairs, pixels)
+        self.kept += np.asarray(kept)
+        self.images += 1
 
     def mean_kept(self) -> tuple[float, ...]:
         """Mean number of categories alive after each rejection point."""
-        return tuple(float(total) / self.pictures for total in self.kept)
+        return tuple(float(total) / self.images for total in self.kept)
 
 
 class SetCounts:
-    """Sums over the pictures of a set that are done, for every policy and source.
+    """Sums over the images of a set.
 
     Attributes:
-        done: bool (N,), which of the chosen pictures were added.
-        totals: for each policy those of each source.
+        done: bool (N,), which of the chosen images were added.
+        totals: by policy, then by source.
+        equal: int64, for each policy the pixels that all sources label equally.
+        pixels: of all images.
     """
 
-    def __init__(self, pictures: int, classes: int, policies: int, sources: int) -> None:
-        self.done = np.zeros(pictures, dtype=bool)
-        self.totals = [[Totals(classes) for _ in range(sources)] for _ in range(policies)]
-        self._alike = np.zeros(policies, dtype=np.int64)
-        self._pixels = 0
+    def __init__(self, images: int, categories: int, policies: int, sources: int) -> None:
+        self.done = np.zeros(images, dtype=bool)
+        self.totals = [[Totals(categories) for _ in range(sources)] for _ in range(policies)]
+        self.equal = np.zeros(policies, dtype=np.int64)
+        self.pixels = 0
 
-    def add(self, picture: PictureCounts) -> None:
-        """Count one picture.
-
-        Raises:
-            ValueError: it was counted before.
-        """
-        if self.done[picture.position]:
-            raise ValueError(f"picture {picture.position} is counted twice")
-        # The totals come last: `is_whole` sees by them that Ctrl-C came in between.
-        self.done[picture.position] = True
-        self._alike += picture.alike
-        self._pixels += picture.pixels
-        for totals, labelled in zip(self.totals, picture.labelled, strict=True):
-            for total, each in zip(totals, labelled, strict=True):
-                total.add(each)
-
-    def is_whole(self) -> bool:
-        """Whether no picture was added by half."""
-        done = int(self.done.sum())
-        return all(total.pictures == done for totals in self.totals for total in totals)
-
-    def remaining(self) -> Sequence[int]:
-        """Positions of the pictures that are not done, rising."""
-        return [int(position) for position in np.flatnonzero(~self.done)]
+    def add(self, image: ImageCounts) -> None:
+        """Add one image, unless it was added before: two machines may have counted the same one."""
+        if self.done[image.position]:
+            return
+        self.done[image.position] = True
+        self.equal += np.asarray(image.equal)
+        self.pixels += image.pixels
+        for totals, predictions in zip(self.totals, image.predictions, strict=True):
+            for total, counts in zip(totals, predictions, strict=True):
+                total.add(counts.pairs, counts.pixels, counts.kept)
 
     def agreement(self, policy: int) -> float:
-        """Percent of the pixels that all sources label alike."""
-        return float(100 * self._alike[policy] / self._pixels)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Everything, to be kept in a file."""
-        flat = [total for totals in self.totals for total in totals]
-        return {
-            "done": self.done,
-            "confusion": np.stack([total.confusion.counts for total in flat]),
-            "kept": np.stack([total.kept for total in flat]),
-            "alike": self._alike,
-            "pixels": np.array(self._pixels, dtype=np.int64),
-        }
-
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over what `arrays` gave for a set of the same size, policies and sources.
-
-        Raises:
-            KeyError, ValueError: they are not of that form.
-        """
-        found = {name: np.asarray(arrays[name]) for name in self.arrays()}
-        for name, empty in self.arrays().items():
-            if found[name].shape != empty.shape or found[name].dtype != empty.dtype:
-                raise ValueError(f"{name} is {found[name].dtype} {found[name].shape}")
-        self.done, self._alike, self._pixels = found["done"], found["alike"], int(found["pixels"])
-        flat = [total for totals in self.totals for total in totals]
-        for total, counts, kept in zip(flat, found["confusion"], found["kept"], strict=True):
-            total.confusion.counts, total.kept = counts, kept
-            total.pictures = int(self.done.sum())
+        """Pixel agreement of the sources in percent: the share of pixels that all label equally."""
+        return float(100 * self.equal[policy] / self.pixels)

@@ -1,8 +1,8 @@
-"""The evaluations of `sed-trt evaluate` on procedural scenes: each gives the content of its results file."""
+"""The evaluations of `sed-trt evaluate`: sets of images are labelled, and the counts become results files."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,197 +10,253 @@ import numpy as np
 
 from ...engines.backends import open_engines
 from ...errors import InputError
-from ...files import is_folder
-from ...train.datasets import Scenes
-from ...train.scenes import HELD_OUT, INDEX, SEEN, VOCABULARY, make_scene
-from ..precision.stages import StageErrors, worst_first
-from .count_pictures import Report, count_sets
-from .counts import Labelled, SetCounts, Totals
-from .parity import Parity
-from .picture_counter import Setup
-from .predictors import Prediction, Source, description
+from ...train.datasets import NAMES, Dataset, MissingDataError, Scenes, open_dataset
+from ...train.datasets.files import FileDataset
+from ...train.scenes import HELD_OUT, INDEX, SEEN, VOCABULARY, longer_vocabulary, make_scene
+from ..precision.stages import StageErrors
+from .count import Report, Setup, count_sets
+from .counts import Totals
+from .predictors import BundleSource, EvaluationSource
+from .protocol import DATA, SHORT_SIDE, published_miou
+from .shards import ChosenImages
 
-
-@dataclass(frozen=True)
-class SceneScores:
-    """What one predictor reached.
-
-    Attributes:
-        scenes: how many were labelled.
-        categories: size of the vocabulary it chose from.
-        rejection: the policy, as on the command line.
-        miou_seen: percent, over the categories of training.
-        miou_held_out: percent, over the colour-thing pairs training never saw.
-        miou: percent, over all that occur.
-        pixel_accuracy: percent.
-        kept: mean number of categories alive after each rejection point.
-    """
-
-    scenes: int
-    categories: int
-    rejection: str
-    miou_seen: float
-    miou_held_out: float
-    miou: float
-    pixel_accuracy: float
-    kept: tuple[float, ...]
-
-
-class Tally:
-    """Counts of one predictor over the scenes."""
-
-    def __init__(self, categories: int, rejection: str) -> None:
-        self._rejection = rejection
-        self._totals = Totals(categories)
-        self._names = np.arange(categories)
-
-    def add(self, labels: np.ndarray, prediction: Prediction) -> None:
-        """Count one scene: its true labels and what the predictor gave."""
-        self._totals.add(Labelled.of(labels, prediction, self._names, len(self._names)))
-
-    def scores(self) -> SceneScores:
-        """The scores of all scenes added."""
-        return scene_scores(self._totals, self._rejection)
-
-
-def scene_scores(totals: Totals, rejection: str) -> SceneScores:
-    """The scores of what was counted over scenes; `rejection` is recorded in them."""
-    confusion = totals.confusion
-    return SceneScores(
-        scenes=totals.pictures,
-        categories=len(confusion.counts),
-        rejection=rejection,
-        miou_seen=confusion.miou(INDEX[name] for name in SEEN),
-        miou_held_out=confusion.miou(INDEX[name] for name in HELD_OUT),
-        miou=confusion.miou(),
-        pixel_accuracy=confusion.pixel_accuracy(),
-        kept=totals.mean_kept(),
-    )
-
-
-def scene_parity(counts: SetCounts, policy: int, rejection: str) -> Parity[SceneScores]:
-    """Two sources on the same scenes, under the policy at this place."""
-    scores = [scene_scores(totals, rejection) for totals in counts.totals[policy]]
-    return Parity.of(scores, counts.agreement(policy))
-
-
+ALL = "all"
+# Those with a published figure come first, in the order of its table.
+SETS = (*DATA, *(name for name in NAMES if name not in (*DATA, "scenes")))
 SCENE_SIZE = 256
-SCENES = "procedural scenes, split test, first seeds"
-# Every picture on which the stages are compared one by one runs each stage twice more.
+# Every scene on which the stages are compared one by one runs each stage twice more.
 STAGE_SCENES = 5
-WORST_TENSORS = 20
 
 
-def measure(
-    setup: Setup, vocabularies: Sequence[Sequence[str]], scenes: int, report: Report
-) -> dict[str, Any]:
-    """mIoU of a checkpoint or bundle on test scenes for every vocabulary and policy.
+def open_sets(
+    data: Sequence[str], split: str | None, root: Path | None, limit: int | None
+) -> tuple[list[ChosenImages], dict[str, str]]:
+    """The sets of these names or folders, and the reasons why sets of "all" are missing, by name.
 
     Args:
-        setup: what labels, and how.
-        vocabularies: lists of names, each starting with the scenes' own.
-        scenes: how many.
-        report: called after every scene.
+        data: names or folders; "all" stands for `SETS`.
+        split: as for `open_dataset`.
+        root: likewise.
+        limit: images of each set; None is all.
 
     Raises:
-        InputError: it cannot be opened, or cannot run a policy.
+        InputError: a set that is named, or there, cannot be opened, one is named twice, or "all" finds none.
     """
-    with ExitStack() as stack:
-        sources = setup.open(stack)
-        counted = _counted(setup, sources, vocabularies, scenes, report)
-        return {
-            "source": description(sources[0]),
-            "data": SCENES,
-            "size": SCENE_SIZE,
-            "results": [
-                asdict(scene_scores(totals, rejection))
-                for counts in counted
-                for (totals,), rejection in zip(counts.totals, setup.policies, strict=True)
-            ],
-        }
+    twice = next((name for name in data if data.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"--data: {twice} is given twice; name each set once")
+    opened = {name: open_dataset(name, split, root) for name in data if name != ALL}
+    missing: dict[str, str] = {}
+    for name in SETS if ALL in data else ():
+        if name in opened:
+            continue
+        try:
+            opened[name] = open_dataset(name, split, root)
+        except MissingDataError as error:
+            missing[name] = str(error)
+    if not opened:
+        raise InputError(f"--data all: no data set is there; {'; '.join(missing.values())}")
+    return [chosen_images(dataset, limit) for dataset in opened.values()], missing
 
 
-def compare(
-    setup: Setup, vocabularies: Sequence[Sequence[str]], scenes: int, report: Report
-) -> dict[str, Any]:
-    """mIoU of two checkpoints or bundles on the same scenes, how far they agree, where their stages differ.
+def chosen_images(dataset: Dataset, limit: int | None) -> ChosenImages:
+    """`limit` images spread evenly over a set; None is all."""
+    length = len(dataset)
+    if limit is None or limit >= length:
+        return ChosenImages(dataset, range(length))
+    return ChosenImages(dataset, [number * length // limit for number in range(limit)])
 
-    The stages of two bundles are compared on the CPU, each on the inputs that the reference's was given.
-    Arguments are those of `measure`.
+
+def scene_sets(sizes: Sequence[int] | None, scenes: int) -> list[ChosenImages]:
+    """The first test scenes, once for each size of the vocabulary; None is the scenes' own vocabulary.
 
     Raises:
-        InputError: one cannot be opened, they are of different networks, or cannot run a policy.
+        InputError: a size is smaller than the scenes' own vocabulary, or too large.
+    """
+    try:
+        vocabularies = [longer_vocabulary(size) for size in sizes or [len(VOCABULARY)]]
+    except ValueError as error:
+        raise InputError(f"--vocabulary-size: {error}") from error
+    sets = (Scenes("test", scenes, SCENE_SIZE, names=names) for names in vocabularies)
+    return [ChosenImages(dataset, range(scenes)) for dataset in sets]
+
+
+def count_shard(setup: Setup, sets: Sequence[ChosenImages], report: Report) -> list[str]:
+    """Count the share of the images that `setup.shard` names; gives a line for each set about its progress.
+
+    Raises:
+        InputError: as `count_sets`, or a source cannot be opened.
     """
     with ExitStack() as stack:
+        counted = stack.enter_context(closing(count_sets(setup, setup.open(stack), sets, report)))
+        return [
+            f"{chosen.dataset.name}, {len(chosen.dataset.names)} categories: {int(counts.done.sum())} of "
+            f"{len(counts.done)} images are counted"
+            for chosen, counts in zip(sets, counted, strict=True)
+        ]
+
+
+def evaluate_sets(
+    setup: Setup, sets: Sequence[ChosenImages], missing: dict[str, str], report: Report
+) -> tuple[str, dict[str, Any]]:
+    """Scores on data sets; the kind is "datasets", or "dataset-parity" where `setup` has two paths.
+
+    `missing`, sets that were left out and why, is recorded in the content.
+
+    Raises:
+        InputError: as `count_sets`, a source cannot be opened, or no image of a set has a labelled pixel.
+    """
+
+    def scores(totals: Totals, policy: str, chosen: ChosenImages, source: EvaluationSource) -> dict[str, Any]:
+        return dataset_scores(totals, policy, chosen, source.preset, setup.short_side)
+
+    with ExitStack() as stack:
         sources = setup.open(stack)
-        counted = _counted(setup, sources, vocabularies, scenes, report)
-        return {
-            "source": description(sources[0]),
-            "against": description(sources[1]),
-            "data": SCENES,
-            "size": SCENE_SIZE,
-            "results": [
-                asdict(scene_parity(counts, policy, rejection))
-                for counts in counted
-                for policy, rejection in enumerate(setup.policies)
-            ],
-            "stages": _stage_errors(sources, setup, vocabularies[0], report),
+        content = _descriptions(sources) | {
+            "presets": [source.preset for source in sources],
+            "short_side": setup.short_side,
+            "missing": missing,
+            "results": _rows(setup, sources, sets, scores, report),
         }
+        return "datasets" if len(sources) == 1 else "dataset-parity", content
 
 
-def _counted(
+def evaluate_scenes(setup: Setup, sets: Sequence[ChosenImages], report: Report) -> tuple[str, dict[str, Any]]:
+    """Scores on the sets of `scene_sets`; the kind is "scores", or "parity" where `setup` has two paths.
+
+    Of two bundles that ONNX Runtime runs on the CPU the stages are compared too, on the reference's inputs.
+
+    Raises:
+        InputError: as `count_sets`, a source cannot be opened, or two are of different networks.
+    """
+
+    def scores(totals: Totals, policy: str, chosen: ChosenImages, source: EvaluationSource) -> dict[str, Any]:
+        return scene_scores(totals, policy)
+
+    with ExitStack() as stack:
+        sources = setup.open(stack)
+        content = _descriptions(sources) | {
+            "data": "procedural scenes, split test, first seeds",
+            "size": SCENE_SIZE,
+            "results": _rows(setup, sources, sets, scores, report),
+        }
+        if len(sources) == 1:
+            return "scores", content
+        return "parity", content | {"stages": _stage_errors(setup, sources, sets[0].dataset.names, report)}
+
+
+def _descriptions(sources: Sequence[EvaluationSource]) -> dict[str, Any]:
+    """The entries of a results file that say what was evaluated."""
+    return {side: source.description() for side, source in zip(("source", "against"), sources, strict=False)}
+
+
+def _rows(
     setup: Setup,
-    sources: Sequence[Source],
-    vocabularies: Sequence[Sequence[str]],
-    scenes: int,
+    sources: Sequence[EvaluationSource],
+    sets: Sequence[ChosenImages],
+    score: Callable[[Totals, str, ChosenImages, EvaluationSource], dict[str, Any]],
     report: Report,
-) -> list[SetCounts]:
-    sets = [(Scenes("test", scenes, SCENE_SIZE, names=names), range(scenes)) for names in vocabularies]
-    return list(count_sets(setup, sources, sets, report))
+) -> list[dict[str, Any]]:
+    """A row for each set and policy: the scores of the one source, or of two side by side.
 
-
-def name_worst(path: Path, precision: str, report: Report) -> dict[str, Any]:
-    """The tensors of a checkpoint that lose most in "fp16" or "bf16", and what each FP32 island is worth.
-
-    Raises:
-        InputError: the path is no checkpoint, or the precision is neither of the two.
+    Rows of two hold "source", "against", "drop", the mIoU of the second less that of the first in percentage
+    points, and "agreement", the pixel agreement in percent.
     """
-    from ...model import SED
-    from ..precision.layerwise import island_worths, tensor_errors
+    rows = []
+    with closing(count_sets(setup, sources, sets, report)) as counted:
+        for chosen, counts in zip(sets, counted, strict=True):
+            for index, policy in enumerate(setup.policies):
+                scores = [
+                    score(totals, policy, chosen, source)
+                    for totals, source in zip(counts.totals[index], sources, strict=True)
+                ]
+                if len(scores) == 1:
+                    rows += scores
+                    continue
+                drop = scores[1]["miou"] - scores[0]["miou"]
+                agreement = counts.agreement(index)
+                rows.append({"source": scores[0], "against": scores[1], "drop": drop, "agreement": agreement})
+    return rows
 
-    if precision not in ("fp16", "bf16"):
-        raise InputError(f"--layerwise: {precision!r} is unknown; choose fp16 or bf16")
-    if is_folder(path):
-        raise InputError(f"{path}: is a folder; --layerwise looks into a checkpoint file")
-    model = SED.from_checkpoint(path)
-    worst = tensor_errors(model, precision, VOCABULARY, progress=_steps(report, "comparing tensors"))
-    worths = island_worths(model, precision, VOCABULARY, _steps(report, "leaving out islands"))
+
+def scene_scores(totals: Totals, rejection: str) -> dict[str, Any]:
+    """A row of a results file: what one source reaches on scenes under one policy.
+
+    Figures are in percent; "kept" is the mean number of categories alive after each rejection point.
+    "miou_seen" is over the categories of training, "miou_held_out" over colour-thing pairs it never saw.
+    """
+    confusion = totals.confusion
     return {
-        "source": {"name": path.name, "runs_on": "PyTorch", "precision": precision},
-        "data": "the verification photo",
-        "categories": len(VOCABULARY),
-        "tensors": [asdict(error) for error in worst[:WORST_TENSORS]],
-        "islands": [asdict(worth) for worth in worths],
+        "scenes": totals.images,
+        "categories": len(confusion.counts),
+        "rejection": rejection,
+        "miou_seen": confusion.miou(INDEX[name] for name in SEEN),
+        "miou_held_out": confusion.miou(INDEX[name] for name in HELD_OUT),
+        "miou": confusion.miou(),
+        "pixel_accuracy": confusion.pixel_accuracy(),
+        "kept": totals.mean_kept(),
     }
 
 
+def dataset_scores(
+    totals: Totals, rejection: str, chosen: ChosenImages, preset: str, short_side: int | None
+) -> dict[str, Any]:
+    """A row of a results file: what a source of a preset reaches on a data set under one policy.
+
+    Figures are in percent, see `Confusion`, and None where a category does not occur. "published" is the
+    paper's mIoU, None unless "as_published": a whole published validation split with the published resize.
+
+    Raises:
+        InputError: no image has a labelled pixel.
+    """
+    dataset, confusion = chosen.dataset, totals.confusion
+    if not confusion.counts.any():
+        raise InputError(
+            f"{dataset.name}, split {dataset.split}: none of its {totals.images} images has a labelled "
+            "pixel; check the labels' values"
+        )
+    own = isinstance(dataset, FileDataset) and dataset.source.kind == "own"
+    whole = totals.images == len(dataset) and dataset.split == "val"
+    as_published = whole and not own and short_side == SHORT_SIDE
+    iou = np.where(confusion.occurring(), confusion.iou(), np.nan)
+    categories = zip(dataset.classes, iou, confusion.accuracy(), confusion.counts.sum(1), strict=True)
+    return {
+        "data": dataset.name,
+        "split": dataset.split,
+        "images": totals.images,
+        "of": len(dataset),
+        "categories": len(dataset.names),
+        "rejection": rejection,
+        "miou": confusion.miou(),
+        "fwiou": confusion.fwiou(),
+        "pixel_accuracy": confusion.pixel_accuracy(),
+        "class_accuracy": confusion.mean_accuracy(),
+        "kept": totals.mean_kept(),
+        "as_published": as_published,
+        "published": published_miou(preset, rejection, dataset.name) if as_published else None,
+        "per_category": [
+            {"name": name, "iou": _percent(iou), "accuracy": _percent(accuracy), "pixels": int(pixels)}
+            for name, iou, accuracy, pixels in categories
+        ],
+    }
+
+
+def _percent(share: float) -> float | None:
+    return None if np.isnan(share) else float(100 * share)
+
+
 def _stage_errors(
-    sources: Sequence[Source], setup: Setup, names: Sequence[str], report: Report
+    setup: Setup, sources: Sequence[EvaluationSource], names: Sequence[str], report: Report
 ) -> dict[str, Any] | None:
-    """Errors of the stages, worst first; None where one of the two is no bundle that the CPU runs."""
-    ours, theirs = (source.segmenter for source in sources)
-    if ours is None or theirs is None or {ours.backend, theirs.backend} != {"onnxruntime"}:
+    """Errors of the stages, worst first; None unless both sources are bundles on ONNX Runtime's CPU."""
+    segmenters = [source.segmenter for source in sources if isinstance(source, BundleSource)]
+    if [segmenter.backend for segmenter in segmenters] != ["onnxruntime"] * 2:
         return None
-    collected = StageErrors(
-        ours.bundle, open_engines(ours.bundle, ours.backend), open_engines(theirs.bundle, theirs.backend)
-    )
-    vocabulary = theirs.vocabulary(names)
+    ours, reference = (segmenter.bundle for segmenter in segmenters)
+    errors = StageErrors(ours, *(open_engines(bundle, "onnxruntime") for bundle in (ours, reference)))
+    vocabulary = segmenters[1].vocabulary(names)
     policy = next(iter(setup.policies.values()))
     for seed in range(STAGE_SCENES):
-        collected.add(make_scene(seed, SCENE_SIZE, split="test").image, vocabulary, policy)
+        errors.add(make_scene(seed, SCENE_SIZE, split="test").image, vocabulary, policy)
         report("comparing stages", seed + 1, STAGE_SCENES)
-    return {"scenes": STAGE_SCENES, "errors": [asdict(error) for error in worst_first(collected.errors())]}
-
-
-def _steps(report: Report, what: str) -> Callable[[int, int], None]:
-    return lambda done, total: report(what, done, total)
+    return {"scenes": STAGE_SCENES, "errors": [asdict(error) for error in errors.worst_first()]}

@@ -1,5 +1,6 @@
-"""Checkpoints and bundles behind one call: a picture in, labels and kept counts by rejection policy out."""
+"""Checkpoints and bundles behind one interface: an image in, labels for each rejection policy out."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,178 +16,114 @@ from ...runtime import KeepAll, Rejection, Segmenter, TopK, Vocabulary
 from ...runtime.images import resize_short_side
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ...model import SED
 
-    Encoded = tuple[Tensor, list[Tensor]]
-
-Progress = Callable[[int, int], None]
+# Called with (names done, names in all).
+EmbeddingProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Labels, integers (H, W), and how many categories were left after each rejection point."""
+    """Labels of an image, integers (H, W), and how many categories were left after each rejection point."""
 
     labels: np.ndarray
     kept: tuple[int, ...]
 
 
-# A prediction for each rejection policy.
+# Labels an image, uint8 (H, W, 3), at its own size: a prediction for each rejection policy.
 Predictor = Callable[[np.ndarray], tuple[Prediction, ...]]
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class EvaluationSource(ABC):
     """A checkpoint or a bundle, opened.
 
     Attributes:
         name: of its file or folder.
-        runs_on: "PyTorch", or the backend of the bundle, with what is special about it.
+        runs_on: "PyTorch" with its GPU, or the backend of the bundle.
         precision: "fp32", "fp16", "bf16" or "int8".
         preset: for example "sed-b".
-        embed: embeds a vocabulary, float32 (T, P, C); it raises InputError for names that cannot be.
-        with_text: takes a vocabulary with its embeddings and rejection policies, and gives the predictor of
-            pictures, uint8 (H, W, 3), at their own size, which encodes each once; it raises InputError for a
-            policy that cannot be.
-        segmenter: of a bundle.
     """
 
     name: str
     runs_on: str
     precision: str
     preset: str
-    embed: Callable[[Sequence[str], Progress | None], np.ndarray]
-    with_text: Callable[[Sequence[str], np.ndarray, Sequence[Rejection]], Predictor]
-    segmenter: Segmenter | None
+
+    def description(self) -> dict[str, str]:
+        """The source as results files show it."""
+        return {"name": self.name, "runs_on": self.runs_on, "precision": self.precision}
+
+    @abstractmethod
+    def embed(self, names: Sequence[str], progress: EmbeddingProgress | None) -> np.ndarray:
+        """Embed T names, float32 (T, P, C); raises InputError for a name that cannot be embedded."""
+
+    @abstractmethod
+    def predictor(self, names: Sequence[str], text: np.ndarray, policies: Sequence[Rejection]) -> Predictor:
+        """A function that labels images with T names and encodes each image once for all policies.
+
+        Args:
+            names: of the categories.
+            text: their embeddings, float32 (T, P, C).
+            policies: rejection policies.
+
+        Raises:
+            InputError: the source cannot run a policy; from the function, the memory is too small.
+        """
 
 
-@contextmanager
-def open_source(
-    path: Path,
-    backend: str | None = None,
-    emulate: bool = True,
-    short_side: int | None = None,
-    threads: int | None = None,
-) -> Iterator[Source]:
-    """Open a checkpoint file, which PyTorch runs, or a bundle folder, which the runtime runs on `backend`.
+@dataclass(frozen=True, eq=False)
+class BundleSource(EvaluationSource):
+    """A bundle that the runtime runs."""
 
-    PyTorch takes the first GPU that it sees, with all products in FP32.
+    segmenter: Segmenter
+    short_side: int | None
 
-    Args:
-        path: of the file or folder.
-        backend: of a bundle; None is "auto".
-        emulate: whether a half-precision bundle that only the CPU can run is rounded after every operator.
-        short_side: pixels to which the shorter side of pictures is resized before the network's own resize;
-            None gives them straight to the network.
-        threads: CPU threads of one operator; None is one per core.
+    def embed(self, names: Sequence[str], progress: EmbeddingProgress | None) -> np.ndarray:
+        return self.segmenter.vocabulary(names, progress).text
 
-    Raises:
-        InputError: neither can be read there, or the backend is not there.
-    """
-    if is_folder(path):
-        with open_bundle(path, backend, emulate, short_side, threads) as source:
-            yield source
-        return
-    import torch
-
-    from ...model import SED
-
-    model = SED.from_checkpoint(path)
-    runs_on = "PyTorch"
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if torch.cuda.is_available():
-        # Both would round factors to TF32.
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = False
-        model, runs_on = model.to("cuda"), f"PyTorch, {torch.cuda.get_device_name()}"
-    yield checkpoint_source(path, runs_on, model, short_side)
-
-
-@contextmanager
-def open_bundle(
-    path: Path, backend: str | None, emulate: bool, short_side: int | None, threads: int | None
-) -> Iterator[Source]:
-    """Open a bundle folder; see `open_source`."""
-    bundle = Bundle.open(path)
-    precision = bundle.manifest.precision
-    half = emulate and precision in ("fp16", "bf16") and backend in (None, "auto", "onnxruntime")
-    try:
-        segmenter = Segmenter(path, backend, threads)
-    except InputError:
-        # The CPU refuses bfloat16, but not its emulation.
-        if not half:
-            raise
-    else:
-        if not half or segmenter.backend != "onnxruntime":
-            yield bundle_source(path, segmenter.backend, precision, segmenter, short_side)
-            return
-    from ...export.verification import emulate_half
-
-    with emulate_half(bundle) as emulation:
-        segmenter = Segmenter(emulation.path, "onnxruntime", threads)
-        yield bundle_source(path, "onnxruntime, every operator rounded", precision, segmenter, short_side)
-
-
-def bundle_source(
-    path: Path, runs_on: str, precision: str, segmenter: Segmenter, short_side: int | None
-) -> Source:
-    """A bundle's engines as a source."""
-
-    def with_text(names: Sequence[str], text: np.ndarray, policies: Sequence[Rejection]) -> Predictor:
+    def predictor(self, names: Sequence[str], text: np.ndarray, policies: Sequence[Rejection]) -> Predictor:
         vocabulary = Vocabulary(tuple(names), text)
 
         def predict(image: np.ndarray) -> tuple[Prediction, ...]:
-            encoded = segmenter.encode(image, short_side)
-            results = (segmenter(encoded, vocabulary, policy) for policy in policies)
+            encoded = self.segmenter.encode(image, self.short_side)
+            results = (self.segmenter(encoded, vocabulary, policy) for policy in policies)
             return tuple(Prediction(result.labels, result.kept) for result in results)
 
         return predict
 
-    preset = segmenter.bundle.manifest.preset
-    return Source(
-        path.name,
-        runs_on,
-        precision,
-        preset,
-        lambda names, progress: segmenter.vocabulary(names, progress).text,
-        with_text,
-        segmenter,
-    )
 
+@dataclass(frozen=True, eq=False)
+class CheckpointSource(EvaluationSource):
+    """A checkpoint that PyTorch runs."""
 
-def checkpoint_source(path: Path, runs_on: str, model: "SED", short_side: int | None) -> Source:
-    """A model in PyTorch as a source."""
-    import torch
+    model: "SED"
+    short_side: int | None
 
-    from ...model import is_out_of_memory
-    from ...model.labels import label_map
+    def embed(self, names: Sequence[str], progress: EmbeddingProgress | None) -> np.ndarray:
+        return self.model.encode_vocabulary(names, progress).cpu().numpy()
 
-    def embed(names: Sequence[str], progress: Progress | None) -> np.ndarray:
-        return model.encode_vocabulary(names, progress).cpu().numpy()
+    def predictor(self, names: Sequence[str], text: np.ndarray, policies: Sequence[Rejection]) -> Predictor:
+        import torch
 
-    def with_text(names: Sequence[str], embeddings: np.ndarray, policies: Sequence[Rejection]) -> Predictor:
-        ks: list[int | None] = []
-        for policy in policies:
-            if not isinstance(policy, KeepAll | TopK):
-                raise InputError(
-                    f"rejection {policy} runs in a bundle only; for a checkpoint give topk:K or none"
-                )
-            ks.append(policy.k if isinstance(policy, TopK) else None)
-        text = torch.from_numpy(embeddings).to(model.device)
+        from ...model import is_out_of_memory
+        from ...model.labels import label_map
 
-        def labelled(encoded: "Encoded", k: int | None, height: int, width: int) -> Prediction:
-            left = model.decode_rejecting(*encoded, text, k)
-            labels = label_map(left.logits, left.kept, height, width)
-            return Prediction(labels.cpu().numpy(), tuple(len(each) for each in left.survivors))
+        model, ks = self.model, [_top_k(policy) for policy in policies]
+        embeddings = torch.from_numpy(text).to(model.device)
 
         @torch.no_grad()
         def predict(image: np.ndarray) -> tuple[Prediction, ...]:
             try:
-                pixels = torch.from_numpy(resize_short_side(image, short_side))
+                pixels = torch.from_numpy(resize_short_side(image, self.short_side))
                 encoded = model.encode_images(pixels.unsqueeze(0))
-                return tuple(labelled(encoded, k, *image.shape[:2]) for k in ks)
+                predictions = []
+                for k in ks:
+                    decoded = model.decode_rejecting(*encoded, embeddings, k)
+                    labels = label_map(decoded.logits, decoded.kept, *image.shape[:2])
+                    kept = tuple(len(each) for each in decoded.survivors)
+                    predictions.append(Prediction(labels.cpu().numpy(), kept))
+                return tuple(predictions)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -197,9 +134,80 @@ def checkpoint_source(path: Path, runs_on: str, model: "SED", short_side: int | 
 
         return predict
 
-    return Source(path.name, runs_on, "fp32", model.preset.name, embed, with_text, None)
+
+def _top_k(policy: Rejection) -> int | None:
+    """k of the policies that PyTorch runs; None keeps all categories."""
+    if not isinstance(policy, KeepAll | TopK):
+        raise InputError(f"rejection {policy} runs in a bundle only; for a checkpoint give topk:K or none")
+    return policy.k if isinstance(policy, TopK) else None
 
 
-def description(source: Source) -> dict[str, str]:
-    """What results files say about a source."""
-    return {"name": source.name, "runs_on": source.runs_on, "precision": source.precision}
+@contextmanager
+def open_source(
+    path: Path,
+    backend: str | None = None,
+    emulate: bool = True,
+    short_side: int | None = None,
+    threads: int | None = None,
+) -> Iterator[EvaluationSource]:
+    """Open a checkpoint file, which PyTorch runs, or a bundle folder, which the runtime runs on `backend`.
+
+    PyTorch takes the first GPU that it sees, with all products in FP32.
+
+    Args:
+        path: of the file or folder.
+        backend: of a bundle; None is "auto".
+        emulate: whether a half-precision bundle that only the CPU can run is rounded after every operator.
+        short_side: pixels to which the shorter side of images is resized before the network's own resize;
+            None gives them straight to the network.
+        threads: CPU threads of one operator; None is one per core.
+
+    Raises:
+        InputError: the path cannot be read as either, or the backend is not available.
+    """
+    if is_folder(path):
+        with _open_bundle(path, backend, emulate, short_side, threads) as source:
+            yield source
+    else:
+        yield _open_checkpoint(path, short_side, threads)
+
+
+@contextmanager
+def _open_bundle(
+    path: Path, backend: str | None, emulate: bool, short_side: int | None, threads: int | None
+) -> Iterator[BundleSource]:
+    bundle = Bundle.open(path)
+    precision, preset = bundle.manifest.precision, bundle.manifest.preset
+    half = emulate and precision in ("fp16", "bf16") and backend in (None, "auto", "onnxruntime")
+    try:
+        segmenter = Segmenter(path, backend, threads)
+    except InputError:
+        # The CPU refuses bfloat16, but not its emulation.
+        if not half:
+            raise
+    else:
+        if not half or segmenter.backend != "onnxruntime":
+            yield BundleSource(path.name, segmenter.backend, precision, preset, segmenter, short_side)
+            return
+    from ...export.verification import emulate_half
+
+    with emulate_half(bundle) as rounded:
+        segmenter = Segmenter(rounded.path, "onnxruntime", threads)
+        runs_on = "onnxruntime, every operator rounded"
+        yield BundleSource(path.name, runs_on, precision, preset, segmenter, short_side)
+
+
+def _open_checkpoint(path: Path, short_side: int | None, threads: int | None) -> CheckpointSource:
+    import torch
+
+    from ...model import SED
+
+    model, runs_on = SED.from_checkpoint(path), "PyTorch"
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        # Both would round factors to TF32.
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        model, runs_on = model.to("cuda"), f"PyTorch, {torch.cuda.get_device_name()}"
+    return CheckpointSource(path.name, runs_on, "fp32", model.preset.name, model, short_side)

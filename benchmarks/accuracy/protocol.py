@@ -5,16 +5,16 @@ from PIL import Image
 
 from ...train.datasets import Sample
 
-# Pixels of the shorter side of every picture, before the network's own resize.
+# Pixels of the shorter side of every image, before the network's own resize.
 SHORT_SIDE = 640
 
 
 def limit_short_side(sample: Sample, limit: int | None) -> Sample:
-    """A picture and its labels with the shorter side resized to `limit` pixels where it is longer.
+    """An image and its labels with the shorter side resized to `limit` pixels where it is longer.
 
-    As the preparation script of MaskFormer's ADE20K-Full does it with OpenCV: the picture bilinear at
+    As the preparation script of MaskFormer's ADE20K-Full does it with OpenCV: the image bilinear at
     half-pixel centres without antialiasing, labels by the pixel at floor(index * old / new). That script
-    also stores the picture as JPEG again, which is left out.
+    also stores the image as JPEG again, which is left out.
     """
     height, width = sample.labels.shape
     if limit is None or min(height, width) <= limit:
@@ -30,14 +30,14 @@ def limit_short_side(sample: Sample, limit: int | None) -> Sample:
 
 
 def _bilinear(channel: np.ndarray, height: int, width: int) -> np.ndarray:
-    # Pillow cuts off what it interpolates between 8-bit values; OpenCV rounds it.
+    # Pillow truncates what it interpolates between 8-bit values; OpenCV rounds it.
     image = Image.fromarray(channel.astype(np.float32))
     box = (0, 0, channel.shape[1], channel.shape[0])
     resized = image.transform((width, height), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR)
     return np.rint(np.asarray(resized)).astype(np.uint8)
 
 
-# By the data sets' names here: A-847, PC-459, A-150, PC-59, PAS-20.
+# The sets of the paper's table by their names here: A-847, PC-459, A-150, PC-59, PAS-20.
 DATA = ("ade847", "pc459", "ade150", "pc59", "voc20")
 
 MIOU = {
@@ -49,7 +49,7 @@ MIOU = {
 
 
 def published_miou(preset: str, rejection: str, data: str) -> float | None:
-    """mIoU in percent of a preset on the validation split of a set; None where none is published.
+    """The paper's mIoU in percent on the validation split of a set; None where it has none.
 
     Args:
         preset: for example "sed-b".

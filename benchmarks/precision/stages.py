@@ -1,7 +1,7 @@
 """How far each stage of a bundle is from the same stage of another one, on the same inputs."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,25 +10,6 @@ from ...bundle import Bundle
 from ...engines.engine import Engine, Engines, Value
 from ...runtime import Rejection, Vocabulary
 from ...runtime.pipeline import encode, finish, prepare
-
-
-@dataclass(frozen=True)
-class StageError:
-    """One output of one stage, over all runs.
-
-    Attributes:
-        stage: name of the stage.
-        output: name of the output.
-        max_error: largest absolute difference.
-        mean_error: mean absolute difference.
-        peak: largest absolute value of the reference.
-    """
-
-    stage: str
-    output: str
-    max_error: float
-    mean_error: float
-    peak: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +34,14 @@ class RecordedEngine:
         return self._engine.name
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Run the stage and remember it; see `Engine.run`."""
+        """Run the stage and record it; see `Engine.run`."""
         outputs = self._engine.run(inputs)
         self._runs.append(Run(self.name, dict(inputs), outputs))
         return outputs
 
 
 class RecordedEngines:
-    """CPU engines whose runs are remembered in `runs`."""
+    """CPU engines whose runs are recorded in `runs`."""
 
     buckets = None
     decodes_at_once = 1
@@ -75,45 +56,62 @@ class RecordedEngines:
         return RecordedEngine(self._engines[stage], self.runs)
 
 
+@dataclass(frozen=True)
+class StageError:
+    """One output of one stage, over all its runs.
+
+    Attributes:
+        stage: name of the stage.
+        output: name of the output.
+        max_error: largest absolute difference.
+        mean_error: mean absolute difference.
+        peak: largest absolute value of the reference.
+    """
+
+    stage: str
+    output: str
+    max_error: float = 0.0
+    mean_error: float = 0.0
+    peak: float = 0.0
+
+
 class StageErrors:
-    """Collects the errors of a bundle's stages against a reference, picture by picture, on the CPU."""
+    """Collects the errors of a bundle's stages against those of a reference, image by image, on the CPU."""
 
     def __init__(self, bundle: Bundle, engines: Engines, reference: Engines) -> None:
         self._stages = bundle.manifest.stages
         self._engines = engines
         self._reference = reference
-        self._largest: dict[tuple[str, str], tuple[float, float]] = {}
-        self._sums: dict[tuple[str, str], tuple[float, int]] = {}
+        # With the number of values compared so far.
+        self._errors: dict[tuple[str, str], tuple[StageError, int]] = {}
 
     def add(self, image: np.ndarray, vocabulary: Vocabulary, rejection: Rejection) -> None:
-        """Segment a picture, uint8 (H, W, 3), with the reference and run every stage on what it was given."""
+        """Segment an image, uint8 (H, W, 3), with the reference, and run every stage on the same inputs."""
         reference = RecordedEngines(self._reference)
         (encoded,) = encode(reference, [prepare(reference, image, None)])
         finish(encoded, vocabulary, rejection)
         for run in reference.runs:
-            given = {
+            inputs = {
                 tensor.name: np.asarray(run.inputs[tensor.name]).astype(tensor.dtype)
                 for tensor in self._stages[run.stage].inputs
             }
-            found = self._engines[run.stage].run(given)
+            outputs = self._engines[run.stage].run(inputs)
             for name, expected in run.outputs.items():
-                self._compare((run.stage, name), np.asarray(found[name]), np.asarray(expected))
+                self._compare(run.stage, name, np.asarray(outputs[name]), np.asarray(expected))
 
-    def errors(self) -> list[StageError]:
-        """What was found, in the order the stages ran."""
-        return [
-            StageError(*key, largest, self._sums[key][0] / self._sums[key][1], peak)
-            for key, (largest, peak) in self._largest.items()
-        ]
+    def worst_first(self) -> list[StageError]:
+        """The errors by their size relative to the larger of 1 and the peak, largest first."""
+        errors = [error for error, _ in self._errors.values()]
+        return sorted(errors, key=lambda error: -error.max_error / max(1.0, error.peak))
 
-    def _compare(self, key: tuple[str, str], found: np.ndarray, expected: np.ndarray) -> None:
-        difference = np.abs(found.astype(np.float64) - expected)
-        largest, peak = self._largest.get(key, (0.0, 0.0))
-        self._largest[key] = max(largest, float(difference.max())), max(peak, float(np.abs(expected).max()))
-        total, count = self._sums.get(key, (0.0, 0))
-        self._sums[key] = total + float(difference.sum()), count + difference.size
-
-
-def worst_first(errors: Iterable[StageError]) -> list[StageError]:
-    """Errors by their size relative to the larger of 1 and the peak, largest first."""
-    return sorted(errors, key=lambda error: -error.max_error / max(1.0, error.peak))
+    def _compare(self, stage: str, output: str, values: np.ndarray, expected: np.ndarray) -> None:
+        difference = np.abs(values.astype(np.float64) - expected)
+        before, count = self._errors.get((stage, output), (StageError(stage, output), 0))
+        total = count + difference.size
+        error = replace(
+            before,
+            max_error=max(before.max_error, float(difference.max())),
+            mean_error=(before.mean_error * count + float(difference.sum())) / total,
+            peak=max(before.peak, float(np.abs(expected).max())),
+        )
+        self._errors[stage, output] = error, total

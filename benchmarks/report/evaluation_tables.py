@@ -28,7 +28,7 @@ def last_part(data: str) -> str:
 
 def _images(scores: Row) -> str:
     """How many images of a data set were labelled, if not all."""
-    return f"{scores['pictures']} of {scores['of']}" if scores["pictures"] < scores["of"] else NOTHING
+    return f"{scores['images']} of {scores['of']}" if scores["images"] < scores["of"] else NOTHING
 
 
 def _side(header: str, key: str) -> Column:

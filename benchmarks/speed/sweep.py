@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from ...runtime import KeepAll, Rejection, Result, Segmenter
 from ...train.scenes import longer_vocabulary, make_scene
-from ..accuracy.evaluate import Tally
-from ..accuracy.predictors import Prediction
+from ..accuracy.counts import Totals, pair_counts
+from ..accuracy.evaluate import scene_scores
 from ..results_file import CpuTimes, other_load_since, setting
 from .rounds import GROUPS, Report, percentiles
 
@@ -39,7 +39,7 @@ class PolicyRun:
 
     Attributes:
         policy: as the runtime takes it.
-        tally: of its labels against the true ones.
+        totals: of its labels against the true ones.
         times: milliseconds of each scene.
         decoder: milliseconds of each scene in the decoder.
         agreement: percent of the pixels of each scene with the label of `EVERYTHING`.
@@ -47,7 +47,7 @@ class PolicyRun:
     """
 
     policy: Rejection
-    tally: Tally
+    totals: Totals
     times: list[float] = field(default_factory=list)
     decoder: list[float] = field(default_factory=list)
     agreement: list[float] = field(default_factory=list)
@@ -61,8 +61,7 @@ class PolicyRun:
 
     def record(self, rejection: str) -> dict[str, Any]:
         """Plain values for the results file; `rejection` is the policy's text."""
-        return asdict(self.tally.scores()) | {
-            "rejection": rejection,
+        return scene_scores(self.totals, rejection) | {
             "kept_max": [int(largest) for largest in np.max(self.kept, axis=0)],
             "agreement": float(np.mean(self.agreement)),
             "decoder_p50_ms": float(np.median(self.decoder)),
@@ -133,7 +132,7 @@ def _run_policies(
 ) -> dict[str, PolicyRun]:
     names = longer_vocabulary(size)
     vocabulary = segmenter.vocabulary(names, lambda done, all_: report(f"embedding {size} names", done, all_))
-    runs = {text: PolicyRun(policy, Tally(size, text)) for text, policy in policies.items()}
+    runs = {text: PolicyRun(policy, Totals(size)) for text, policy in policies.items()}
     texts = list(runs)
     for seed in range(scenes):
         report(f"{size} categories, scenes", seed, scenes)
@@ -143,7 +142,7 @@ def _run_policies(
             started = time.perf_counter()
             result = segmenter(scene.image, vocabulary, rejection=runs[text].policy, short_side=None)
             runs[text].add(result, 1000 * (time.perf_counter() - started))
-            runs[text].tally.add(scene.labels, Prediction(result.labels, result.kept))
+            runs[text].totals.add(*pair_counts(scene.labels, result.labels, size), result.kept)
             results[text] = result
         for text, result in results.items():
             same = result.labels == results[EVERYTHING].labels

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,18 @@ import pytest
 from PIL import Image
 from sklearn.metrics import jaccard_score
 
-from sed_trt.benchmarks.accuracy.datasets import CategoryScore, DatasetScores
-from sed_trt.benchmarks.accuracy.parity import Parity
+from sed_trt.benchmarks.accuracy.evaluate import evaluate_sets, open_sets
 from sed_trt.benchmarks.accuracy.predictors import open_source
 from sed_trt.benchmarks.accuracy.protocol import DATA
+from sed_trt.benchmarks.accuracy.shards import ChosenImages
 from sed_trt.benchmarks.report.tables import markdown_table
+from sed_trt.cli.main import main
 from sed_trt.cli.tables import show_evaluation
+from sed_trt.errors import InputError
 from sed_trt.runtime import TopK
 from sed_trt.tests.fakes import dataset_layouts as layouts
-from sed_trt.tests.fakes.own_data import PICTURES, evaluated, failed, names_of
+from sed_trt.tests.fakes.given_set import no_report, stand_in_setup
+from sed_trt.tests.fakes.own_data import IMAGES, evaluated, failed, names_of
 
 
 def test_figures_are_those_of_the_labels(own: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -29,12 +32,12 @@ def test_figures_are_those_of_the_labels(own: Path, tiny_checkpoint: Path, tmp_p
     (row,) = content["results"]
     assert content["kind"] == "datasets"
     names = names_of(own)
-    assert (row["data"], row["pictures"], row["of"]) == (str(own), PICTURES, PICTURES)
+    assert (row["data"], row["images"], row["of"]) == (str(own), IMAGES, IMAGES)
     assert row["categories"] == len(names)
     truths, given = [], []
     with open_source(tiny_checkpoint) as source:
-        predict = source.with_text(names, source.embed(names, None), [TopK(8)])
-        for index in range(PICTURES):
+        predict = source.predictor(names, source.embed(names, None), [TopK(8)])
+        for index in range(IMAGES):
             image = np.array(Image.open(own / "images" / f"{index}.png"))
             truths.append(np.array(Image.open(own / "labels" / f"{index}.png")).ravel())
             given.append(predict(image)[0].labels.ravel())
@@ -65,35 +68,48 @@ def test_checkpoint_and_bundle_agree_on_640(
         assert abs(row["drop"]) < 0.05
         assert row["agreement"] > 99.9
         assert row["source"]["kept"] == pytest.approx(row["against"]["kept"], abs=0.5)
-        assert row["source"]["pictures"] == 4
+        assert row["source"]["images"] == 4
     printed = capsys.readouterr().out
-    assert f"own: 4 of its {PICTURES} pictures" in printed
+    assert f"own: 4 of its {IMAGES} images" in printed
     assert "own, rejection none" in printed and names_of(own)[0] in printed
 
 
+def without_network(folder: Path, sets: Sequence[ChosenImages], **changes: Any) -> tuple[str, dict[str, Any]]:
+    """Kind and content of the results file of a source that needs no network."""
+    setup = stand_in_setup(folder, lambda image: image[..., 0] % 2, **{"short_side": 640, **changes})
+    kind, content = evaluate_sets(setup, sets, {}, no_report)
+    return kind, json.loads(json.dumps(content))
+
+
 def test_all_stands_beside_the_published_figures(
-    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     root = tmp_path / "sets"
     layouts.write_ade150(root, {"ADE_val_1": np.array([[0, 1, 150], [3, 3, 3]], np.uint8)})
     layouts.write_voc(root, {"2007_000001": np.array([[0, 1, 20], [255, 0, 3]], np.uint8)})
-    content = evaluated(tmp_path / "r.json", tiny_checkpoint, "--data", "all", "--root", root)
-    captured = capsys.readouterr()
+    # Sets are looked for before anything is opened.
+    assert main(["evaluate", "none.pth", "--data", "all", "--root", str(root)]) == 2
+    stderr = capsys.readouterr().err
+    sets, missing = open_sets(["all"], None, root, None)
+    assert set(missing) == {"ade847", "pc459", "pc59", "coco-stuff"}
+    assert "ADE20K_2021_17_01" in missing["ade847"]
+    for reason in missing.values():
+        assert stderr.count(f"skipped {reason}\n") == 1
+    kind, content = without_network(tmp_path, sets, policies=("topk:8", "none"))
     assert [(row["data"], row["rejection"]) for row in content["results"]] == [
         (name, policy) for name in ("ade150", "voc20", "voc20b") for policy in ("topk:8", "none")
     ]
-    assert set(content["missing"]) == {"ade847", "pc459", "pc59", "coco-stuff"}
-    assert "ADE20K_2021_17_01" in content["missing"]["ade847"]
-    for name in content["missing"]:
-        assert captured.err.count(f"skipped {name}: ") == 1
-    lines = captured.out.splitlines()
+    show_evaluation(kind, content)
+    lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     table = [[cell.strip() for cell in line.split("│")] for line in lines]
     assert ["published sed-b", "topk:8", "11.4", "18.6", "31.6", "57.3", "94.4"] in table
     assert ["published sed-l", "none", "13.7", "22.1", "35.3", "60.9", "96.1"] in table
     found = {row["data"]: f"{row['miou']:.1f}" for row in content["results"] if row["rejection"] == "none"}
-    assert ["sed-tiny", "none", *(found.get(name, "-") for name in DATA)] in table
+    assert ["sed-b", "none", *(found.get(name, "-") for name in DATA)] in table
+    # voc20b is labelled with 59 names.
+    assert [row["categories"] for row in content["results"][::2]] == [150, 20, 59]
 
 
 def test_nothing_there_is_an_error(
@@ -125,52 +141,52 @@ def test_a_broken_set_is_not_missing(
 
 
 def test_only_what_is_as_published_stands_beside_the_paper(
-    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     labels = np.array([[0, 1], [1, 0]], np.uint8)
-    for folder in ("images", "labels"):
-        (tmp_path / "ade150" / folder).mkdir(parents=True)
-        Image.fromarray(labels).save(tmp_path / "ade150" / folder / "a.png")
-    (tmp_path / "ade150" / "names.txt").write_text("sky\nroad\n")
+    write_two_names(tmp_path / "ade150")
     layouts.write_ade150(tmp_path / "sets", dict.fromkeys(("ADE_val_1", "ADE_val_2"), labels))
-    published = ("--data", "ade150", "--root", "sets")
-    ways = [
-        (True, published),
-        (False, (*published, "--short-side", 512)),
-        (False, (*published, "--limit", 1)),
-        (False, ("--data", "./ade150")),
+    ways: list[tuple[bool, str, int | None, dict[str, Any]]] = [
+        (True, "ade150", None, {}),
+        (False, "ade150", None, {"short_side": 512}),
+        (False, "ade150", 1, {}),
+        (False, "./ade150", None, {}),
     ]
-    for as_published, arguments in ways:
-        content = evaluated(tmp_path / "r.json", tiny_checkpoint, "-r", "none", *arguments)
+    for as_published, data, limit, changes in ways:
+        sets, _ = open_sets([data], None, tmp_path / "sets", limit)
+        kind, content = without_network(tmp_path, sets, **changes)
         (row,) = content["results"]
         assert (row["data"], row["as_published"]) == ("ade150", as_published)
+        assert row["published"] == (31.8 if as_published else None)
+        show_evaluation(kind, content)
         assert ("published sed-b" in capsys.readouterr().out) == as_published
 
 
+def write_two_names(folder: Path) -> None:
+    """Own data of one image and two names."""
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+        Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8)).save(folder / part / "a.png")
+    (folder / "names.txt").write_text("sky\nroad\n")
+
+
 def test_brackets_in_paths_are_no_markup(
-    own: Path,
-    tiny_checkpoint: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The progress bar is drawn as on a terminal.
     monkeypatch.setenv("FORCE_COLOR", "1")
     data = tmp_path / "x[" / "y]" / "[b]"
-    shutil.copytree(own, data)
-    evaluated(
-        tmp_path / "r.json", tiny_checkpoint, "--data", data, "--limit", 1, "-r", "none", "--per-category"
-    )
+    write_two_names(data)
+    evaluated(tmp_path / "r.json", tiny_bundle, "--data", data, "-r", "none", "--per-category")
     assert "[b], rejection none" in capsys.readouterr().out
 
 
-def test_without_a_labelled_pixel_there_is_no_score(
-    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_labelled_pixel_there_is_no_score(tmp_path: Path) -> None:
     layouts.write_ade150(tmp_path, {"ADE_val_1": np.zeros((2, 3), np.uint8)})
-    arguments = (tiny_checkpoint, "--data", "ade150", "--root", tmp_path, "-r", "topk:8")
-    assert "none of its 1 pictures has a labelled pixel" in failed(capsys, *arguments)
+    sets, _ = open_sets(["ade150"], None, tmp_path, None)
+    with pytest.raises(InputError, match="none of its 1 images has a labelled pixel"):
+        without_network(tmp_path, sets)
 
 
 @pytest.mark.parametrize(
@@ -194,10 +210,23 @@ def test_arguments_that_contradict(
     assert message in failed(capsys, tiny_checkpoint, *given)
 
 
-SCORES = DatasetScores(
-    "coco-stuff", "val", 10, 5000, 171, "min-pixels:8:20", 61.24, 71.5, 88.3, 60.1, (847.0, 312.4, 25.6),
-    False, None, (CategoryScore("person [standing]", None, None, 0),),
-)  # fmt: skip
+SCORES = {
+    "data": "coco-stuff",
+    "split": "val",
+    "images": 10,
+    "of": 5000,
+    "categories": 171,
+    "rejection": "min-pixels:8:20",
+    "miou": 61.24,
+    "fwiou": 71.5,
+    "pixel_accuracy": 88.3,
+    "class_accuracy": 60.1,
+    "kept": [847.0, 312.4, 25.6],
+    "as_published": False,
+    "published": None,
+    "per_category": [{"name": "person [standing]", "iou": None, "accuracy": None, "pixels": 0}],
+}
+PARITY = {"source": SCORES, "against": SCORES, "drop": 0.014, "agreement": 99.987}
 
 
 def test_tables_fit_into_80_columns(
@@ -205,18 +234,14 @@ def test_tables_fit_into_80_columns(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     side = {"name": "bundle", "precision": "fp16", "runs_on": "onnxruntime"}
-    rows = [
-        json.loads(json.dumps(each, default=vars)) for each in (SCORES, Parity(SCORES, SCORES, 0.014, 99.987))
-    ]
-    show_evaluation(
-        "datasets", {"source": side, "presets": ["sed-b"], "results": [rows[0] | {"published": 31.8}]}
-    )
+    published = SCORES | {"published": 31.8}
+    show_evaluation("datasets", {"source": side, "presets": ["sed-b"], "results": [published]})
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert [cell.strip() for cell in lines[4].split("│")] == [
         "coco-stuff", "min-pixels:8:20", "61.2", "31.8", "71.5", "88.3", "60.1", "847→312→26"
     ]  # fmt: skip
-    show_evaluation("dataset-parity", {"source": side, "against": side, "results": [rows[1]]})
+    show_evaluation("dataset-parity", {"source": side, "against": side, "results": [PARITY]})
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert any("coco-stuff" in line and "+0.01" in line and "99.99" in line for line in lines)
@@ -224,16 +249,16 @@ def test_tables_fit_into_80_columns(
 
 def test_results_stand_in_reports() -> None:
     side = {"name": "bundle", "precision": "fp16", "runs_on": "onnxruntime"}
-    whole = asdict(replace(SCORES, pictures=5000))
+    whole = SCORES | {"images": 5000}
     content: dict[str, Any] = {"kind": "datasets", "source": side, "presets": ["sed-b"], "results": [whole]}
     header, _, row = markdown_table([content]).splitlines()
-    assert "pictures" not in header and "published" not in header
+    assert "images" not in header and "published" not in header
     assert row == "| sed-b | coco-stuff | min-pixels:8:20 | 61.2 | 71.5 | 88.3 | 60.1 | 847→312→26 |"
-    part = content | {"presets": ["sed-l"], "results": [asdict(replace(SCORES, published=31.8))]}
+    part = content | {"presets": ["sed-l"], "results": [SCORES | {"published": 31.8}]}
     table = markdown_table([content, part]).splitlines()
     assert table[-1].startswith("| sed-l | coco-stuff | 10 of 5000 | min-pixels:8:20 | 61.2 | 31.8 |")
     kind = {"kind": "dataset-parity", "against": side | {"precision": "fp32"}}
-    parity = content | kind | {"results": [asdict(Parity(SCORES, SCORES, 0.014, 99.987))]}
+    parity = content | kind | {"results": [PARITY]}
     assert markdown_table([parity]).splitlines()[-1] == (
         "| sed-b | coco-stuff | 10 of 5000 | fp16 (onnxruntime) | fp32 (onnxruntime) | min-pixels:8:20 "
         "| 61.24 | 61.24 | +0.01 | 99.99 |"

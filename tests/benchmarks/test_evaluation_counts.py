@@ -1,7 +1,8 @@
-"""What the published protocol does to pictures, labels and predictions before they are counted."""
+"""What the published protocol does to images, labels and predictions before they are counted."""
 
 import pickle
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -9,26 +10,26 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from sed_trt.benchmarks.accuracy.count_pictures import count_sets
+from sed_trt.benchmarks.accuracy.count import count_sets
 from sed_trt.benchmarks.accuracy.counts import SetCounts
-from sed_trt.benchmarks.accuracy.datasets import SETS, chosen_pictures
-from sed_trt.benchmarks.accuracy.picture_counter import PictureCounter, Setup
+from sed_trt.benchmarks.accuracy.evaluate import SETS, chosen_images
 from sed_trt.benchmarks.accuracy.predictors import open_source
 from sed_trt.benchmarks.accuracy.protocol import DATA, limit_short_side, published_miou
+from sed_trt.benchmarks.accuracy.shards import ChosenImages
 from sed_trt.errors import InputError
 from sed_trt.model import SED
 from sed_trt.runtime import KeepAll, Segmenter, TopK
 from sed_trt.tests.fakes import dataset_layouts as layouts
-from sed_trt.tests.fakes.given_set import GivenSet, source_of
+from sed_trt.tests.fakes.given_set import GivenSet, Label, no_report, stand_in_setup
 from sed_trt.train.datasets import IGNORED, NAMES, Dataset, Sample, Scenes, open_dataset
 from sed_trt.train.scenes import VOCABULARY, make_scene
 
 
-def counted(dataset: Dataset, *labels: Callable[[np.ndarray], np.ndarray]) -> SetCounts:
+def counted(folder: Path, dataset: Dataset, *labels: Label) -> SetCounts:
     """The whole set labelled by functions, one for each source."""
-    setup = Setup(tuple(Path(str(index)) for index in range(len(labels))), {"none": KeepAll()})
-    sources, sets = [source_of(label) for label in labels], [(dataset, range(len(dataset)))]
-    (counts,) = count_sets(setup, sources, sets, lambda what, done, total: None)
+    setup = stand_in_setup(folder, *labels)
+    chosen = ChosenImages(dataset, range(len(dataset)))
+    (counts,) = count_sets(setup, setup.open(ExitStack()), [chosen], no_report)
     return counts
 
 
@@ -38,7 +39,7 @@ def test_voc20b_scores_other_names_as_background(tmp_path: Path) -> None:
     dataset = open_dataset("voc20b", root=tmp_path)
     # Names 20 and 58 are no class of VOC; the pixel of 255 is not scored.
     given = np.array([[20, 58, 0], [19, 3, 5]], np.uint16)
-    (totals,) = counted(dataset, lambda image: given).totals[0]
+    (totals,) = counted(tmp_path, dataset, lambda image: given).totals[0]
     confusion = totals.confusion
     assert confusion.counts.shape == (21, 21)
     assert confusion.counts.sum() == 5
@@ -48,18 +49,20 @@ def test_voc20b_scores_other_names_as_background(tmp_path: Path) -> None:
     assert confusion.miou() == pytest.approx(100 * (1 + 1 + 2 / 3) / 3)
 
 
-def test_ignored_labels_and_many_categories() -> None:
+def test_ignored_labels_and_many_categories(tmp_path: Path) -> None:
     labels = np.array([[IGNORED, 846, 300]], np.int32)
-    counts = counted(GivenSet([labels], 847), lambda image: np.array([[0, 846, 44]], np.uint16))
+    given = np.array([[0, 846, 44]], np.uint16)
+    counts = counted(tmp_path, GivenSet([labels], 847), lambda image: given)
     (totals,) = counts.totals[0]
     assert totals.confusion.counts.sum() == 2
     assert totals.confusion.counts[846, 846] == totals.confusion.counts[300, 44] == 1
     assert totals.mean_kept() == (847, 3, 1)
 
 
-def test_two_sources_are_compared_pixel_by_pixel() -> None:
+def test_two_sources_are_compared_pixel_by_pixel(tmp_path: Path) -> None:
     labels = [np.zeros((2, 5), np.int32)] * 2
     counts = counted(
+        tmp_path,
         GivenSet(labels, 3),
         lambda image: image[..., 0].astype(np.uint16),
         lambda image: np.zeros((2, 5), np.uint16),
@@ -67,17 +70,6 @@ def test_two_sources_are_compared_pixel_by_pixel() -> None:
     ours, theirs = counts.totals[0]
     assert (ours.confusion.pixel_accuracy(), theirs.confusion.pixel_accuracy()) == (50, 100)
     assert counts.agreement(0) == 50
-
-
-def test_no_picture_is_counted_twice() -> None:
-    dataset = GivenSet([np.zeros((2, 5), np.int32)], 3)
-    setup = Setup((Path("0"),), {"none": KeepAll()})
-    source = source_of(lambda image: np.zeros((2, 5), np.uint16))
-    counter = PictureCounter(setup, [source], [source.embed(dataset.names, None)], dataset, [0])
-    counts = SetCounts(1, 3, policies=1, sources=1)
-    counts.add(counter(0))
-    with pytest.raises(ValueError, match="counted twice"):
-        counts.add(counter(0))
 
 
 @pytest.mark.parametrize("size", [(600, 901), (901, 600), (700, 700), (1025, 2048)])
@@ -99,17 +91,15 @@ def test_the_short_side_is_limited_as_published(size: tuple[int, int]) -> None:
     assert np.abs(done.image - bilinear.numpy()).max() < 0.55
 
 
-def test_pictures_within_the_limit_stay() -> None:
+def test_images_within_the_limit_stay() -> None:
     sample = Sample(np.zeros((512, 900, 3), np.uint8), np.zeros((512, 900), np.int32))
     assert limit_short_side(sample, 512) is sample
     assert limit_short_side(sample, None) is sample
 
 
-def test_the_limit_holds_before_the_labels_are_compared() -> None:
-    labels = np.zeros((8, 16), np.int32)
-    counts = counted(
-        GivenSet([labels], 2, max_short_side=4), lambda image: np.zeros(image.shape[:2], np.uint16)
-    )
+def test_the_limit_holds_before_the_labels_are_compared(tmp_path: Path) -> None:
+    dataset = GivenSet([np.zeros((8, 16), np.int32)], 2, max_short_side=4)
+    counts = counted(tmp_path, dataset, lambda image: np.zeros(image.shape[:2], np.uint16))
     assert counts.totals[0][0].confusion.counts.sum() == 4 * 8
 
 
@@ -120,7 +110,7 @@ def test_checkpoint_and_bundle_resize_first(tiny_checkpoint: Path, tiny_bundle: 
         for path in (tiny_checkpoint, tiny_bundle):
             with open_source(path, "onnxruntime", short_side=short_side) as source:
                 names = VOCABULARY[:40]
-                predict = source.with_text(names, source.embed(names, None), (TopK(8), KeepAll()))
+                predict = source.predictor(names, source.embed(names, None), (TopK(8), KeepAll()))
                 for kind, prediction in zip((TopK, KeepAll), predict(image), strict=True):
                     labels[short_side, path, kind] = prediction.labels
     for short_side in (None, 64):
@@ -131,7 +121,7 @@ def test_checkpoint_and_bundle_resize_first(tiny_checkpoint: Path, tiny_bundle: 
     assert np.mean(labels[None, tiny_checkpoint, TopK] == labels[64, tiny_checkpoint, TopK]) < 0.99
 
 
-def test_a_picture_is_encoded_once_for_all_policies(
+def test_an_image_is_encoded_once_for_all_policies(
     tiny_checkpoint: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encodings = []
@@ -147,15 +137,16 @@ def test_a_picture_is_encoded_once_for_all_policies(
     monkeypatch.setattr(SED, "encode_images", counted_calls(SED.encode_images))
     for path in (tiny_checkpoint, tiny_bundle):
         with open_source(path, "onnxruntime") as source:
-            predict = source.with_text(["sky"], source.embed(["sky"], None), (TopK(8), KeepAll(), TopK(1)))
+            predict = source.predictor(["sky"], source.embed(["sky"], None), (TopK(8), KeepAll(), TopK(1)))
             assert len(predict(np.zeros((32, 32, 3), np.uint8))) == 3
     assert encodings == [SED, Segmenter]
 
 
 def test_a_part_is_spread_over_the_set() -> None:
     scenes = Scenes(length=10)
-    assert chosen_pictures(scenes, 4) == [0, 2, 5, 7]
-    assert chosen_pictures(scenes, None) == chosen_pictures(scenes, 11) == list(range(10))
+    assert chosen_images(scenes, 4).indices == [0, 2, 5, 7]
+    for limit in (None, 10, 11):
+        assert list(chosen_images(scenes, limit).indices) == list(range(10))
 
 
 def test_published_sets_reach_other_processes(tmp_path: Path) -> None:
@@ -177,12 +168,12 @@ def test_published_figures() -> None:
     assert set(SETS) == set(NAMES) - {"scenes"} and SETS[: len(DATA)] == DATA
 
 
-def test_what_cannot_be_labelled_is_named() -> None:
+def test_what_cannot_be_labelled_is_named(tmp_path: Path) -> None:
     def refuse(image: np.ndarray) -> np.ndarray:
         raise InputError("GPU: out of memory")
 
-    with pytest.raises(InputError, match=r"^picture 0: GPU: out of memory$"):
-        counted(GivenSet([np.zeros((2, 2), np.int32)], 2), refuse)
+    with pytest.raises(InputError, match=r"^image 0: GPU: out of memory$"):
+        counted(tmp_path, GivenSet([np.zeros((2, 2), np.int32)], 2), refuse)
 
 
 @pytest.mark.parametrize("policy", [TopK(8), KeepAll()])
@@ -191,6 +182,6 @@ def test_want_of_memory_in_pytorch_is_bad_input(policy: TopK | KeepAll, tiny_che
         text = source.embed(["sky"], None)
         # More than any address space holds, of which there is only one category.
         many = np.broadcast_to(text, (2**40, *text.shape[1:]))
-        predict = source.with_text(["sky"], many, [policy])
+        predict = source.predictor(["sky"], many, [policy])
         with pytest.raises(InputError, match=r"^PyTorch: out of memory at 1 categories; take fewer"):
             predict(np.zeros((32, 32, 3), np.uint8))

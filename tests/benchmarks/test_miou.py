@@ -8,7 +8,7 @@ from sed_trt.benchmarks.accuracy.counts import Confusion, pair_counts
 
 
 def count(confusion: Confusion, truth: np.ndarray, predicted: np.ndarray) -> None:
-    """Count one picture."""
+    """Count one image."""
     confusion.add_pairs(*pair_counts(truth, predicted, len(confusion.counts)))
 
 
@@ -19,7 +19,7 @@ def iou_by_sets(truth: np.ndarray, predicted: np.ndarray, category: int) -> floa
 
 
 @pytest.mark.parametrize("categories", [3, 300])
-def test_agrees_with_sets_over_several_pictures(categories: int) -> None:
+def test_agrees_with_sets_over_several_images(categories: int) -> None:
     source = np.random.default_rng(0)
     confusion = Confusion(categories)
     truths = source.integers(0, categories, (4, 60, 50)).astype(np.uint16)

@@ -70,7 +70,7 @@ def test_labels_stay(tiny_bundle: Path, tiny_bundle_int8: Path) -> None:
     ):
         assert (ours.precision, ours.runs_on) == ("int8", "onnxruntime")
         predictors = [
-            source.with_text(VOCABULARY, source.embed(VOCABULARY, None), [TopK()]) for source in (exact, ours)
+            source.predictor(VOCABULARY, source.embed(VOCABULARY, None), [TopK()]) for source in (exact, ours)
         ]
         for seed in range(4):
             image = make_scene(seed, 256, split="test").image

@@ -11,14 +11,14 @@ from PIL import Image
 from sed_trt.cli.main import main
 from sed_trt.train.scenes import VOCABULARY, make_scene
 
-PICTURES = 10
+IMAGES = 10
 
 
 def write_own(folder: Path) -> Path:
     """Scenes as own data, of several sizes, with some pixels not scored."""
     (folder / "images").mkdir(parents=True)
     (folder / "labels").mkdir()
-    scenes = [make_scene(index, 128, split="test") for index in range(PICTURES)]
+    scenes = [make_scene(index, 128, split="test") for index in range(IMAGES)]
     occurring = np.unique([scene.labels for scene in scenes])
     (folder / "names.txt").write_text("\n".join(VOCABULARY[index] for index in occurring))
     for index, scene in enumerate(scenes):
