@@ -45,7 +45,7 @@ def open_engines(bundle: Bundle, backend: str | None = "auto", threads: int | No
 
 
 def missing_package(backend: str) -> str | None:
-    """The first Python package of a TensorRT backend that is not installed; found without importing any."""
+    """The first Python package of a TensorRT backend that is not installed; imports none."""
     for package in _PACKAGES.get(backend, ()):
         if package not in sys.modules and find_spec(package) is None:
             return package

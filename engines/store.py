@@ -131,7 +131,7 @@ class BuiltEngines:
     def only_gpu(self) -> str | None:
         """Name of the one GPU model that they are for; None where `target` says all that they run on.
 
-        TensorRT times its kernels on the GPU at hand, and takes them for no other unless it is told to.
+        TensorRT times its kernels on the GPU at hand, and takes them for no other unless an option says so.
         """
         bound = self.backend == "tensorrt" and self.options.hardware_compatibility is None
         return self.gpu if bound else None
@@ -206,8 +206,7 @@ def read_engines(folder: Path) -> BuiltEngines:
         file = (folder / plan).with_suffix(".json")
         stages[name] = stage = _read(file, BuiltStage)
         if (stage.name, stage.plan.file) != (name, plan):
-            found = f"stage {stage.name!r} in {stage.plan.file!r}"
-            raise RecordError(f"{file}: is malformed ({found}, expected {name!r} in {plan!r})")
+            raise RecordError(f"{file}: is malformed (it is not of the stage {name!r} and the file {plan!r})")
     return BuiltEngines(
         folder,
         record.backend,
@@ -255,7 +254,7 @@ def list_built(bundle: Bundle) -> tuple[list[BuiltEngines], list[str]]:
     except OSError as error:
         raise InputError(f"{store}: cannot be listed ({error.strerror}); make it readable") from error
     for folder in folders:
-        # Hidden folders are builds that have not come to their end.
+        # Hidden folders are unfinished builds.
         if folder.name.startswith(".") or not is_folder(folder):
             continue
         try:

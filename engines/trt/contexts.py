@@ -90,7 +90,7 @@ class TensorRTContexts:
         return errors
 
     def load(self, plan: bytes, file: Path, rebuild: str) -> Any:
-        """The engine of a plan; `file` and `rebuild`, a command, stand in errors.
+        """The engine of a plan; `file` and the command `rebuild` are named in errors.
 
         Raises:
             InputError: TensorRT refuses the plan, or the GPU has no room for its weights.
@@ -106,7 +106,7 @@ class TensorRTContexts:
         return engine
 
     def context(self, engine: Any, stage: str, profile: int, stream: int) -> Any:
-        """A new context of `engine` for one of its optimization profiles.
+        """A new execution context of `engine` for one of its optimization profiles.
 
         Raises:
             InputError: the GPU has no room for it.
@@ -127,7 +127,7 @@ class TensorRTContexts:
         return context
 
     def save_cache(self) -> None:
-        """Keep the kernels compiled so far on disk, if any were; that this cannot be done is only logged."""
+        """Write the kernels compiled so far to disk, if there are any; a failure is only logged."""
         if self._cache is None:
             return
         try:
@@ -140,7 +140,7 @@ class TensorRTContexts:
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(strategy)
         # The default starts with general kernels and swaps others in at some later moment: the same image
-        # would give other roundings, and times that say nothing.
+        # would be rounded differently, and a measured time would depend on when it was taken.
         specialization = self._module.DynamicShapesKernelSpecializationStrategy
         config.dynamic_shapes_kernel_specialization_strategy = (
             specialization.NONE if BY_NAME[stage].free_shapes else specialization.EAGER

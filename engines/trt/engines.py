@@ -20,7 +20,7 @@ from .library import load_library
 
 
 class TensorRTEngine:
-    """One stage; its engine stays on the device, as do all its outputs that the host does not read."""
+    """One stage; its engine and the outputs that the host does not read stay on the device."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class TensorRTEngine:
         contexts: TensorRTContexts,
         session: DeviceSession,
     ) -> None:
-        """`engine` is what `TensorRTContexts.load` gave, built with `profiles` in this order."""
+        """`engine` comes from `TensorRTContexts.load` and was built with `profiles`, in this order."""
         self._name = name
         self._stage = stage
         self._engine = engine
@@ -49,7 +49,7 @@ class TensorRTEngine:
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Value]:
         """Run the stage; see `Engine.run`.
 
-        Returns as soon as the work is under way, unless the host reads an output: then when that is there.
+        Returns when the work is in the stream or, if the host reads an output, when that is there.
 
         Raises:
             InputError: a shape fits none of the engine's profiles, or the GPU's memory is too small.

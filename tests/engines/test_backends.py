@@ -1,5 +1,7 @@
 """Which backend is taken, and why the others were not."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 
 from sed_trt.bundle import Bundle
 from sed_trt.engines import backends as module
-from sed_trt.engines.backends import BACKENDS, open_engines, unavailable_reason
+from sed_trt.engines.backends import BACKENDS, missing_package, open_engines, unavailable_reason
 from sed_trt.engines.device.cuda import Gpu
 from sed_trt.engines.ort import cuda as onnxruntime_engines
 from sed_trt.engines.profiles import Limits
@@ -140,3 +142,41 @@ def test_unavailable_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not installed" in str(unavailable_reason("tensorrt"))
     assert unavailable_reason("auto") is None
     assert unavailable_reason("onnxruntime") is None
+
+
+SEGMENT = """
+import sys
+import numpy as np
+from sed_trt.runtime import Segmenter
+segmenter = Segmenter(sys.argv[1], sys.argv[2])
+segmenter(np.zeros((20, 30, 3), np.uint8), ["sky", "tree"])
+assert segmenter.backend == "onnxruntime"
+print(*(name for name in sys.modules if name.split(".")[0] == "sed_trt"))
+"""
+
+
+@pytest.mark.parametrize("backend", ["auto", "onnxruntime"])
+def test_the_cpu_needs_no_gpu_or_build_code(backend: str, tiny_bundle: Path) -> None:
+    if backend == "auto" and not (missing_package("tensorrt") and missing_package("tensorrt-rtx")):
+        pytest.skip("the packages of TensorRT are installed")
+    done = subprocess.run(
+        [sys.executable, "-c", SEGMENT, str(tiny_bundle), backend],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    prefix = "sed_trt.engines."
+    modules = {name.removeprefix(prefix) for name in done.stdout.split() if name.startswith(prefix)}
+    assert modules == {"backends", "engine", "ort", "ort.cpu", "ort.session", "profiles"}
+
+
+def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(package: str) -> object:
+        return None if package == "tensorrt_rtx" else package
+
+    monkeypatch.setattr(module, "find_spec", find)
+    monkeypatch.delitem(sys.modules, "tensorrt_rtx", raising=False)
+    assert missing_package("tensorrt") is None
+    assert missing_package("tensorrt-rtx") == "tensorrt_rtx"
+    assert missing_package("onnxruntime") is None
