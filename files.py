@@ -1,5 +1,6 @@
-"""Files: what a path leads to, and writing a file whole or not at all."""
+"""Files: what a path leads to, reading a file, and writing a file whole or not at all."""
 
+import errno
 import os
 import tempfile
 import uuid
@@ -14,12 +15,12 @@ IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".t
 
 
 def exists(path: Path) -> bool:
-    """Whether anything is there and can be reached."""
+    """Whether anything is there and can be reached. False for a path that no file can have."""
     return os.path.exists(path)  # noqa: PTH110
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there and can be reached."""
+    """Whether a regular file is there and can be reached."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
@@ -37,6 +38,21 @@ def resolved(path: Path) -> Path:
         return Path.cwd() / path
 
 
+def read_file(path: Path) -> bytes:
+    """Content of a regular file.
+
+    Opening a FIFO would wait for a writer, so anything but a regular file is refused.
+
+    Raises:
+        OSError: it is not there, is no regular file, or cannot be read.
+    """
+    if not exists(path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    if not is_file(path):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return path.read_bytes()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside `path` to write to, and move it to `path` when the block ends well.
@@ -46,6 +62,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the folder or file cannot be written (permissions, full disk, missing folder).
     """
+    _check_name(path)
     # The suffix is kept because writers such as numpy and Pillow choose the format by it.
     temporary = path.parent / f".{uuid.uuid4().hex}{path.suffix}"
     try:
@@ -56,7 +73,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(mode)
         temporary.replace(path)
     except OSError as error:
-        raise _not_writable(path, error) from error
+        raise _not_writable(path, error.strerror or str(error)) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -68,6 +85,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         InputError: it cannot be made or written (permissions, full disk, a file in its place).
     """
+    _check_name(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,13 +100,19 @@ def check_writable(folder: Path) -> None:
     Raises:
         InputError: it cannot (permissions, full disk, missing folder).
     """
+    _check_name(folder)
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _not_writable(folder, error) from error
+        raise _not_writable(folder, error.strerror or str(error)) from error
 
 
-def _not_writable(path: Path, error: OSError) -> InputError:
-    reason = error.strerror or str(error)
+def _check_name(path: Path) -> None:
+    """Refuse a path with a null byte, for which the system's calls raise ValueError instead of OSError."""
+    if "\0" in str(path):
+        raise _not_writable(path, "its name holds a null byte")
+
+
+def _not_writable(path: Path, reason: str) -> InputError:
     return InputError(f"{path}: cannot be written ({reason}); choose a folder you can write to")

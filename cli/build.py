@@ -30,8 +30,8 @@ def build(
         ),
     ] = None,
     max_categories: Annotated[int, typer.Option(help="Most categories of a vocabulary.")] = 1024,
-    max_batch: Annotated[int, typer.Option(help="Most pictures that the encoder takes at a time.")] = 8,
-    max_side: Annotated[int, typer.Option(help="Largest height and width of a picture.")] = 4096,
+    max_batch: Annotated[int, typer.Option(help="Most images that the encoder takes at a time.")] = 8,
+    max_side: Annotated[int, typer.Option(help="Largest height and width of an image in pixels.")] = 4096,
     workspace: Annotated[
         int | None, typer.Option(help="Most bytes of scratch memory for a kernel.", show_default=False)
     ] = None,
@@ -52,8 +52,8 @@ def build(
         bool | None, typer.Option(help="For later versions of TensorRT too (tensorrt).", show_default=False)
     ] = None,
     refit: Annotated[bool, typer.Option(help="Weights can be replaced in the engines (tensorrt).")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Build what is there already.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was built as JSON.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build engines that are there already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the engines as JSON.")] = False,
 ) -> None:
     """Build the engines of a bundle, ahead of time and without a GPU where the backend can.
 
@@ -80,12 +80,12 @@ def build(
         done = build_engines(Bundle.open(bundle), backend, target, limits, options, force, _Bars(bar).report)
     engines = done.engines
     if as_json:
-        print(json.dumps({"already_built": done.found, **engines_json(engines)}, indent=1))
+        print(json.dumps({"already_built": done.already_built, **engines_json(engines)}, indent=1))
         return
     from rich.console import Console
 
     Console().print(stage_table(engines))
-    verb = "already built" if done.found else "built"
+    verb = "already built" if done.already_built else "built"
     chosen = " (the first that works here)" if backend is None else ""
     print(f"{verb} by {engines.backend} {engines.version}{chosen} for {engines.target}: {engines.folder}")
 

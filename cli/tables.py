@@ -42,7 +42,7 @@ def stage_table(engines: "BuiltEngines") -> "Table":
         table.add_row(
             stage.name,
             "\n".join(axis_ranges(stage)) or "-",
-            f"{stage.bytes / 1e6:.1f}",
+            f"{stage.plan.bytes / 1e6:.1f}",
             _counts(_convolutions(stage)),
             _counts(float_layers(stage)),
             f"{stage.seconds:.1f}",
@@ -50,13 +50,13 @@ def stage_table(engines: "BuiltEngines") -> "Table":
     return table
 
 
-def stage_json(stage: "BuiltStage") -> dict[str, Any]:
-    """What the side-car of a plan says, as plain values."""
+def stage_json(engines: "BuiltEngines", stage: "BuiltStage") -> dict[str, Any]:
+    """The record of a plan as plain values."""
     return {
-        "file": str(stage.file),
-        "sha256": stage.sha256,
-        "bytes": stage.bytes,
-        "profiles": [dict(profile.shapes) for profile in stage.profiles],
+        "file": str(engines.plan_file(stage.name)),
+        "sha256": stage.plan.sha256,
+        "bytes": stage.plan.bytes,
+        "profiles": [dict(profile) for profile in stage.profiles],
         "layers": stage.network.layers,
         "precisions": {kind: dict(counts) for kind, counts in stage.network.precisions.items()},
         "convolution_weights": dict(stage.network.convolution_weights),
@@ -66,7 +66,7 @@ def stage_json(stage: "BuiltStage") -> dict[str, Any]:
 
 def engines_json(engines: "BuiltEngines") -> dict[str, Any]:
     """A set of engines as plain values."""
-    from dataclasses import asdict
+    from msgspec.structs import asdict
 
     return {
         "folder": str(engines.folder),
@@ -77,18 +77,18 @@ def engines_json(engines: "BuiltEngines") -> dict[str, Any]:
         "built": engines.built,
         "limits": asdict(engines.limits),
         "options": asdict(engines.options),
-        "stages": {name: stage_json(stage) for name, stage in engines.stages.items()},
+        "stages": {name: stage_json(engines, stage) for name, stage in engines.stages.items()},
     }
 
 
 def axis_ranges(stage: "BuiltStage") -> list[str]:
-    """A line per dynamic axis: least, usual and largest size in each profile, or once where they agree."""
+    """A line per dynamic axis: min, opt and max size in each profile, or once where they agree."""
     axes = {tensor.name: tensor.shape for tensor in stage.inputs}
     ranges: dict[str, list[tuple[int, ...]]] = {}
     for profile in stage.profiles:
         sizes = {
             axis: ends
-            for name, shapes in profile.shapes.items()
+            for name, shapes in profile.items()
             for axis, ends in zip(axes[name], zip(*shapes, strict=True), strict=True)
             if isinstance(axis, str)
         }

@@ -1,11 +1,20 @@
-"""What engines are built for and how: the target GPU and the options of a build."""
+"""What engines are built for and how: the target GPU, the options of a build, and the command for both."""
 
 import re
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from ..errors import InputError
+from .profiles import Limits
 
+# The backends that build engines for NVIDIA GPUs, fastest first.
+TENSORRT_BACKENDS = ("tensorrt", "tensorrt-rtx")
+
+# A GPU's compute capability, for example (8, 6).
 Capability = tuple[int, int]
 
 PORTABLE = "portable"
@@ -13,7 +22,7 @@ AMPERE_PLUS = "ampere-plus"
 CURRENT = "current"
 CPU = "cpu"
 
-# Turing is left out of both by TensorRT-RTX and TensorRT.
+# Least compute capability of the targets that are no single one: both libraries leave out Turing.
 _SETS = {PORTABLE: (8, 0), AMPERE_PLUS: (8, 0)}
 
 GPUS: Mapping[str, Capability] = {
@@ -104,8 +113,7 @@ HARDWARE_COMPATIBILITY = ("ampere-plus", "same-capability")
 OPTIMIZATION_LEVELS = range(6)
 
 
-@dataclass(frozen=True)
-class BuildOptions:
+class BuildOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Options of a build; None leaves the library's default. No library has them all: see `refuse`.
 
     Attributes:
@@ -140,20 +148,44 @@ class BuildOptions:
                 f"hardware compatibility: {other!r} is unknown; choose {' or '.join(HARDWARE_COMPATIBILITY)}"
             )
 
-    def asked(self) -> tuple[str, ...]:
-        """Names of the options that ask for something."""
-        return tuple(field.name for field in fields(self) if getattr(self, field.name) not in (None, False))
+    def chosen(self) -> tuple[str, ...]:
+        """Names of the options that are not left at the library's default."""
+        return tuple(
+            name for name, value in msgspec.structs.asdict(self).items() if value not in (None, False)
+        )
 
-    def refuse(self, backend: str, lacking: frozenset[str]) -> None:
-        """Refuse what a library lacks.
+    def refuse(self, backend: str, missing: frozenset[str]) -> None:
+        """Refuse options that a library does not have.
 
         Raises:
-            InputError: an option of `lacking` is asked for.
+            InputError: an option of `missing` is chosen.
         """
-        if missing := [name for name in self.asked() if name in lacking]:
-            raise no_such_option(missing[0], backend)
+        if refused := [name for name in self.chosen() if name in missing]:
+            raise no_such_option(refused[0], backend)
 
 
 def no_such_option(name: str, backend: str) -> InputError:
-    """The error of an option, by its field's name, that a backend lacks."""
+    """The error of an option, by the name of its field, that a backend does not have."""
     return InputError(f"option {name.replace('_', ' ')}: {backend} has no such option; leave it out")
+
+
+def build_command(
+    bundle: Path, backend: str, target: str, limits: Limits | None = None, options: BuildOptions | None = None
+) -> str:
+    """The command that builds such engines."""
+    command = ["sed-trt", "build", shlex.quote(str(bundle)), "--backend", backend]
+    # The CPU needs no naming, and full TensorRT builds for the GPU it is on, whatever else the engines suit.
+    if backend != "tensorrt" and target != CPU:
+        command += ["--target", target]
+    for chosen, default in ((limits or Limits(), Limits()), (options or BuildOptions(), BuildOptions())):
+        for name, value in msgspec.structs.asdict(chosen).items():
+            if value != getattr(default, name):
+                command += _flag(name, value)
+    return " ".join(command)
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", str(value)]

@@ -8,10 +8,10 @@ import pytest
 import torch
 from filelock import FileLock
 
+from sed_trt.benchmarks.known_weights import write_known_checkpoint
 from sed_trt.export import export_bundle
 from sed_trt.model import SED
 from sed_trt.stages import STAGE_NAMES
-from sed_trt.tests.fakes.golden import write_published_checkpoint
 from sed_trt.tests.fakes.own_data import write_own
 from sed_trt.tests.paths import ROOT
 
@@ -91,13 +91,13 @@ def tiny_bundle_int8(tiny_checkpoint: Path, shared_folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def base_checkpoint(shared_folder: Path) -> Path:
-    """sed-b with the weights of `fill`, in the published format."""
-    return made_once(shared_folder / "sed-b.pth", write_published_checkpoint)
+    """sed-b with the known weights, in the published format."""
+    return made_once(shared_folder / "sed-b.pth", write_known_checkpoint)
 
 
 @pytest.fixture(scope="session")
 def base_model(base_checkpoint: Path) -> SED:
-    """sed-b with the weights of `fill`, in PyTorch."""
+    """sed-b with the known weights, in PyTorch."""
     return SED.from_checkpoint(base_checkpoint)
 
 

@@ -17,7 +17,7 @@ from torch.amp import GradScaler
 from ..errors import InputError
 from ..files import exists, is_file, is_folder, make_folder
 from ..model import SED
-from ..model.checkpoint import reading
+from ..model.checkpoint import input_error_if_unreadable
 from .config import TrainConfig, read_settings, recipe, write_settings
 
 # In the order in which a run goes through them; "step" is the segmentation training.
@@ -177,7 +177,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing or damaged.
     """
-    with reading(path, "remove its folder to go on from the checkpoint before"):
+    with input_error_if_unreadable(path, "remove its folder to go on from the checkpoint before"):
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return content
 

@@ -1,6 +1,6 @@
 """What a table of results is: columns, each a header and the function that gives the text of a cell.
 
-Each table is defined once, in `evaluation_tables.py` or `speed_tables.py`; `tables.py` writes it as Markdown and
+Each table is defined once, in `evaluation_tables.py` or `speed_tables.py`; `tables.py` writes it as Markdown,
 `cli/tables.py` prints it on a terminal.
 """
 

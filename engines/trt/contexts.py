@@ -1,4 +1,4 @@
-"""TensorRT's engines and execution contexts, from plan files; the TensorRT names that the runtime uses."""
+"""TensorRT's engines and execution contexts, made from plan files, and the TensorRT names used for that."""
 
 import ctypes
 import logging
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files import replacing
+from ...files import is_file, read_file, replacing
+from ...stages import BY_NAME
 from ..device.protocol import out_of_memory
 from .library import Library
 
@@ -41,11 +42,7 @@ RTX_NAMES: Mapping[str, tuple[str, ...]] = {
     "IRuntimeCache": ("deserialize", "serialize"),
     "DynamicShapesKernelSpecializationStrategy": ("EAGER", "NONE"),
 }
-# Stages whose shapes follow the picture's size or the vocabulary's: a kernel compiled for each would rarely
-# be used again.
-FREE_SHAPES = ("text", "pixels", "label")
-
-# Beside the engines: where TensorRT-RTX keeps the kernels that it compiles.
+# In the folder of the engines: the kernels that TensorRT-RTX compiled.
 CACHE_FILE = "runtime.cache"
 
 _logger = logging.getLogger(__name__)
@@ -101,7 +98,7 @@ class TensorRTContexts:
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             reason = self.reason()
-            if _tells_of_memory(reason):
+            if is_out_of_memory(reason):
                 raise out_of_memory(f"{file}: loading the weights", len(plan), None)
             raise InputError(
                 f"{file}: {self._backend} cannot load it ({reason}); build it again with `{rebuild} --force`"
@@ -122,7 +119,7 @@ class TensorRTContexts:
             context = engine.create_execution_context(strategy)
         if context is None:
             reason = self.reason()
-            if _tells_of_memory(reason):
+            if is_out_of_memory(reason):
                 raise out_of_memory(f"stage {stage}", None, None)
             raise RuntimeError(f"{self._backend} makes no context for the stage {stage}: {reason}")
         if not context.set_optimization_profile_async(profile, stream):
@@ -142,17 +139,17 @@ class TensorRTContexts:
     def _rtx_config(self, engine: Any, stage: str, strategy: Any) -> Any:
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(strategy)
-        # The default starts with general kernels and swaps others in at some later moment: the same picture
+        # The default starts with general kernels and swaps others in at some later moment: the same image
         # would give other roundings, and times that say nothing.
         specialization = self._module.DynamicShapesKernelSpecializationStrategy
         config.dynamic_shapes_kernel_specialization_strategy = (
-            specialization.NONE if stage in FREE_SHAPES else specialization.EAGER
+            specialization.NONE if BY_NAME[stage].free_shapes else specialization.EAGER
         )
         if self._cache is None:
             self._cache = config.create_runtime_cache()
-            if self._cache_file.is_file():
+            if is_file(self._cache_file):
                 # TensorRT-RTX checks that it fits this GPU, driver and version, and else starts anew.
-                self._cache.deserialize(self._cache_file.read_bytes())
+                self._cache.deserialize(read_file(self._cache_file))
         config.set_runtime_cache(self._cache)
         return config
 
@@ -163,5 +160,6 @@ class TensorRTContexts:
         )
 
 
-def _tells_of_memory(reason: str) -> bool:
+def is_out_of_memory(reason: str) -> bool:
+    """Whether errors that TensorRT logged say that the GPU's memory is too small."""
     return re.search("out of memory|allocat", reason.lower()) is not None

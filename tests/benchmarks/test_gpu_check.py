@@ -26,7 +26,7 @@ from sed_trt.benchmarks.gpu_check import (
     selected,
 )
 from sed_trt.benchmarks.report.tables import markdown_table
-from sed_trt.engines.backends import obstacle
+from sed_trt.engines.backends import unavailable_reason
 from sed_trt.engines.store import ANY_TARGET
 from sed_trt.errors import InputError
 from sed_trt.tests.fakes.device import FakeDevice
@@ -72,7 +72,7 @@ def test_a_small_check(tmp_path: Path) -> None:
     assert ours["agreement"] >= 99.9 and reference["agreement"] == 100
     assert ours["kept"] == reference["kept"]
     assert "label" in ours["stages"] and "label" in reference["stages"]
-    if reason := obstacle("onnxruntime-cuda"):
+    if reason := unavailable_reason("onnxruntime-cuda"):
         assert records["onnxruntime-cuda"]["state"] == "unavailable"
         assert reason.split(";")[0] in records["onnxruntime-cuda"]["reason"]
     if not content["gpu"]:

@@ -7,7 +7,7 @@ import pytest
 
 from sed_trt.bundle import Bundle
 from sed_trt.engines import backends as module
-from sed_trt.engines.backends import BACKENDS, obstacle, open_engines
+from sed_trt.engines.backends import BACKENDS, open_engines, unavailable_reason
 from sed_trt.engines.device.cuda import Gpu
 from sed_trt.engines.ort import cuda as onnxruntime_engines
 from sed_trt.engines.profiles import Limits
@@ -39,6 +39,7 @@ def offer(monkeypatch: pytest.MonkeyPatch, *works: str) -> None:
     monkeypatch.setattr(
         tensorrt_engines, "TensorRTEngines", lambda bundle, backend, reason: Offered(backend, reason)
     )
+    monkeypatch.setattr(module, "missing_package", lambda backend: None)
     monkeypatch.setattr(module, "cuda_offered", lambda: True)
     monkeypatch.setattr(
         onnxruntime_engines,
@@ -89,15 +90,15 @@ def test_a_backend_asked_for_that_fails_is_an_error(
 def test_tensorrt_without_built_engines(
     backend: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sed_trt.engines import store as plans
+    from sed_trt.engines import store
     from sed_trt.engines.trt import library as trt_library
 
     library = trt_library.Library(backend, module, "11.0")
     monkeypatch.setattr(tensorrt_engines, "find_gpu", lambda: Gpu("Fake", (8, 6), "13.0", 1))
     monkeypatch.setattr(tensorrt_engines, "check_driver", lambda backend, gpu: None)
     monkeypatch.setattr(tensorrt_engines, "load_library", lambda backend: library)
-    monkeypatch.setattr(plans, "installed_version", lambda backend: "11.0")
-    monkeypatch.setattr(plans, "_usual_target", lambda backend, gpu: "sm86")
+    monkeypatch.setattr(store, "installed_version", lambda backend: "11.0")
+    monkeypatch.setattr(store, "_default_target", lambda backend, gpu: "sm86")
     with pytest.raises(
         InputError, match=f"holds no engines for {backend}.*sed-trt build .* --backend {backend}"
     ):
@@ -109,6 +110,7 @@ def test_auto_passes_over_a_gpu_that_cannot_be_opened(
     what: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, fake_pycuda(failures={what: FULL}))
+    monkeypatch.setattr(module, "missing_package", lambda backend: None)
     monkeypatch.setattr(tensorrt_engines, "load_library", lambda backend: None)
     monkeypatch.setattr(tensorrt_engines, "check_driver", lambda backend, gpu: None)
     monkeypatch.setattr(
@@ -122,7 +124,7 @@ def test_auto_passes_over_a_gpu_that_cannot_be_opened(
     assert "tensorrt, tensorrt-rtx: GPU: its memory is too full to open it" in engines.reason
 
 
-def test_obstacles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_gpu() -> Gpu:
         raise InputError("GPU: the NVIDIA driver finds no GPU; check it")
 
@@ -131,10 +133,10 @@ def test_obstacles(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("sed_trt.engines.device.cuda.find_gpu", no_gpu)
     monkeypatch.setattr("sed_trt.engines.trt.library.load_library", lambda backend: None)
-    assert "finds no GPU" in str(obstacle("tensorrt"))
+    assert "finds no GPU" in str(unavailable_reason("tensorrt"))
     monkeypatch.setattr("sed_trt.engines.device.cuda.find_gpu", lambda: Gpu("Fake", (8, 6), "99.0", 1))
-    assert obstacle("tensorrt-rtx") is None
+    assert unavailable_reason("tensorrt-rtx") is None
     monkeypatch.setattr("sed_trt.engines.trt.library.load_library", missing)
-    assert "not installed" in str(obstacle("tensorrt"))
-    assert obstacle("auto") is None
-    assert obstacle("onnxruntime") is None
+    assert "not installed" in str(unavailable_reason("tensorrt"))
+    assert unavailable_reason("auto") is None
+    assert unavailable_reason("onnxruntime") is None

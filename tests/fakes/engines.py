@@ -79,16 +79,16 @@ def _scout(inputs: Arrays) -> Arrays:
 
 def _decode1(inputs: Arrays) -> Arrays:
     x = enlarge(gather(_scout(inputs)["logits0"], inputs["kept0"]))
-    return {"x1": x, "cost1": x, "logits1": x, "votes1": votes(x)}
+    return {"x1": x[:, None], "cost1": x[:, None], "logits1": x, "votes1": votes(x)}
 
 
 def _decode2(inputs: Arrays) -> Arrays:
-    x = enlarge(gather(inputs["x1"], inputs["kept1"]))
-    return {"x2": x, "cost2": x, "logits2": x, "votes2": votes(x)}
+    x = enlarge(gather(inputs["x1"][:, 0], inputs["kept1"]))
+    return {"x2": x[:, None], "cost2": x[:, None], "logits2": x, "votes2": votes(x)}
 
 
 def _decode3(inputs: Arrays) -> Arrays:
-    return {"logits": enlarge(gather(inputs["x2"], inputs["kept2"]))}
+    return {"logits": enlarge(gather(inputs["x2"][:, 0], inputs["kept2"]))}
 
 
 def _label(inputs: Arrays) -> Arrays:

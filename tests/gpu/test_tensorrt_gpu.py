@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sed_trt.cli.main import main
-from sed_trt.engines.backends import obstacle
+from sed_trt.engines.backends import unavailable_reason
 from sed_trt.engines.device.protocol import DeviceMemoryError
 from sed_trt.errors import InputError
 from sed_trt.runtime import Budget, KeepAll, Segmenter, TopK
@@ -19,10 +19,10 @@ NAMES = ["sky", "grass", "sand", "water", "brick wall", "road", "red car", "hous
 
 
 def missing(backend: str) -> str | None:
-    """What is not there to run a backend on a GPU."""
+    """Why a backend cannot be run on a GPU here."""
     if backend == "onnxruntime-cuda" and shutil.which("nvidia-smi") is None:
         return "no NVIDIA driver"
-    return obstacle(backend)
+    return unavailable_reason(backend)
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
