@@ -108,7 +108,7 @@ class PublishedSED:
             k: a category survives if it is among the k best at some pixel; None rejects nothing.
             forced: at each of the three points, int64 (K,) of the categories entering it, which survive
                 instead of those that the network would choose; those are still computed.
-            watch: gives the block that each of `candidates.STAGES` runs in.
+            watch: gives the block that each of `candidates.STEPS` runs in.
 
         Returns:
             Logits (K3, 8h, 8h), int64 (K3,) of the categories they are of, and three counts of survivors.
