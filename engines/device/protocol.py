@@ -74,8 +74,8 @@ def out_of_memory(purpose: str, size: int | None, free: int | None) -> InputErro
     request = "more memory" if size is None else _mebibytes(size)
     left = "" if free is None else f", {_mebibytes(free)} free"
     return InputError(
-        f"{purpose}: the GPU's memory is too small ({request} asked for{left}); lower the number of "
-        "categories that are kept (--rejection budget:N), --batch or --short-side, build with a lower --max-categories, "
+        f"{purpose}: the GPU's memory is too small ({request} asked for{left}); lower the number of kept "
+        "categories (--rejection budget:N), --batch or --short-side, build with a lower --max-categories, "
         "or end other programs on the GPU"
     )
 
