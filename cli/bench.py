@@ -213,9 +213,8 @@ def profile(
     """
     _check_output(output)
     with needs("cpu"):
-        from ..benchmarks.random_vocabulary import random_vocabulary
         from ..benchmarks.speed import profile as module
-        from ..benchmarks.speed.candidates import Forced
+        from ..benchmarks.speed.candidates import Forced, random_vocabulary
         from ..benchmarks.speed.rounds import scene_images
         from ..bundle import Bundle
 
@@ -290,7 +289,7 @@ def report(
     Example: sed-trt bench report benchmarks/results --output report
     """
     with needs("bench"):
-        from ..benchmarks.report.report import write_report
+        from ..benchmarks.report.tables import write_report
 
     for file in write_report(results or [Path("benchmarks/results")], output):
         print(file)

@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 
 import onnxruntime
+import open_clip
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from .. import __version__
 from ..bundle import MANIFEST_FILE, TOKENIZER_FILE, Bundle, Manifest, file_record, write_manifest
@@ -18,7 +20,6 @@ from ..stages import VOTE_RANKS
 from .onnx_graph import write_graph
 from .precision import OPSETS, check_precision, lower_spec, quantize_graph, stage_precision
 from .stages import GraphSpec, graph_specs
-from .tokenizer import write_tokenizer
 from .verification import Check, derive_inputs, emulate_half, verification_inputs, verify_stage
 
 LIBRARIES = ("torch", "onnx", "onnxscript", "open_clip_torch", "timm", "tokenizers", "numpy")
@@ -204,3 +205,35 @@ def put_in_place(complete: Path, output: Path) -> None:
         old.rename(output)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+# open_clip's own pattern: contractions, words, single digits, runs of anything else.
+WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def write_tokenizer(path: Path) -> None:
+    """Write `tokenizer.json`.
+
+    It cleans as open_clip does but for mojibake and HTML entities, which are the caller's to mend.
+    """
+    source = open_clip.SimpleTokenizer()
+    merges = sorted(source.bpe_ranks, key=source.bpe_ranks.__getitem__)
+    start, end = (source.decoder[token] for token in (source.sot_token_id, source.eot_token_id))
+    tokenizer = Tokenizer(models.BPE(vocab=source.encoder, merges=merges, end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in (start, end)]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}",
+        special_tokens=[(start, source.sot_token_id), (end, source.eot_token_id)],
+    )
+    tokenizer.save(str(path))

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..bundle import Manifest
-from ..engines.engine import Engines, Value
-from ..engines.profiles import SENTENCES, label_rows
+from ..engines.engine import Engine, Engines, Value
+from ..engines.profiles import BAND_SIDE, SENTENCES, label_rows
+from ..host import label_bands, source_coordinates
 from ..stages import DECODER, STAGES
 from .images import ImageSource, load_image, resize_short_side
-from .labels import label_map
 from .rejection import Rejection, padded
 from .result import Result
 from .text import Progress
@@ -156,6 +156,27 @@ def label(engines: Engines, decoded: DecodedImage, names: tuple[str, ...]) -> Re
     with _timed(timings, "label"):
         labels, scores = label_map(engine, decoded.logits, decoded.kept_ids, *decoded.image.shape[:2])
     return Result(labels, scores, names, decoded.kept, decoded.kept_ids, timings, decoded.image)
+
+
+def label_map(
+    engine: Engine, logits: Value, kept_ids: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels uint16 and scores float32, both (height, width), from logits (K', h, w).
+
+    `engine` runs the stage `label`. Labels are entries of `kept_ids`, int64 (K,), K <= K'; scores are
+    probabilities. Maps in `logits` beyond K are padding and never win.
+    """
+    kept = np.pad(kept_ids, (0, logits.shape[0] - len(kept_ids)))
+    labels = np.empty((height, width), dtype=np.uint16)
+    scores = np.empty((height, width), dtype=np.float32)
+    rows = source_coordinates(logits.shape[1], height)
+    columns = source_coordinates(logits.shape[2], width)
+    bands = label_bands(height, width, len(kept), label_rows(len(kept)), BAND_SIDE)
+    for down, across in bands:
+        outputs = engine.run({"logits": logits, "kept": kept, "rows": rows[down], "columns": columns[across]})
+        labels[down, across] = outputs["labels"]
+        scores[down, across] = outputs["scores"]
+    return labels, scores
 
 
 def finish(encoded: EncodedImage, vocabulary: Vocabulary, rejection: Rejection) -> Result:

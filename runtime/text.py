@@ -25,7 +25,8 @@ from ..engines.engine import Engine
 from ..engines.profiles import SENTENCES
 from ..errors import InputError
 from ..files import is_file
-from .vocabulary import clean, synonyms
+from ..host import average_prompts, prompt_sentences
+from .vocabulary import clean
 
 CACHE_VARIABLE = "SED_TRT_CACHE"
 # A kill loses the embeddings of this time; a shorter one would write to disk after every batch.
@@ -100,21 +101,8 @@ def embed_names(
     # Groups that fill about one batch of the text encoder.
     size = max(1, SENTENCES // len(templates))
     for group in (names[start : start + size] for start in range(0, len(names), size)):
-        sentences = [
-            template.replace("{}", word)
-            for name in group
-            for word in synonyms(name)
-            for template in templates
-        ]
-        embedded = _embed_sentences(sentences, tokenizer, engine)
-        rows, start = [], 0
-        for name in group:
-            count = len(synonyms(name)) * len(templates)
-            per_synonym = embedded[start : start + count].reshape(-1, len(templates), embedded.shape[-1])
-            mean = per_synonym.mean(axis=0)
-            rows.append(mean / np.linalg.norm(mean, axis=-1, keepdims=True))
-            start += count
-        yield np.stack(rows).astype(np.float32, copy=False)
+        sentences = prompt_sentences(group, templates)
+        yield average_prompts(_embed_sentences(sentences, tokenizer, engine), group, len(templates))
 
 
 def _embed_sentences(sentences: list[str], tokenizer: SentenceTokenizer, engine: Engine) -> np.ndarray:

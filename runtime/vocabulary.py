@@ -15,6 +15,7 @@ import numpy as np
 from ..engines.engine import Engines, Value
 from ..errors import InputError
 from ..files import is_file
+from ..host import synonyms
 
 MAX_NAME_LENGTH = 1000
 # Label maps are uint16.
@@ -228,11 +229,6 @@ def _check_name(name: str, number: int) -> None:
         raise InputError(f"{where} is blank; give it a name or remove it")
     if not all(clean(synonym) for synonym in synonyms(name)):
         raise InputError(f"{where}, {name!r:.60}, holds a blank synonym; remove the surplus comma")
-
-
-def synonyms(name: str) -> list[str]:
-    """The synonyms that a category name holds, which ", " separates."""
-    return name.split(", ")
 
 
 def clean(text: str) -> str:

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from sed_trt.bundle import TOKENIZER_FILE, Bundle, Manifest, write_manifest
+from sed_trt.bundle import COMPUTE_DTYPES, TOKENIZER_FILE, Bundle, Manifest, check_stages, write_manifest
 from sed_trt.cli.main import main
 from sed_trt.engines.backends import BACKENDS, open_engines
 from sed_trt.errors import InputError
-from sed_trt.signatures import COMPUTE_DTYPES, check_stages
 from sed_trt.stages import STAGE_NAMES
 from sed_trt.tests.fakes.manifest import fake_manifest, table_manifest
 from sed_trt.tests.fakes.small_bundle import small_bundle

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...bundle import Manifest
 from ...errors import InputError
 from ...runtime import Rejection, Segmenter, Vocabulary
 from ...stages import STAGE_NAMES
 
 if TYPE_CHECKING:
     from ...model import SED
-    from ..baselines.published import PublishedSED
+    from ..baselines import PublishedSED
 
 OURS = "sed-trt"
 BASELINE = "published"
@@ -150,7 +151,7 @@ def open_candidate(name: str, subject: Subject) -> Candidate:
     if name == MONOLITHIC:
         return _monolithic(subject)
     from ...model import SED
-    from ..baselines.published import PublishedSED
+    from ..baselines import PublishedSED
 
     assert subject.checkpoint is not None
     return published(name, PublishedSED(_placed(SED.from_checkpoint(subject.checkpoint), subject)))
@@ -259,3 +260,22 @@ def _monolithic(subject: Subject) -> Candidate:
         return run
 
     return Candidate(MONOLITHIC, f"ONNX Runtime, {subject.device}", "fp32", with_vocabulary)
+
+
+# Weight of what the templates of one category have in common, against 1 for what each has alone.
+_SHARED = 2.0
+
+
+def random_text(categories: int, templates: int, width: int) -> np.ndarray:
+    """Unit vectors, float32 (categories, templates, width); those of one category lie near each other."""
+    random = np.random.default_rng(0)
+    text = random.standard_normal((categories, templates, width), dtype=np.float32)
+    text += _SHARED * random.standard_normal((categories, 1, width), dtype=np.float32)
+    unit: np.ndarray = text / np.linalg.norm(text, axis=-1, keepdims=True)
+    return unit
+
+
+def random_vocabulary(manifest: Manifest, count: int) -> Vocabulary:
+    """`count` categories with random embeddings of the bundle's shape."""
+    names = tuple(f"category {number}" for number in range(count))
+    return Vocabulary(names, random_text(count, len(manifest.templates), manifest.embed_dim))

@@ -12,9 +12,8 @@ from ...errors import InputError
 from ...files import is_file
 from ...runtime import Segmenter, Vocabulary
 from ...train.scenes import VOCABULARY, longer_vocabulary
-from ..random_vocabulary import random_vocabulary
 from ..results_file import CpuTimes, one_line, other_load_since, setting
-from .candidates import MONOLITHIC, OURS, Candidate, Subject, open_candidate, ours
+from .candidates import MONOLITHIC, OURS, Candidate, Subject, open_candidate, ours, random_vocabulary
 from .memory import measure_alone
 from .rounds import FAILURES, REAL, Case, Report, compare, images_per_second, scene_images
 
@@ -150,7 +149,7 @@ def _opened(
 
 def _exported(subject: Subject, size: int, folder: Path) -> str:
     from ...model import SED
-    from ..baselines.monolithic import export_monolithic
+    from ..baselines import export_monolithic
 
     assert subject.checkpoint is not None
     file = folder / "monolithic.onnx"

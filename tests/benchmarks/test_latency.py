@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from sed_trt.benchmarks.random_vocabulary import random_text
 from sed_trt.benchmarks.results_file import CpuTimes, other_load_since
 from sed_trt.benchmarks.speed import memory as latency_memory
 from sed_trt.benchmarks.speed.candidates import (
@@ -26,6 +25,7 @@ from sed_trt.benchmarks.speed.candidates import (
     Subject,
     open_candidate,
     ours,
+    random_text,
 )
 from sed_trt.benchmarks.speed.latency import Plan
 from sed_trt.benchmarks.speed.memory import measure_alone

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sed_trt.benchmarks.baselines.published import PublishedSED
+from sed_trt.benchmarks.baselines import PublishedSED
 from sed_trt.model import SED, preset_named
 from sed_trt.train.scenes import VOCABULARY, make_scene
 

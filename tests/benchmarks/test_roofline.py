@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from sed_trt.benchmarks.baselines.published import PublishedSED
+from sed_trt.benchmarks.baselines import PublishedSED
 from sed_trt.benchmarks.speed.candidates import OURS
 from sed_trt.benchmarks.speed.costs import StageCost, decode_cost, image_cost, stage_costs
 from sed_trt.benchmarks.speed.roofline import GPUS, GpuPeak, floor, roofline

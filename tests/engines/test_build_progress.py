@@ -8,12 +8,7 @@ from typing import Any
 
 import pytest
 
-from sed_trt.engines.build.progress import (
-    BuildState,
-    progress_monitor,
-    run_in_worker,
-    watch_interruption,
-)
+from sed_trt.engines.build.progress import BuildState, progress_monitor, run_in_worker, watch_interruption
 from sed_trt.tests.fakes.tensorrt import fake_tensorrt
 
 

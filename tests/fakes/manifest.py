@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 
-from sed_trt.bundle import Manifest, Stage, TensorSpec
-from sed_trt.signatures import COMPUTE_DTYPES
+from sed_trt.bundle import COMPUTE_DTYPES, Manifest, Stage, TensorSpec
 from sed_trt.stages import COMPUTE, STAGES, TensorDefinition
 from sed_trt.tests.fakes.engines import SIDE
 

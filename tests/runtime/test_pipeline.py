@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sed_trt import host
 from sed_trt.engines.profiles import Limits, category_buckets, choose_profile, stage_profiles
 from sed_trt.runtime import Budget, KeepAll, Result, TopK, Vocabulary
-from sed_trt.runtime import labels as labels_module
-from sed_trt.runtime.labels import label_map, source_coordinates
-from sed_trt.runtime.pipeline import encode, finish, prepare, warm_up
+from sed_trt.runtime.pipeline import encode, finish, label_map, prepare, source_coordinates, warm_up
 from sed_trt.runtime.rejection import Rejection
 from sed_trt.stages import DECODER
 from sed_trt.tests.fakes.engines import FakeEngine, FakeEngines, colour_vocabulary, quarters
@@ -140,7 +139,7 @@ def test_bands_give_what_one_piece_gives(limit: int, monkeypatch: pytest.MonkeyP
     logits = np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32)
     kept = np.array([4, 9, 300])
     whole, whole_scores = label_map(FakeEngine("label"), logits, kept, 13, 11)
-    monkeypatch.setattr(labels_module, "MAX_BAND_VALUES", limit)
+    monkeypatch.setattr(host, "MAX_BAND_VALUES", limit)
     engine = FakeEngine("label")
     labels, scores = label_map(engine, logits, kept, 13, 11)
     assert np.array_equal(labels, whole)

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sed_trt import host
 from sed_trt.errors import InputError
 from sed_trt.runtime import Budget, KeepAll, Rejection, Segmenter, TopK, Vocabulary
-from sed_trt.runtime import labels as labels_module
 from sed_trt.tests.fakes.bundle import write_fake_bundle
 from sed_trt.tests.fakes.engines import COLOURS, FakeEngines, colour_vocabulary, quarters
 
@@ -70,7 +70,7 @@ def test_labels_are_where_the_logits_are_largest(segmenter: Segmenter, image: np
     """Bands of the graph give what one piece gives; scores are the sigmoid's values."""
     whole = segmenter(image, NAMES, KeepAll())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(labels_module, "MAX_BAND_VALUES", len(NAMES) * 130 * 7)
+        patch.setattr(host, "MAX_BAND_VALUES", len(NAMES) * 130 * 7)
         banded = segmenter(image, NAMES, KeepAll())
     assert np.array_equal(whole.labels, banded.labels)
     assert np.allclose(whole.scores, banded.scores, atol=1e-6)
