@@ -30,7 +30,11 @@ def is_folder(path: Path) -> bool:
 
 def resolved(path: Path) -> Path:
     """The absolute path without links, as far as they can be followed."""
-    return Path(os.path.realpath(path))
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:
+        # No file can have this path, so there are no links to follow.
+        return Path.cwd() / path
 
 
 @contextmanager
@@ -67,7 +71,8 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+        reason = "it is a file" if is_file(folder) else error.strerror
+        raise InputError(f"{folder}: cannot be made a folder ({reason}); choose another one") from error
     check_writable(folder)
 
 

@@ -97,8 +97,8 @@ class Engines(Protocol):
     def stack(self, values: Sequence[Value]) -> Value:
         """Concatenate arrays along their first axis, where the backend keeps them."""
 
-    def hold(self, array: np.ndarray) -> Value:
-        """Put an array that stages will take again and again where the backend computes."""
+    def to_device(self, array: np.ndarray) -> Value:
+        """Copy an array that stages take many times to where the backend computes."""
 
     def __getitem__(self, stage: str) -> Engine:
         """The engine of a stage."""

@@ -7,7 +7,7 @@ import numpy as np
 from ..engines.engine import Engine, Value
 from ..engines.profiles import BAND_SIDE, label_rows
 
-# Values of the up-sampled logits alive at once: 64 MB in float32.
+# Values of the up-sampled logits in memory at once: 64 MB in float32.
 MAX_BAND_VALUES = 16_000_000
 
 
@@ -27,7 +27,7 @@ def label_map(
     """Labels uint16 and scores float32, both (height, width), from logits (K', h, w).
 
     `engine` runs the stage `label`. Labels are entries of `kept_ids`, int64 (K,), K <= K'; scores are
-    probabilities. What stands in `logits` beyond K never wins.
+    probabilities. Maps in `logits` beyond K are padding and never win.
     """
     kept = np.pad(kept_ids, (0, logits.shape[0] - len(kept_ids)))
     labels = np.empty((height, width), dtype=np.uint16)
@@ -42,7 +42,7 @@ def label_map(
 
 
 def _bands(height: int, width: int, categories: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a picture into parts of bounded size: bands of rows, or parts of a row that is too wide."""
+    """Cut an image into parts of bounded size: bands of rows, or parts of a row that is too wide."""
     pixels = max(1, MAX_BAND_VALUES // categories)
     columns = min(width, pixels, BAND_SIDE)
     rows = min(pixels // columns, label_rows(categories))

@@ -1,4 +1,8 @@
-"""Category names to text embeddings: tokens, prompts, and the cache on disk."""
+"""Text embeddings of category names: the tokenizer, the prompts, and the cache on disk.
+
+A name's embedding is the mean over its synonyms, for each prompt template. Embeddings are stored on disk by
+name, in one file for each text encoder.
+"""
 
 import hashlib
 import json
@@ -23,7 +27,24 @@ from ..errors import InputError
 from ..files import is_file
 from .vocabulary import clean, synonyms
 
-PADDING_ID = 0
+CACHE_VARIABLE = "SED_TRT_CACHE"
+# A kill loses the embeddings of this time; a shorter one would write to disk after every batch.
+STORE_EVERY_S = 2.0
+
+# Called with the number of categories done and their total.
+Progress = Callable[[int, int], None]
+# Yields the embeddings, float32 (_, P, C), of names in their order, a few names at a time.
+Embed = Callable[[Sequence[str]], Iterator[np.ndarray]]
+
+_PADDING_ID = 0
+_CACHE_FORMAT = 1
+_SCHEMA = "CREATE TABLE IF NOT EXISTS embeddings (name TEXT PRIMARY KEY, checksum INTEGER, embedding BLOB)"
+# Another process may hold the file's lock, which it needs for far less time.
+_LOCK_TIMEOUT_S = 30.0
+# Codes of a file that is damaged or no database of ours, rather than busy, read-only or out of room.
+_DAMAGED = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR))
+
+_logger = logging.getLogger(__name__)
 
 
 class SentenceTokenizer:
@@ -49,7 +70,7 @@ class SentenceTokenizer:
         Raises:
             InputError: a sentence has more tokens than the text encoder reads.
         """
-        tokens = np.full((len(sentences), self.context_length), PADDING_ID, dtype=np.int64)
+        tokens = np.full((len(sentences), self.context_length), _PADDING_ID, dtype=np.int64)
         encodings = self._tokenizer.encode_batch([clean(sentence) for sentence in sentences])
         for row, encoding, sentence in zip(tokens, encodings, sentences, strict=True):
             if len(encoding.ids) > self.context_length:
@@ -76,7 +97,9 @@ def embed_names(
     Raises:
         InputError: a name is too long for the text encoder once it stands in a template.
     """
-    for group in _groups(names, len(templates)):
+    # Groups that fill about one batch of the text encoder.
+    size = max(1, SENTENCES // len(templates))
+    for group in (names[start : start + size] for start in range(0, len(names), size)):
         sentences = [
             template.replace("{}", word)
             for name in group
@@ -94,40 +117,14 @@ def embed_names(
         yield np.stack(rows).astype(np.float32, copy=False)
 
 
-def _groups(names: Sequence[str], templates: int) -> Iterator[list[str]]:
-    """Split names so that each group fills about one batch; a name is never split."""
-    group: list[str] = []
-    sentences = 0
-    for name in names:
-        count = len(synonyms(name)) * templates
-        if group and sentences + count > SENTENCES:
-            yield group
-            group, sentences = [], 0
-        group.append(name)
-        sentences += count
-    yield group
-
-
 def _embed_sentences(sentences: list[str], tokenizer: SentenceTokenizer, engine: Engine) -> np.ndarray:
     try:
         tokens = tokenizer.encode(sentences)
     except InputError as error:
         raise InputError(f"vocabulary: {error}") from error
-    # A single name with many synonyms can exceed the batch.
+    # Synonyms can exceed the batch.
     batches = [tokens[start : start + SENTENCES] for start in range(0, len(tokens), SENTENCES)]
     return np.concatenate([engine.run({"tokens": batch})["embedding"] for batch in batches])
-
-
-CACHE_VARIABLE = "SED_TRT_CACHE"
-
-_FORMAT = 1
-_SCHEMA = "CREATE TABLE IF NOT EXISTS embeddings (name TEXT PRIMARY KEY, checksum INTEGER, embedding BLOB)"
-# Another process may hold the file; what it keeps in one go takes far less.
-_PATIENCE_S = 30.0
-# Codes that say the file is damaged or none of ours, rather than busy, read-only or out of room.
-_DAMAGED = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR))
-
-_logger = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
@@ -162,7 +159,7 @@ class TextCache:
     def of_bundle(cls, manifest: Manifest) -> "TextCache":
         """The cache of a bundle; bundles with the same text graph, tokenizer and templates share it."""
         contents = [
-            _FORMAT,
+            _CACHE_FORMAT,
             manifest.files[manifest.stages["text"].file].sha256,
             manifest.files[TOKENIZER_FILE].sha256,
             manifest.templates,
@@ -206,11 +203,11 @@ class TextCache:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # SQLite's own lock does not cover the removal of a damaged file.
-            with FileLock(self.path.with_suffix(".lock"), timeout=_PATIENCE_S):
+            with FileLock(self.path.with_suffix(".lock"), timeout=_LOCK_TIMEOUT_S):
                 try:
                     self._insert(names, text)
                 except sqlite3.Error as error:
-                    if not _tells_of_damage(error):
+                    if not _is_damage(error):
                         raise
                     self._remove()
                     self._insert(names, text)
@@ -234,10 +231,12 @@ class TextCache:
             path.unlink(missing_ok=True)
 
     def _open(self, mode: str) -> sqlite3.Connection:
-        return sqlite3.connect(f"{self.path.absolute().as_uri()}?mode={mode}", timeout=_PATIENCE_S, uri=True)
+        return sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode={mode}", timeout=_LOCK_TIMEOUT_S, uri=True
+        )
 
 
-def _tells_of_damage(error: sqlite3.Error) -> bool:
+def _is_damage(error: sqlite3.Error) -> bool:
     # The low byte is the kind of an error, the others its details. Other errors of input and output than a
     # file that ends early are those of the disk.
     code = error.sqlite_errorcode
@@ -246,15 +245,6 @@ def _tells_of_damage(error: sqlite3.Error) -> bool:
 
 def _is_whole(checksum: object, content: object, size: int) -> bool:
     return isinstance(content, bytes) and len(content) == size and zlib.crc32(content) == checksum
-
-
-# Called with the number of categories done and their total.
-Progress = Callable[[int, int], None]
-# Yields the embeddings, float32 (_, P, C), of names in their order, a few names at a time.
-Embed = Callable[[Sequence[str]], Iterator[np.ndarray]]
-
-# A kill loses the embeddings of this time; a shorter one would write to disk after every batch.
-STORE_EVERY_S = 2.0
 
 
 def cached_embeddings(

@@ -42,7 +42,7 @@ class Tried:
     times: list[float] = field(default_factory=list)
     decoder: list[float] = field(default_factory=list)
     alike: list[float] = field(default_factory=list)
-    kept: list[tuple[int, int, int]] = field(default_factory=list)
+    kept: list[tuple[int, ...]] = field(default_factory=list)
 
 
 def sweep(

@@ -71,7 +71,7 @@ class OnnxRuntimeEngines:
         """Concatenate along the first axis; one array alone is given back as it is."""
         return values[0] if len(values) == 1 else np.concatenate(values)
 
-    def hold(self, array: np.ndarray) -> np.ndarray:
+    def to_device(self, array: np.ndarray) -> np.ndarray:
         """The array itself."""
         return array
 

@@ -213,10 +213,10 @@ class OnnxRuntimeCudaEngines:
     def stack(self, values: Sequence[Value]) -> DeviceArray:
         """Concatenate along the first axis, on the GPU."""
         return self._device.stack(
-            [self.hold(value) if isinstance(value, np.ndarray) else value for value in values]
+            [self.to_device(value) if isinstance(value, np.ndarray) else value for value in values]
         )
 
-    def hold(self, array: np.ndarray) -> DeviceArray:
+    def to_device(self, array: np.ndarray) -> DeviceArray:
         """A copy on the GPU."""
         return self._device.upload(array)
 

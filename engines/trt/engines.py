@@ -156,10 +156,10 @@ class TensorRTEngines:
 
     def stack(self, values: Sequence[Value]) -> Value:
         """Concatenate along the first axis, on the device."""
-        arrays = [self.hold(value) if isinstance(value, np.ndarray) else value for value in values]
+        arrays = [self.to_device(value) if isinstance(value, np.ndarray) else value for value in values]
         return self._session.stack(arrays)
 
-    def hold(self, array: np.ndarray) -> DeviceArray:
+    def to_device(self, array: np.ndarray) -> DeviceArray:
         """A copy on the device."""
         return self._session.upload(array)
 

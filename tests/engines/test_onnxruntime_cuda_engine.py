@@ -60,13 +60,13 @@ def test_results_are_those_of_plain_arrays(
     bundle: Bundle, bound: OnnxRuntimeCudaEngines, vocabulary: Vocabulary
 ) -> None:
     plain = OnnxRuntimeEngines(bundle, None, "asked for")
-    held = Vocabulary(vocabulary.names, bound.hold(vocabulary.text))  # type: ignore[arg-type]
+    assert isinstance(vocabulary.on_device(bound), DeviceArray)
     pictures = [picture(seed) for seed in range(3)]
     ours = encode(bound, [prepare(bound, each, None) for each in pictures])
     theirs = encode(plain, [prepare(plain, each, None) for each in pictures])
     for mine, other in zip(ours, theirs, strict=True):
         assert all(isinstance(value, DeviceArray) for value in mine.features.values())
-        result = finish(mine, held, TopK(3))
+        result = finish(mine, vocabulary, TopK(3))
         expected = finish(other, vocabulary, TopK(3))
         assert np.array_equal(result.labels, expected.labels)
         assert np.array_equal(result.scores, expected.scores)

@@ -27,7 +27,7 @@ IMAGE = {"image": np.random.default_rng(0).integers(0, 256, (1, 50, 40, 3), dtyp
 def test_arrays_stay_what_they_are(bundle: Bundle) -> None:
     engines = OnnxRuntimeEngines(bundle, None, "asked for")
     array = np.ones((1, 2))
-    assert engines.hold(array) is array
+    assert engines.to_device(array) is array
     assert engines.stack([array]) is array
     assert engines.stack([array, array]).shape == (2, 2)
     assert engines.buckets is None

@@ -96,9 +96,9 @@ def test_labels_are_those_of_numpy(count: int, rejection: Rejection, machine: Ma
 def test_only_votes_come_down_and_indices_go_up_between_the_stages(machine: Machine) -> None:
     engines = machine.engines()
     vocabulary = colour_vocabulary()
-    held = Vocabulary(vocabulary.names, engines.hold(vocabulary.text))  # type: ignore[arg-type]
+    vocabulary.on_device(engines)
     machine.device.fresh.clear()
-    segment(engines, quarters(), held)
+    segment(engines, quarters(), vocabulary)
     assert [(kind, name, *rest[1:]) for kind, name, *rest in machine.device.log] == [
         ("run", "pixels", ["image"]),
         ("run", "image", []),

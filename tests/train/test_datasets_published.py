@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sed_trt.errors import InputError
-from sed_trt.runtime.vocabularies import published
+from sed_trt.runtime.vocabulary import published
 from sed_trt.tests.fakes import dataset_layouts as layouts
 from sed_trt.tests.fakes.dataset_layouts import SIZE, flat_image
 from sed_trt.train.datasets import IGNORED, NAMES, Dataset, open_dataset

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...runtime.stream import in_threads, pool_size
+from ...runtime.stream import map_threaded, pool_size
 from .dataset import IGNORED, Dataset
 from .files import FileContent, FileDataset, Listing
 
@@ -111,7 +111,7 @@ def check_dataset(dataset: Dataset, report: Progress | None = None) -> CheckRepo
         result.kind, result.listing = dataset.source.kind, dataset.source.listing
         result.images += len(result.listing.unlabelled)
         result.labels += len(result.listing.imageless)
-    samples = in_threads(lambda index: _read(dataset, index), range(count), pool_size())
+    samples = map_threaded(lambda index: _read(dataset, index), range(count), pool_size())
     with closing(samples):
         for index, sample in enumerate(samples):
             if isinstance(sample, str):

@@ -18,7 +18,7 @@ from PIL import Image
 from ...errors import InputError
 from ...files import exists
 from ...runtime.images import load_image
-from ...runtime.vocabularies import published
+from ...runtime.vocabulary import published
 from .dataset import IGNORED
 from .files import FileSource, Item, check_not_empty, files_by_key, paired, read_file, text_lines
 from .labels import (
