@@ -55,7 +55,7 @@ results-parity: $(VENV)/.export
 results-latency: SED_B = --backend onnxruntime --checkpoint $(DEMO)/sed-b.pth --against published --pictures 1
 results-latency: $(VENV)/.dev
 	mkdir -p $(DEMO)
-	$(BIN)/python -c "from pathlib import Path; from sed_trt.tests.fakes.golden import write_published_checkpoint as write; write(Path('$(DEMO)/sed-b.pth'))"
+	$(BIN)/python -m sed_trt.benchmarks.known_weights $(DEMO)/sed-b.pth sed-b
 	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b
 	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b-int8 --precision int8
 	$(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-fp32

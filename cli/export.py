@@ -15,13 +15,13 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="A published .pth or a .safetensors of sed-trt.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bundle to write.")],
     preset: Annotated[
-        str | None, typer.Option(help="sed-b, sed-l or sed-tiny; by default read from the checkpoint.")
+        str | None, typer.Option(help="sed-b, sed-l or sed-tiny; read from the checkpoint by default.")
     ] = None,
     precision: Annotated[
         str,
         typer.Option(
-            help="Of the graphs: fp32, fp16 or bf16; sums, norms and heads stay FP32 in all. int8 is for the "
-            "CPU: 8-bit products in the image tower, the rest FP32."
+            help="Precision of the graphs: fp32, fp16 or bf16; sums, norms and heads stay FP32 in all. "
+            "int8 is for the CPU: 8-bit products in the image tower, the rest FP32."
         ),
     ] = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
@@ -42,8 +42,8 @@ def export(
                 checkpoint,
                 output,
                 preset,
-                progress=lambda what, done, total: bar.update(
-                    task, description=what, completed=done, total=total
+                progress=lambda step, done, total: bar.update(
+                    task, description=step, completed=done, total=total
                 ),
                 precision=precision,
             )
@@ -56,7 +56,7 @@ def export(
 
 
 def show(checks: "list[Check]", as_json: bool) -> None:
-    """Print the table of checks."""
+    """Print the checks as a table or as JSON."""
     import json
     from dataclasses import asdict
 

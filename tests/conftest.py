@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from sed_trt.benchmarks.known_weights import write_known_checkpoint
 from sed_trt.bundle import STAGES
 from sed_trt.export import export_bundle
 from sed_trt.model import SED
-from sed_trt.tests.fakes.golden import write_published_checkpoint
 from sed_trt.tests.fakes.own_data import write_own
 from sed_trt.tests.paths import ROOT
 
@@ -67,7 +67,7 @@ def tiny_bundle_int8(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="session")
 def base_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """sed-b with the weights of `fill`, in the published format."""
-    return write_published_checkpoint(tmp_path_factory.mktemp("checkpoints") / "sed-b.pth")
+    return write_known_checkpoint(tmp_path_factory.mktemp("checkpoints") / "sed-b.pth")
 
 
 @pytest.fixture(scope="session")

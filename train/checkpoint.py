@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from ..errors import InputError
 from ..files import exists, is_file, is_folder, make_folder
 from ..model import SED
-from ..model.checkpoint import reading, save
+from ..model.checkpoint import input_error_if_unreadable, save
 from .config import TrainConfig, read_settings, recipe, write_settings
 
 # What may change when a run resumes: none of it reaches the training.
@@ -180,7 +180,7 @@ class Checkpoints:
             InputError: they are missing or damaged.
         """
         path = self._newest_folder / WEIGHTS
-        with reading(path, REMOVE):
+        with input_error_if_unreadable(path, REMOVE):
             model.load_state_dict(load_file(path))
 
     def restore(self, phase: Phase, optimizer: torch.optim.Optimizer) -> int:
@@ -195,7 +195,7 @@ class Checkpoints:
         if self.newest is None or self.newest.phase != phase:
             return 0
         folder, rank = self._newest_folder, self.accelerator.process_index
-        with reading(folder, REMOVE):
+        with input_error_if_unreadable(folder, REMOVE):
             restored = load_accelerator_state(
                 folder,
                 models=[],

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, ProjectConfiguration
 
 from ..errors import InputError
-from ..model.out_of_memory import tells_of_memory
+from ..model import is_out_of_memory
 from .config import TrainConfig
 
 MODULE = "sed_trt.cli.main"
@@ -114,7 +114,7 @@ def one_line_errors(config: TrainConfig) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if tells_of_memory(error):
+        if is_out_of_memory(error):
             names = "all" if config.categories is None else config.categories
             raise InputError(
                 f"out of memory with batch {config.batch}, accumulate {config.accumulate}, "

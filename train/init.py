@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..files import is_file
 from ..model import SED, preset_named
-from ..model.checkpoint import PREFIXES, check_fit, reading
+from ..model.checkpoint import PREFIXES, check_fit, input_error_if_unreadable
 from ..model.presets import Preset
 from .config import RANDOM
 
@@ -90,7 +90,7 @@ def checkpoint_kind(path: Path) -> tuple[str, str | None]:
     Raises:
         InputError: it cannot be read, or holds no weights by name.
     """
-    with reading(path, "copy it again", " as a checkpoint"):
+    with input_error_if_unreadable(path, "copy it again", " as a checkpoint"):
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 preset = (file.metadata() or {}).get("preset")

@@ -122,10 +122,10 @@ def open_bundle(
         if not half or segmenter.backend != "onnxruntime":
             yield bundle_source(path, segmenter.backend, precision, segmenter, short_side)
             return
-    from ...export.verification import rounding
+    from ...export.verification import emulate_half
 
-    with rounding(bundle) as rounded:
-        segmenter = Segmenter(rounded.path, "onnxruntime", threads)
+    with emulate_half(bundle) as emulation:
+        segmenter = Segmenter(emulation.path, "onnxruntime", threads)
         yield bundle_source(path, "onnxruntime, every operator rounded", precision, segmenter, short_side)
 
 
@@ -160,8 +160,8 @@ def checkpoint_source(path: Path, runs_on: str, model: "SED", short_side: int | 
     """A model in PyTorch as a source."""
     import torch
 
+    from ...model import is_out_of_memory
     from ...model.labels import label_map
-    from ...model.out_of_memory import tells_of_memory
 
     def embed(names: Sequence[str], progress: Progress | None) -> np.ndarray:
         return model.encode_vocabulary(names, progress).cpu().numpy()
@@ -188,7 +188,7 @@ def checkpoint_source(path: Path, runs_on: str, model: "SED", short_side: int | 
                 encoded = model.encode_images(pixels.unsqueeze(0))
                 return tuple(labelled(encoded, k, *image.shape[:2]) for k in ks)
             except (MemoryError, RuntimeError) as error:
-                if not tells_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 raise InputError(
                     f"PyTorch: out of memory at {len(names)} categories; take fewer --processes, or "

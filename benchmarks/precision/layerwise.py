@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...export.precision import FP32_STAGES, ISLANDS, Island, lowered_spec
+from ...export.precision import ISLANDS, Island, lower_spec
 from ...export.stages import GraphSpec, graph_specs
 from ...export.verification import derive_inputs, verification_inputs
 from ...model import SED
@@ -23,9 +23,8 @@ def largest_sums(model: SED, names: Sequence[str]) -> dict[str, float]:
     for spec in graph_specs(model):
         derive_inputs(spec, tensors, model)
         # An FP32 stage has no islands: all of it is one.
-        watched = contextlib.nullcontext() if spec.name in FP32_STAGES else summing(spec.module, sums)
-        with torch.no_grad(), watched:
-            tensors.update(outputs_by_name(spec, spec.module(*(tensors[name] for name in spec.inputs))))
+        with contextlib.nullcontext() if spec.stage.fp32_reason else summing(spec.module, sums):
+            tensors.update(spec.run(tensors))
     return sums
 
 
@@ -90,12 +89,6 @@ SUMS: dict[str, Callable[[Any, tuple[Tensor, ...]], Tensor]] = {
     "attention sums": sum_of_attention,
     "heads": sum_of_head,
 }
-
-
-def outputs_by_name(spec: GraphSpec, outputs: Tensor | tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """A stage's outputs with the names of `spec`."""
-    given = outputs if isinstance(outputs, tuple) else (outputs,)
-    return dict(zip(spec.output_axes, given, strict=True))
 
 
 Progress = Callable[[int, int], None]
@@ -165,12 +158,11 @@ def tensor_errors(
     errors: list[TensorError] = []
     for done, spec in enumerate(specs):
         derive_inputs(spec, tensors, model)
-        if spec.name in FP32_STAGES:
-            with torch.no_grad():
-                given = outputs_by_name(spec, spec.module(*(tensors[name] for name in spec.inputs)))
+        if spec.stage.fp32_reason:
+            given = spec.run(tensors)
         else:
             given, whole = watched(spec, tensors)
-            _, half = watched(lowered_spec(spec, precision, left_out), tensors)
+            _, half = watched(lower_spec(spec, precision, left_out), tensors)
             errors += [compared(spec.name, path, whole[path], half[path]) for path in whole]
         tensors.update(given)
         if progress is not None:
@@ -210,9 +202,9 @@ def watched(spec: GraphSpec, tensors: dict[str, Tensor]) -> tuple[dict[str, Tens
     Returns:
         Its outputs by name, and what each module inside it gave by path.
     """
-    inputs = [tensors[name].to(example.dtype) for name, example in spec.inputs.items()]
-    with torch.no_grad(), recording(spec.module) as inner:
-        outputs = outputs_by_name(spec, spec.module(*inputs))
+    inputs = {name: tensors[name].to(example.dtype) for name, example in spec.inputs.items()}
+    with recording(spec.module) as inner:
+        outputs = spec.run(inputs)
     return outputs, inner
 
 
