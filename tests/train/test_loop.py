@@ -20,7 +20,7 @@ from sed_trt.model import SED, Output, preset_named
 from sed_trt.model.checkpoint import save
 from sed_trt.runtime.result import colours
 from sed_trt.tests.fakes.training_data import NAMES, options_of, small, start
-from sed_trt.train import samples
+from sed_trt.train import checkpoint, samples
 from sed_trt.train.checkpoint import RunFolder, positions
 from sed_trt.train.config import TrainConfig, recipe
 from sed_trt.train.embeddings import embeddings
@@ -263,16 +263,26 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_full_disk_leaves_the_checkpoint_before(tmp_path: Path, data: Path) -> None:
+def test_full_disk_leaves_the_checkpoint_before(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = RunFolder(tmp_path / "run")
     train(small(data, steps=2, save_every=1), run.path, gpus=0)
     before = contents(run.checkpoints)
     run.settings.write_text(run.settings.read_text().replace("steps: 2\n", "steps: 3\n"))
-    message = r"step-000003: the checkpoint cannot be written \(.*\); step-000002 is whole; make room"
-    with files_of_at_most(1_000_000), pytest.raises(InputError, match=message):
-        train(small(data, steps=3, save_every=1), run.path, resume=True, gpus=0)
-    assert contents(run.checkpoints) == before
-    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-000001", "step-000002"]
+
+    def resume_on_a_full_disk(reason: str) -> None:
+        message = rf"step-000003: the checkpoint cannot be written \({reason}.*\); step-000002 is whole; make"
+        with files_of_at_most(1_000_000), pytest.raises(InputError, match=message):
+            train(small(data, steps=3, save_every=1), run.path, resume=True, gpus=0)
+        assert contents(run.checkpoints) == before
+        assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-000001", "step-000002"]
+
+    resume_on_a_full_disk("[^)]*too large")
+    with monkeypatch.context() as patched:
+        # The network is written first; here there is room for it, but not for the optimizer.
+        patched.setattr(checkpoint, "save", lambda model, path: path.touch())
+        resume_on_a_full_disk("PyTorch's writer failed, as it does on a full disk")
     train(small(data, steps=3, save_every=1), run.path, resume=True, gpus=0)
     assert [each.step for each in positions(run.checkpoints)] == [2, 3]
 
