@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 DEMO := demo
 RESULTS := benchmarks/results
 BENCH = $(BIN)/sed-trt bench
+# Two processes share the tests, a file at a time; more would need more memory than cores.
+PYTEST = --numprocesses 2 --dist loadfile
 # Makes the tables between the markers of these pages anew from the results files.
 TABLES = $(BIN)/python -m sed_trt.benchmarks.report.tables README.md docs/performance.md
 
@@ -30,10 +32,10 @@ demo: $(VENV)/.export
 	$(BIN)/sed-trt segment $(DEMO)/bundle examples --vocabulary examples/vocabulary.txt --output $(DEMO)/out --short-side 0
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" $(PYTEST)
 
 test-all: $(VENV)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

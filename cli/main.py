@@ -85,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = " ".join(error.format_message().split()).rstrip(".")
         # Without arguments the help is printed and there is nothing to add.
         if message:
-            print_error(f"{message}; see `{PROGRAM} --help`")
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else PROGRAM
+            print_error(f"{message}; see `{command} --help`")
         return 2
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
