@@ -75,8 +75,8 @@ def out_of_memory(purpose: str, size: int | None, free: int | None) -> InputErro
     left = "" if free is None else f", {_mebibytes(free)} free"
     return InputError(
         f"{purpose}: the GPU's memory is too small ({request} asked for{left}); lower the number of "
-        "categories that are kept (--rejection budget:N), --batch or --short-side, build with a lower --max-categories, "
-        "or end other programs on the GPU"
+        "categories that are kept (--rejection budget:N), --batch or --short-side, build with a lower "
+        "--max-categories, or end other programs on the GPU"
     )
 
 
