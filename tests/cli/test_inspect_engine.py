@@ -13,7 +13,7 @@ from sed_trt.cli.main import main
 from sed_trt.engines.build import target as build_target
 from sed_trt.engines.build.build import build_engines
 from sed_trt.engines.device.cuda import Gpu
-from sed_trt.engines.trt import layers as plan_layers
+from sed_trt.engines.trt import layers as trt_layers
 from sed_trt.engines.trt.library import Library, load_library
 from sed_trt.errors import InputError
 from sed_trt.stages import STAGE_NAMES
@@ -40,9 +40,9 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDevice]:
     rtx = fake_tensorrt("1.7.1", ["SM86", "SM89"])
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", rtx)
     runtime = fake_tensorrt(device=device)
-    monkeypatch.setattr(plan_layers, "load_library", lambda backend: Library(backend, runtime, "1"))
-    monkeypatch.setattr(plan_layers, "CudaDevice", lambda: device)
-    monkeypatch.setattr(plan_layers, "check_driver", lambda backend, gpu: None)
+    monkeypatch.setattr(trt_layers, "load_library", lambda backend: Library(backend, runtime, "1"))
+    monkeypatch.setattr(trt_layers, "CudaDevice", lambda: device)
+    monkeypatch.setattr(trt_layers, "check_driver", lambda backend, gpu: None)
     yield device
     load_library.cache_clear()
 
@@ -114,7 +114,7 @@ def test_set_that_is_refused_is_skipped(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     build_engines(bundle, "tensorrt")
-    monkeypatch.setattr(plan_layers, "read_plan", lambda built, stage: b"refused: no such GPU")
+    monkeypatch.setattr(trt_layers, "read_plan", lambda built, stage: b"refused: no such GPU")
     (line,) = facts(capsys, bundle)["warnings"]
     assert "text.engine: tensorrt cannot load it (refused: no such GPU); build it again with `" in line
     assert device.closed

@@ -144,6 +144,16 @@ def test_unavailable_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unavailable_reason("onnxruntime") is None
 
 
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda"])
+def test_gpu_backends_refuse_8_bit_bundles(tiny_bundle_int8: Path, backend: str) -> None:
+    with pytest.raises(InputError, match=f"backend {backend}: .* is an 8-bit bundle, which is for the CPU"):
+        open_engines(Bundle.open(tiny_bundle_int8), backend)
+
+
+def test_8_bit_bundles_run_on_the_cpu(tiny_bundle_int8: Path) -> None:
+    assert open_engines(Bundle.open(tiny_bundle_int8)).backend == "onnxruntime"
+
+
 SEGMENT = """
 import sys
 import numpy as np

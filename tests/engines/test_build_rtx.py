@@ -107,3 +107,9 @@ def test_too_little_workspace(tiny_bundle: Path, tmp_path: Path) -> None:
     profiles = stage_profiles(bundle.manifest, Limits())["text"]
     with pytest.raises(InputError, match="raise the workspace or leave it out"):
         build_plan(recipe, tiny_bundle / "text.onnx", profiles, lambda what, fraction: None)
+
+
+def test_no_engines_of_8_bit_bundles(tiny_bundle_int8: Path) -> None:
+    with pytest.raises(InputError, match="is an 8-bit bundle"):
+        build_engines(Bundle.open(tiny_bundle_int8), "tensorrt-rtx")
+    assert not (tiny_bundle_int8 / "engines").exists()

@@ -84,7 +84,7 @@ def test_what_is_gathered_from_is_wide(manifest: Manifest) -> None:
             assert {(low, high) for low, _, high in ranges(profiles[stage], name)} == {(1, 500)}
 
 
-def test_limits_of_pictures(manifest: Manifest) -> None:
+def test_limits_of_images(manifest: Manifest) -> None:
     profiles = stage_profiles(manifest, Limits(max_batch=6, max_side=900))
     assert ranges(profiles["image"], "pixels") == [(1, 1, 1), (2, 4, 6)]
     assert ranges(profiles["pixels"], "image", 1) == ranges(profiles["pixels"], "image", 2) == [(1, 640, 900)]

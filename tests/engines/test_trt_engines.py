@@ -154,7 +154,7 @@ def test_more_categories_than_were_built_for(machine: Machine) -> None:
         segment(machine.engines(), noise(1), many(201))
 
 
-def test_larger_pictures_than_were_built_for(machine: Machine) -> None:
+def test_larger_images_than_were_built_for(machine: Machine) -> None:
     with pytest.raises(InputError, match=r"pixels: axis 1 of image is 513, .* at most 512"):
         prepare(machine.engines(), noise(1, 513), None)
 
@@ -172,20 +172,20 @@ def test_memory_is_taken_again(machine: Machine) -> None:
 
 def test_a_batch_is_stacked_on_the_device(machine: Machine) -> None:
     engines = machine.engines()
-    pictures = [noise(seed) for seed in range(3)]
-    encoded = encode(engines, [prepare(engines, picture, None) for picture in pictures])
+    images = [noise(seed) for seed in range(3)]
+    encoded = encode(engines, [prepare(engines, image, None) for image in images])
     assert machine.device.copies == 3
     assert not [entry for entry in machine.device.log if entry[0] == "down"]
-    for item, picture in zip(encoded, pictures, strict=True):
-        expected = segment(FakeEngines(), picture, many(20), TopK(2))
+    for item, image in zip(encoded, images, strict=True):
+        expected = segment(FakeEngines(), image, many(20), TopK(2))
         assert np.array_equal(finish(item, many(20), TopK(2)).labels, expected.labels)
 
 
-def test_an_encoded_picture_is_decoded_as_often_as_wanted(machine: Machine) -> None:
+def test_an_encoded_image_is_decoded_as_often_as_wanted(machine: Machine) -> None:
     engines = machine.engines()
     (encoded,) = encode(engines, [prepare(engines, noise(0), None)])
     for count, rejection in ((20, TopK(2)), (150, KeepAll()), (20, TopK(2))):
-        # Another picture in between takes what memory it can.
+        # Another image in between takes what memory it can.
         segment(engines, noise(1), many(9))
         expected = segment(FakeEngines(), noise(0), many(count), rejection)
         assert np.array_equal(finish(encoded, many(count), rejection).labels, expected.labels)

@@ -7,9 +7,9 @@ from types import ModuleType
 
 import pytest
 
-from sed_trt.engines.trt import contexts as tensorrt_contexts
-from sed_trt.engines.trt import engines as tensorrt_engine
-from sed_trt.engines.trt import layers as plan_layers
+from sed_trt.engines.trt import contexts as trt_contexts
+from sed_trt.engines.trt import engines as trt_engines
+from sed_trt.engines.trt import layers as trt_layers
 from sed_trt.engines.trt.contexts import RTX_NAMES, RUNTIME_NAMES
 from sed_trt.engines.trt.layers import INSPECTOR_NAMES
 
@@ -43,7 +43,7 @@ def test_severities() -> None:
         assert {"INTERNAL_ERROR", "ERROR"} <= set(severity.__members__)
 
 
-@pytest.mark.parametrize("module", [tensorrt_contexts, tensorrt_engine, plan_layers])
+@pytest.mark.parametrize("module", [trt_contexts, trt_engines, trt_layers])
 def test_the_code_uses_no_other_names(module: ModuleType) -> None:
     tables = (RUNTIME_NAMES, RTX_NAMES, INSPECTOR_NAMES)
     listed = {name for table in tables for kind in table for name in (kind, *table[kind])}

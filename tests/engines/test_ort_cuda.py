@@ -52,7 +52,7 @@ def vocabulary(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> V
         return Segmenter(tiny_bundle, "onnxruntime").vocabulary(NAMES)
 
 
-def picture(seed: int) -> np.ndarray:
+def random_image(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (60, 70, 3), dtype=np.uint8)
 
 
@@ -60,10 +60,17 @@ def test_results_are_those_of_plain_arrays(
     bundle: Bundle, bound: OnnxRuntimeCudaEngines, vocabulary: Vocabulary
 ) -> None:
     plain = OnnxRuntimeEngines(bundle, None, "asked for")
+<<<<<<< HEAD:tests/engines/test_onnxruntime_cuda_engine.py
     assert isinstance(vocabulary.on_device(bound), DeviceArray)
     pictures = [picture(seed) for seed in range(3)]
     ours = encode(bound, [prepare(bound, each, None) for each in pictures])
     theirs = encode(plain, [prepare(plain, each, None) for each in pictures])
+=======
+    held = Vocabulary(vocabulary.names, bound.to_device(vocabulary.text))  # type: ignore[arg-type]
+    images = [random_image(seed) for seed in range(3)]
+    ours = encode(bound, [prepare(bound, each, None) for each in images])
+    theirs = encode(plain, [prepare(plain, each, None) for each in images])
+>>>>>>> h-engines:tests/engines/test_ort_cuda.py
     for mine, other in zip(ours, theirs, strict=True):
         assert all(isinstance(value, DeviceArray) for value in mine.features.values())
         result = finish(mine, vocabulary, TopK(3))
@@ -79,7 +86,7 @@ def test_padding_to_buckets_changes_no_label(bundle: Bundle, vocabulary: Vocabul
     assert padded.buckets[:2] == (8, 16)
     results = []
     for engines in (plain, padded):
-        (encoded,) = encode(engines, [prepare(engines, picture(5), None)])
+        (encoded,) = encode(engines, [prepare(engines, random_image(5), None)])
         results.append(finish(encoded, vocabulary, TopK(2)))
     assert results[0].kept == results[1].kept
     assert np.mean(results[0].labels == results[1].labels) > 0.999
@@ -88,7 +95,7 @@ def test_padding_to_buckets_changes_no_label(bundle: Bundle, vocabulary: Vocabul
 def test_logits_of_the_rejection_points_are_not_fetched(
     bound: OnnxRuntimeCudaEngines, vocabulary: Vocabulary
 ) -> None:
-    (encoded,) = encode(bound, [prepare(bound, picture(0), None)])
+    (encoded,) = encode(bound, [prepare(bound, random_image(0), None)])
     outputs = bound["scout"].run({"embed": encoded.features["embed"], "text": vocabulary.text})
     assert list(outputs) == ["votes0"]
     assert outputs["votes0"].dtype == np.int32
@@ -132,7 +139,7 @@ def test_out_of_memory(
     session = SimpleNamespace(io_binding=real.io_binding, run_with_iobinding=fail)
     monkeypatch.setattr(engine, "_session", session)
     with pytest.raises(InputError, match=re.escape(f"stage pixels: the GPU's memory is too small ({asked}")):
-        engine.run({"image": picture(0)[None]})
+        engine.run({"image": random_image(0)[None]})
 
 
 def test_other_failures_stay_what_they_are(bound: OnnxRuntimeCudaEngines) -> None:
