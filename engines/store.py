@@ -174,17 +174,9 @@ def write_stage(engines: BuiltEngines, stage: BuiltStage) -> None:
 
 def write_engines(engines: BuiltEngines) -> None:
     """Write build.json, which makes a folder a set of engines; raises OSError."""
-    record = _SetRecord(
-        engines.backend,
-        engines.version,
-        engines.target,
-        engines.limits,
-        engines.options,
-        engines.built,
-        engines.gpu,
-        {name: stage.plan.file for name, stage in engines.stages.items()},
-    )
-    _write(engines.folder / BUILD_FILE, msgspec.to_builtins(record))
+    content = {name: getattr(engines, name) for name in _SetRecord.__struct_fields__}
+    content["stages"] = {name: stage.plan.file for name, stage in engines.stages.items()}
+    _write(engines.folder / BUILD_FILE, msgspec.to_builtins(content))
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
@@ -207,17 +199,8 @@ def read_engines(folder: Path) -> BuiltEngines:
         stages[name] = stage = _read(file, BuiltStage)
         if (stage.name, stage.plan.file) != (name, plan):
             raise RecordError(f"{file}: is malformed (it is not of the stage {name!r} and the file {plan!r})")
-    return BuiltEngines(
-        folder,
-        record.backend,
-        record.version,
-        record.target,
-        record.limits,
-        stages,
-        record.options,
-        record.built,
-        record.gpu,
-    )
+    fields = msgspec.structs.asdict(record) | {"stages": stages}
+    return BuiltEngines(folder=folder, **fields)
 
 
 def _read(file: Path, kind: type[Record]) -> Record:
