@@ -21,8 +21,7 @@ _logger = logging.getLogger(__name__)
 class TensorRTContexts:
     """Makes engines and contexts with one library; every call needs the device to be active.
 
-    Contexts get their working memory from the caller for each run, since all stages run one after the other
-    and can share it.
+    The caller gives a context its working memory for each run: stages run in turn and can share it.
     """
 
     def __init__(self, library: Library, cache: Path, version_compatible: bool) -> None:
