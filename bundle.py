@@ -67,7 +67,7 @@ class CheckpointRecord(TypedDict):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What manifest.json says.
+    """The content of manifest.json.
 
     Attributes:
         sed_trt: version of sed-trt that exported the bundle.
@@ -80,7 +80,7 @@ class Manifest:
         vote_ranks: rows of a vote table; always `VOTE_RANKS`.
         stages: stage name to graph.
         files: file name to content, for every file but the manifest.
-        checkpoint: that was exported.
+        checkpoint: the file that was exported.
         libraries: library name to the version used by the export.
     """
 
@@ -120,7 +120,7 @@ class Manifest:
 
 
 def _check_fields(manifest: Manifest) -> None:
-    """Check what types cannot say, apart from the stages' inputs and outputs; raises RecordError."""
+    """Check what msgspec cannot, apart from the stages' inputs and outputs; raises RecordError."""
     if manifest.vote_ranks != VOTE_RANKS:
         raise wrong_field(("vote_ranks",), manifest.vote_ranks, str(VOTE_RANKS))
     if not manifest.templates:
@@ -224,11 +224,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         temporary.write_text(manifest.to_json(), encoding="utf-8")
 
 
-# Symbol of `SIZES` to its size and the field that says so.
-_KnownSizes = dict[str, tuple[int, str]]
-
-
-def check_stages(manifest: "Manifest") -> None:
+def check_stages(manifest: Manifest) -> None:
     """Compare the stages of a manifest with the table of stages.
 
     Every stage must have the inputs and outputs of its definition, in order and with their dtypes. Dynamic
@@ -255,8 +251,8 @@ def check_stages(manifest: "Manifest") -> None:
         _check_tensors((*path, "outputs"), stage.outputs, definition.outputs, compute, sizes)
 
 
-def _stated_sizes(manifest: "Manifest") -> _KnownSizes:
-    """The sizes that fields outside the stages say."""
+def _stated_sizes(manifest: Manifest) -> dict[str, tuple[int, str]]:
+    """Symbol of `SIZES` to size, for those that other fields state, with the name of that field."""
     sizes = {
         "L": (manifest.context_length, "context_length"),
         "C": (manifest.embed_dim, "embed_dim"),
@@ -270,10 +266,10 @@ def _stated_sizes(manifest: "Manifest") -> _KnownSizes:
 
 def _check_tensors(
     path: FieldPath,
-    tensors: "Sequence[TensorSpec]",
+    tensors: Sequence[TensorSpec],
     definitions: Sequence[TensorDefinition],
     compute: str,
-    sizes: _KnownSizes,
+    sizes: dict[str, tuple[int, str]],
 ) -> None:
     names = [tensor.name for tensor in tensors]
     expected = [definition.name for definition in definitions]
@@ -292,7 +288,7 @@ def _check_shape(
     path: FieldPath,
     shape: tuple[int | str, ...],
     defined: tuple[int | str, ...],
-    sizes: _KnownSizes,
+    sizes: dict[str, tuple[int, str]],
 ) -> None:
     if len(shape) != len(defined):
         raise wrong_field(path, list(shape), f"{len(defined)} axes")

@@ -1,4 +1,4 @@
-"""Files: what a path leads to, reading a file, and writing a file whole or not at all."""
+"""Files: tests of paths that do not raise, reading a file, and writing a file whole or not at all."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".t
 
 
 def exists(path: Path) -> bool:
-    """Whether anything is there and can be reached. False for a path that no file can have."""
+    """Whether a file or folder is there and can be reached; False for a path that is not valid."""
     return os.path.exists(path)  # noqa: PTH110
 
 
@@ -34,7 +34,7 @@ def resolved(path: Path) -> Path:
     try:
         return Path(os.path.realpath(path))
     except ValueError:
-        # No file can have this path, so there are no links to follow.
+        # The path holds a null byte, so there are no links to follow.
         return Path.cwd() / path
 
 

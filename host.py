@@ -1,6 +1,6 @@
-"""What the host computes around the stages, in PyTorch and with a bundle: sentences, prompts, label bands.
+"""Computations around the stages that PyTorch and the runtime share: prompts, and bands of the label map.
 
-It needs numpy alone.
+They need numpy alone.
 """
 
 from collections.abc import Iterator, Sequence

@@ -21,11 +21,11 @@ _NO_EXTRA = "base"
 
 def doctor(
     bundle: Annotated[
-        Path | None, typer.Argument(help="Bundle folder to check file by file.", show_default=False)
+        Path | None, typer.Argument(help="Bundle folder whose files are checked too.", show_default=False)
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say which versions, backends and devices are there and what to install for the missing ones.
+    """Show the versions, backends and devices of this machine, and what to install for missing ones.
 
     Example: sed-trt doctor bundle
     """

@@ -1,21 +1,25 @@
 """`sed-trt export`."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import progress_bar
+from .console import needs, progress_bar
 
 if TYPE_CHECKING:
     from ..export import Check
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A published .pth or a .safetensors of sed-trt.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A published .pth file, or a .safetensors file of sed-trt.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bundle to write.")],
     preset: Annotated[
-        str | None, typer.Option(help="sed-b, sed-l or sed-tiny; read from the checkpoint by default.")
+        str | None, typer.Option(help="sed-b, sed-l or sed-tiny; by default read from the checkpoint.")
     ] = None,
     precision: Annotated[
         str,
@@ -30,8 +34,6 @@ def export(
 
     Example: sed-trt export checkpoints/sed-tiny.safetensors -o bundle --precision fp16
     """
-    from .console import needs
-
     with needs("export"):
         from ..export import VerificationError, export_bundle
 
@@ -57,9 +59,6 @@ def export(
 
 def show(checks: "list[Check]", as_json: bool) -> None:
     """Print the checks as a table or as JSON."""
-    import json
-    from dataclasses import asdict
-
     from rich.console import Console
     from rich.table import Table
 

@@ -18,7 +18,8 @@ def inspect(
     engine: Annotated[
         bool,
         typer.Option(
-            "--engine", help="Also load the engines and count their layers; needs the GPU they are for."
+            "--engine",
+            help="Also load the engines and count their layers; needs a GPU they were built for.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -42,28 +42,32 @@ def segment(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files written.")] = Path(
-        "segmented"
-    ),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")] = Path("segmented"),
     rejection: Annotated[
-        str, typer.Option(help="topk:K, min-pixels:K:PIXELS, budget:CATEGORIES or none.")
+        str,
+        typer.Option(
+            help="Policy that drops categories early: topk:K (those among the K best at any pixel), "
+            "min-pixels:K:PIXELS (at PIXELS pixels or more), budget:CATEGORIES (a fixed number) or none."
+        ),
     ] = "topk:8",
     short_side: Annotated[
-        int, typer.Option(help="Resize the shorter side to so many pixels first; 0 leaves the image.", min=0)
+        int, typer.Option(help="Resize the shorter side to this many pixels first; 0: no resize.", min=0)
     ] = 640,
     backend: Annotated[
         str, typer.Option(help="auto, tensorrt, tensorrt-rtx, onnxruntime-cuda or onnxruntime.")
     ] = "auto",
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads per stage; one per core if left out.", show_default=False)
+        int | None, typer.Option(help="CPU threads per stage; by default one per core.", show_default=False)
     ] = None,
-    batch: Annotated[int, typer.Option(help="Images that the encoder takes at a time.")] = 4,
-    overlay: Annotated[bool, typer.Option(help="Write images with coloured labels and a legend.")] = True,
+    batch: Annotated[int, typer.Option(help="Images that are encoded together.")] = 4,
+    overlay: Annotated[
+        bool, typer.Option(help="Also write the image with coloured labels and a legend.")
+    ] = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print a JSON summary on stdout.")] = False,
 ) -> None:
     """Label every pixel of images with one of the given categories.
 
-    Writes per image STEM.labels.png (category indices), STEM.overlay.png and STEM.json.
+    Writes for each image STEM.labels.png (category indices), STEM.overlay.png and STEM.json.
 
     Example: sed-trt segment bundle photo.jpg holiday/ --categories "sky, tree, red car"
     """

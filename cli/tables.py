@@ -1,4 +1,4 @@
-"""The results of the commands as tables."""
+"""Tables on the terminal: built engines, and the results of `evaluate` and `bench`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from ..engines.store import BuiltEngines, BuiltStage
 
-# Of the cores, kept busy by other processes, from which on times are not to be trusted.
+# Times are not trusted when other processes load more than this fraction of the cores.
 BUSY_SHARE = 0.25
 
 
@@ -19,7 +19,7 @@ def framed(title: str, *headers: str) -> Table:
 
 
 def figure(value: float | None) -> str:
-    """A percentage, or a dash where there is none."""
+    """A percentage with one decimal; a dash for None."""
     return "-" if value is None else f"{value:.1f}"
 
 
@@ -29,14 +29,12 @@ def printed(table: Table) -> None:
 
 
 def named(side: dict[str, str]) -> str:
-    """What was measured, and on what."""
+    """One line for a network that was evaluated: its name, its precision and what it ran on."""
     return f"{side['name']}: {side['precision']} on {side['runs_on']}"
 
 
-def stage_table(engines: "BuiltEngines") -> "Table":
+def stage_table(engines: "BuiltEngines") -> Table:
     """A row per stage: profiles, size, precisions of the layers, seconds."""
-    from rich.table import Table
-
     table = Table("stage", "profiles", "MB", "convolutions", "float layers", "seconds")
     for stage in engines.stages.values():
         table.add_row(
@@ -152,7 +150,7 @@ def show_categories(content: dict[str, Any]) -> None:
 
 
 def _show_published(content: dict[str, Any]) -> None:
-    """Print the mIoU beside the published ones, where they may be compared."""
+    """Print the mIoU above the published ones, if any data set was evaluated by the published protocol."""
     from ..benchmarks.accuracy.protocol import DATA, MIOU
 
     rows = [row for row in content["results"] if row["as_published"]]
@@ -160,15 +158,15 @@ def _show_published(content: dict[str, Any]) -> None:
         return
     table = framed("mIoU beside the published one", "", "rejection", *DATA)
     for rejection in dict.fromkeys(row["rejection"] for row in rows):
-        found = {row["data"]: row["miou"] for row in rows if row["rejection"] == rejection}
-        table.add_row(content["presets"][0], rejection, *(figure(found.get(name)) for name in DATA))
+        ours = {row["data"]: row["miou"] for row in rows if row["rejection"] == rejection}
+        table.add_row(content["presets"][0], rejection, *(figure(ours.get(name)) for name in DATA))
     for (preset, rejection), published in MIOU.items():
         table.add_row(f"published {preset}", rejection, *map(figure, published))
     printed(table)
 
 
 def _note_parts(rows: list[dict[str, Any]]) -> None:
-    """Print of which data sets not all images were labelled."""
+    """Print which data sets were evaluated on a part of their images."""
     from ..benchmarks.report.evaluation_tables import last_part
 
     parts = {row["data"]: (row["images"], row["of"]) for row in rows if row["images"] < row["of"]}
@@ -207,7 +205,7 @@ def print_tables(kind: str, content: dict[str, Any]) -> None:
 
 
 def _note_latency(content: dict[str, Any]) -> None:
-    """Print what a table of latency leaves out: throughput, failures, and whether the machine was busy."""
+    """Print below a latency table: throughput, failures, and whether the machine was busy."""
     for row in content["results"]:
         where = f"{row['categories']} categories, kept {row['kept']}"
         for name, speed in row.get("images_per_second", {}).items():

@@ -1,7 +1,7 @@
-"""The store of built engines in BUNDLE/engines: which set fits, and plans checked before they are used.
+"""The built engines in BUNDLE/engines: their records, the choice of a set that fits, and checks of the plans.
 
-A set is one folder, `<backend>-<version>-<target>-<key>`, whose key is over all that it was built from and
-for. It holds a plan per stage with a record beside it, and build.json, which describes the set.
+A set is one folder, `<backend>-<version>-<target>-<key>`, whose key is a hash of all that it was built
+from. It holds a plan per stage with a record beside it, and build.json, which describes the set.
 """
 
 import hashlib
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 BUILD_FILE = "build.json"
 BUILD_BACKENDS = (*TENSORRT_BACKENDS, "onnxruntime")
-# Environment variable that turns off our own refusal of engines that were built for another GPU.
+# Environment variable: where it is set, TensorRT itself decides whether engines run on a GPU that they were
+# not built for. The GPU check sets it to find out which do.
 ANY_TARGET = "SED_TRT_ANY_TARGET"
 
 
@@ -174,17 +175,9 @@ def write_stage(engines: BuiltEngines, stage: BuiltStage) -> None:
 
 def write_engines(engines: BuiltEngines) -> None:
     """Write build.json, which makes a folder a set of engines; raises OSError."""
-    record = _SetRecord(
-        engines.backend,
-        engines.version,
-        engines.target,
-        engines.limits,
-        engines.options,
-        engines.built,
-        engines.gpu,
-        {name: stage.plan.file for name, stage in engines.stages.items()},
-    )
-    _write(engines.folder / BUILD_FILE, msgspec.to_builtins(record))
+    content = {name: getattr(engines, name) for name in _SetRecord.__struct_fields__}
+    content["stages"] = {name: stage.plan.file for name, stage in engines.stages.items()}
+    _write(engines.folder / BUILD_FILE, msgspec.to_builtins(content))
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
@@ -207,17 +200,8 @@ def read_engines(folder: Path) -> BuiltEngines:
         stages[name] = stage = _read(file, BuiltStage)
         if (stage.name, stage.plan.file) != (name, plan):
             raise RecordError(f"{file}: is malformed (it is not of the stage {name!r} and the file {plan!r})")
-    return BuiltEngines(
-        folder,
-        record.backend,
-        record.version,
-        record.target,
-        record.limits,
-        stages,
-        record.options,
-        record.built,
-        record.gpu,
-    )
+    fields = msgspec.structs.asdict(record) | {"stages": stages}
+    return BuiltEngines(folder=folder, **fields)
 
 
 def _read(file: Path, kind: type[Record]) -> Record:
@@ -291,11 +275,10 @@ def find_built(bundle: Bundle, backend: str, gpu: "Gpu | None") -> BuiltEngines:
 
 
 def check_runs_here(engines: BuiltEngines, gpu: "Gpu") -> None:
-    """Refuse engines of `TENSORRT_BACKENDS` that the installed version or this GPU does not take.
+    """Refuse engines of `TENSORRT_BACKENDS` that were built for another version or GPU.
 
     Raises:
-        InputError: one of them does not; says what they were built for, and the command that builds engines
-            for here.
+        InputError: they were; names both, and the command that builds engines for this machine.
     """
     version = installed_version(engines.backend)
     if not _runs_with(engines, version):

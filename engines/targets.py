@@ -1,4 +1,4 @@
-"""What engines are built for and how: the target GPU, the options of a build, and the command for both."""
+"""The target GPU and the options of a build, and the command line that gives both."""
 
 import re
 import shlex
@@ -22,8 +22,11 @@ AMPERE_PLUS = "ampere-plus"
 CURRENT = "current"
 CPU = "cpu"
 
-# Least compute capability of the targets that are no single one: both libraries leave out Turing.
-_SETS = {PORTABLE: (8, 0), AMPERE_PLUS: (8, 0)}
+HARDWARE_COMPATIBILITY = (AMPERE_PLUS, "same-capability")
+OPTIMIZATION_LEVELS = range(6)
+
+# Minimum compute capability of the targets that stand for many GPUs: both libraries leave out Turing.
+_MIN_CAPABILITIES = {PORTABLE: (8, 0), AMPERE_PLUS: (8, 0)}
 
 GPUS: Mapping[str, Capability] = {
     "t4": (7, 5),
@@ -79,38 +82,32 @@ def named_capability(target: str) -> Capability | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-_CAPABILITIES = tuple(capability_name(capability) for capability in sorted(set(GPUS.values())))
-
-
 def canonical_target(text: str) -> str:
-    """What a user calls a target as "sm86" and the like, "portable", "current" or "cpu".
+    """The name of a target as a user wrote it, as "sm86" and the like, "portable", "current" or "cpu".
 
     Case, spaces and dashes do not matter, nor does "NVIDIA" or "RTX" in front of a product's name.
 
     Raises:
-        InputError: nothing is called so; lists what is.
+        InputError: unknown target; lists the known ones.
     """
     plain = re.sub(r"[\s_-]", "", text.lower()).removeprefix("nvidia")
-    if plain in (PORTABLE, CURRENT, CPU) or plain in _CAPABILITIES:
+    capabilities = [capability_name(capability) for capability in sorted(set(GPUS.values()))]
+    if plain in (PORTABLE, CURRENT, CPU, *capabilities):
         return plain
     for name in (plain, plain.removeprefix("rtx")):
         if name in GPUS:
             return capability_name(GPUS[name])
     raise InputError(
         f"target: {text!r} is unknown; choose {PORTABLE}, {CURRENT}, {CPU}, a compute capability "
-        f"({', '.join(_CAPABILITIES)}) or a GPU ({', '.join(GPUS)})"
+        f"({', '.join(capabilities)}) or a GPU ({', '.join(GPUS)})"
     )
 
 
 def target_fits(target: str, capability: Capability) -> bool:
     """Whether engines built for `target` are meant to run on a GPU of this compute capability."""
-    if target in _SETS:
-        return capability >= _SETS[target]
+    if target in _MIN_CAPABILITIES:
+        return capability >= _MIN_CAPABILITIES[target]
     return named_capability(target) == capability
-
-
-HARDWARE_COMPATIBILITY = ("ampere-plus", "same-capability")
-OPTIMIZATION_LEVELS = range(6)
 
 
 class BuildOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,8 +117,8 @@ class BuildOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         workspace: bytes of scratch memory that a kernel may use.
         optimization_level: 0 (builds fast) to 5 (runs fast).
         timing_cache: whether to keep measured kernel times beside the engines, for the next build.
-        hardware_compatibility: other GPUs that the engines shall run on, slower: "ampere-plus" is compute
-            capability 8.0 and later, "same-capability" is every model of this GPU's.
+        hardware_compatibility: other GPUs that shall run the engines, more slowly: "ampere-plus" is compute
+            capability 8.0 and later, "same-capability" is every GPU with the compute capability of this one.
         version_compatible: whether later versions of the same major version shall run the engines.
         refit: whether weights can be replaced in a built engine.
 

@@ -25,6 +25,14 @@ from .result import Result
 from .text import Progress
 from .vocabulary import Vocabulary
 
+# By stage of the decoder, the tensors that later stages take.
+_NEEDED_LATER = {
+    stage.name: {tensor.name for later in STAGES[STAGES.index(stage) + 1 :] for tensor in later.inputs}
+    for stage in DECODER
+}
+# Height and width of the label maps of a warm-up.
+_LABEL_SIDE = 64
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedImage:
@@ -137,16 +145,9 @@ def decode(encoded: EncodedImage, vocabulary: Vocabulary, rejection: Rejection) 
             indices = rejection.keep(values[stage.votes][:, : len(kept_ids)])
             kept_ids = kept_ids[indices]
             kept.append(len(kept_ids))
-        for name in values.keys() - _TAKEN_LATER[stage.name]:
+        for name in values.keys() - _NEEDED_LATER[stage.name]:
             del values[name]
     return DecodedImage(encoded.image, values["logits"], kept_ids, tuple(kept), timings)
-
-
-# The tensors that stages after each stage of the decoder take.
-_TAKEN_LATER = {
-    stage.name: {tensor.name for later in STAGES[STAGES.index(stage) + 1 :] for tensor in later.inputs}
-    for stage in DECODER
-}
 
 
 def label(engines: Engines, decoded: DecodedImage, names: tuple[str, ...]) -> Result:
@@ -190,10 +191,6 @@ def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     timings[stage] = (time.perf_counter() - start) * 1000
-
-
-# Height and width of the label maps of a warm-up.
-_LABEL_SIDE = 64
 
 
 def warm_up(

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..stages import VOTE_RANKS
 
-# Far above any number of pixels or categories, and int() takes no more than some thousand.
+# Of a number in a policy's text; int() refuses some thousand digits, and no image needs more than nine.
 MAX_DIGITS = 9
 
 

@@ -1,4 +1,4 @@
-"""The result of segmenting one image: its overlay, its summary, and the files that they are written to."""
+"""The result of segmenting one image, its overlay and summary, and the files with them."""
 
 import colorsys
 import json
@@ -20,7 +20,7 @@ PALETTE_SIZE = 256
 _MAX_LEGEND_ENTRIES = 40
 _MAX_LEGEND_NAME = 40
 _GOLDEN_RATIO = 0.618033988749895
-# Neighbours in hue differ in strength, so that many categories stay apart.
+# Saturation and value vary as well, since hues alone would be too close with many categories.
 _SATURATION_AND_VALUE = ((0.80, 0.95), (0.55, 0.80), (0.95, 0.70), (0.45, 1.00))
 
 

@@ -67,8 +67,8 @@ class Segmenter:
             names: the categories, ", " separating synonyms of one; or a text such as "sky, tree, car", or
                 "tree, trees; car" with synonyms.
             progress: called with the categories done so far, those of the cache included, and their total;
-                not called when the cache has all. Embeddings go to the cache while others are made, so that
-                after an interruption only the rest is made.
+                not called when the cache has all. Embeddings are cached as they are computed, so that after
+                an interruption only the rest is computed.
 
         Raises:
             InputError: no names, too many, or one is blank, too long or a duplicate.
@@ -111,7 +111,7 @@ class Segmenter:
         Raises:
             InputError: the image cannot be read, names are bad, a vocabulary's embeddings are not float32 or
                 not of this bundle's shape, `short_side` is out of range, another segmenter encoded the image,
-                the engines were built for less (categories, pixels), or the GPU's memory is too small.
+                the engines were built for fewer categories or pixels, or the GPU's memory is too small.
         """
         if isinstance(image, EncodedImage) and image.engines is not self._engines:
             raise InputError(
@@ -165,7 +165,7 @@ class Segmenter:
         warm_up(self._engines, self.bundle.manifest, checked, batch, progress)
 
     def _checked_vocabulary(self, vocabulary: Categories) -> Vocabulary:
-        """The vocabulary with embeddings of this bundle's shape, on the device; names are embedded."""
+        """Embed names if need be, check the shape for this bundle, and copy the embeddings to the device."""
         if not isinstance(vocabulary, Vocabulary):
             vocabulary = self.vocabulary(vocabulary)
         manifest, text = self.bundle.manifest, vocabulary.text

@@ -1,4 +1,4 @@
-"""Streams of images: loading, encoding, decoding and labelling overlap in threads ahead of the consumer."""
+"""Streams of images, whose loading, encoding, decoding and labelling overlap in threads."""
 
 import os
 import queue
@@ -19,7 +19,7 @@ from .vocabulary import Vocabulary
 Item = TypeVar("Item")
 Output = TypeVar("Output")
 
-# One result is enough for steps of even pace; the second evens out images of different sizes.
+# One result would do if all images took equally long; the second evens out their differences.
 _RESULTS_AHEAD = 2
 
 
@@ -38,7 +38,7 @@ class StreamItem:
     error: str | None = None
 
 
-# An image between two steps: its source, and the output of the step before or why it could not be read.
+# An image between two steps: its source, and the last step's output or the error of an unreadable file.
 _Passed = tuple[ImageSource, Output | str]
 
 
@@ -102,7 +102,7 @@ def _encode_batch(engines: Engines, loaded: list[_Passed[PreparedImage]]) -> Ite
 
 
 def _unless_failed(step: Callable[[Item], Output]) -> Callable[[_Passed[Item]], _Passed[Output]]:
-    """`step` for images between steps; errors pass through."""
+    """`step` as a function of images between steps, which passes error messages on."""
 
     def passed(item: _Passed[Item]) -> _Passed[Output]:
         source, outcome = item

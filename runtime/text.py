@@ -29,7 +29,7 @@ from ..host import average_prompts, prompt_sentences
 from .vocabulary import clean
 
 CACHE_VARIABLE = "SED_TRT_CACHE"
-# A kill loses the embeddings of this time; a shorter one would write to disk after every batch.
+# A killed process loses the embeddings of this time; a shorter one would write to disk after every batch.
 STORE_EVERY_S = 2.0
 
 # Called with the number of categories done and their total.
@@ -214,7 +214,7 @@ class TextCache:
                 )
 
     def _remove(self) -> None:
-        # A journal that is left would be played into the new file.
+        # SQLite would apply a journal that is left to the new file.
         for path in (self.path.with_name(f"{self.path.name}-journal"), self.path):
             path.unlink(missing_ok=True)
 

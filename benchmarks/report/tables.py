@@ -50,7 +50,8 @@ def markdown_table(files: Sequence[Results]) -> str:
 def stages_table() -> str:
     """The table of the network's stages."""
     return _markdown(
-        ["stage", "takes", "gives"], [[f"`{each.name}`", each.takes, each.gives] for each in STAGES]
+        ["stage", "takes", "gives"],
+        [[f"`{each.name}`", each.input_summary, each.output_summary] for each in STAGES],
     )
 
 

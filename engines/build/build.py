@@ -1,4 +1,4 @@
-"""All engines of a bundle built and put into its store, whole or not at all."""
+"""Builds the engines of all stages of a bundle and stores them, all or none."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ _KEY_DIGITS = 12
 
 @dataclass(frozen=True)
 class Build:
-    """The outcome: the engines, and whether they were there already."""
+    """The outcome of `build_engines`: the engines, and whether they were there already."""
 
     engines: BuiltEngines
     already_built: bool
@@ -132,7 +132,7 @@ def build_key(
     options: BuildOptions,
     only_gpu: str | None = None,
 ) -> str:
-    """Hash of all that a set is built from and for, 12 hexadecimal digits; see `BuiltEngines.only_gpu`."""
+    """Hash of graphs, profiles, options and `BuiltEngines.only_gpu`: 12 hexadecimal digits."""
     content = {
         "graphs": graph_hashes(manifest),
         "profiles": {name: list(several) for name, several in profiles.items()},
@@ -197,9 +197,9 @@ def optimise_graph(graph: Path, stage: Stage, output: Path, report: Callable[[st
 
 @contextmanager
 def _locked(store: Path, report: Progress) -> Iterator[None]:
-    """Hold the lock of a bundle's store, which is made if it is not there.
+    """Hold the lock of a bundle's store, and create the store if it is not there.
 
-    The lock's file stays: were it removed, two builds could each hold a lock of that name.
+    The lock file is never removed: a build that waits for it and one that creates it anew could both go on.
     """
     try:
         store.mkdir(exist_ok=True)
@@ -220,7 +220,7 @@ def _locked(store: Path, report: Progress) -> Iterator[None]:
 @contextmanager
 def _unfinished(folder: Path) -> Iterator[Path]:
     """Yield an empty folder beside `folder`, and move it there when the block ends well; else remove it."""
-    # Unfinished folders of other builds are left by killed processes, since this one holds the lock.
+    # This build holds the lock, so the processes that left unfinished folders were killed.
     for left in folder.parent.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(left, ignore_errors=True)
     work = folder.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")

@@ -1,4 +1,4 @@
-"""Progress and interruption of a build, whose libraries run in a thread of their own."""
+"""Progress and interruption of a build, which runs in a worker thread."""
 
 import signal
 import threading

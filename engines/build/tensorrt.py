@@ -27,6 +27,9 @@ class Recipe:
     """What a plan is built with.
 
     Attributes:
+        library: TensorRT or TensorRT-RTX.
+        options: of the build.
+        target: canonical name of the GPU or GPUs to build for.
         timing_file: where kernel times are kept from one build to the next, if the library does so.
     """
 
@@ -152,7 +155,7 @@ def _refused(recipe: Recipe, graph: Path, what: str, reasons: Sequence[str]) -> 
     shortened = (" ".join(reason.split())[:_REASON_LENGTH] for reason in reasons)
     listed = "; ".join(shortened) or "it gives no reason"
     library = recipe.library
-    # The commonest reason by far, and the only one that the user has set.
+    # A workspace that is too small is the most frequent reason by far.
     tight = recipe.options.workspace is not None
     advice = "raise the workspace or leave it out" if tight else "try another version of it, lower limits"
     return InputError(

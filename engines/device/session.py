@@ -1,4 +1,4 @@
-"""The memory of one device and the order of the work on it: uploads, downloads, and buffers between."""
+"""The memory of one device, and uploads, downloads and other work in its stream."""
 
 import math
 import threading

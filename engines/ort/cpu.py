@@ -96,7 +96,7 @@ class OnnxRuntimeEngines:
 
 
 def _find_optimised(bundle: Bundle) -> "BuiltEngines | None":
-    """The graphs that `sed-trt build` optimised for the installed version; the bundle's own do as well."""
+    """The graphs that `sed-trt build` optimised with the installed version; None means the bundle's own."""
     # The store is imported only where something was built.
     if not is_folder(bundle.path / ENGINES_FOLDER):
         return None

@@ -27,10 +27,13 @@ _CUDA_OPTIONS = {
 _NO_MEMORY = re.compile(r"requested (?:buffer of size|bytes of) (\d+)|out of memory", re.IGNORECASE)
 # ONNX's number for the type that numpy lacks.
 BFLOAT16 = 16
-# Numbers of the ONNX format: wire types, fields of its messages and values of its enumerations.
-_VARINT, _MESSAGE = 0, 2
-_UINT8 = 2
-_IR_VERSION, _OPSET = 8, 13
+# An ONNX model whose output `y` is its input `x`, uint8 of any length. It is kept as bytes because the onnx
+# package, which writes such models, is not among the runtime's requirements.
+COPY_MODEL = (
+    b'\x08\x08:D\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x04copy'
+    b"Z\x14\n\x01x\x12\x0f\n\r\x08\x02\x12\t\n\x07\x12\x05bytes"
+    b"b\x14\n\x01y\x12\x0f\n\r\x08\x02\x12\t\n\x07\x12\x05bytesB\x02\x10\r"
+)
 
 
 class OnnxRuntimeDevice:
@@ -51,7 +54,10 @@ class OnnxRuntimeDevice:
         if len(arrays) == 1:
             return first
         if self._copy is None:
-            self._copy = copy_session(CPU_PROVIDER if self.kind == "cpu" else CUDA_PROVIDER)
+            options = library().SessionOptions()
+            options.log_severity_level = 3
+            providers = [CPU_PROVIDER if self.kind == "cpu" else CUDA_PROVIDER]
+            self._copy = library().InferenceSession(COPY_MODEL, options, providers=providers)
         size = sum(array.nbytes for array in arrays)
         target = library().OrtValue.ortvalue_from_shape_and_type([size], np.uint8, self.kind, 0)
         pointer = int(target.data_ptr())
@@ -185,42 +191,3 @@ def element_type(dtype: str) -> Any:
 def device_array(value: Any, dtype: str) -> DeviceArray:
     """An `OrtValue` as a device array, which keeps it."""
     return DeviceArray(value, int(value.data_ptr()), dtype, tuple(value.shape()))
-
-
-def copy_session(provider: str) -> Any:
-    """A session that copies its input `x`, uint8 of any length, to its output `y`."""
-    onnxruntime = library()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(_identity_graph(), options, providers=[provider])
-
-
-def _identity_graph() -> bytes:
-    # The onnx package, which would write these bytes, is not among the runtime's requirements.
-    node = _text(1, "x") + _text(2, "y") + _text(4, "Identity")
-    graph = (
-        _message(1, node)
-        + _text(2, "copy")
-        + _message(11, _bytes_named("x"))
-        + _message(12, _bytes_named("y"))
-    )
-    return _number(1, _IR_VERSION) + _message(7, graph) + _message(8, _number(2, _OPSET))
-
-
-def _bytes_named(name: str) -> bytes:
-    """A ValueInfoProto: a row of bytes of any length."""
-    row = _message(2, _message(1, _text(2, "bytes")))
-    return _text(1, name) + _message(2, _message(1, _number(1, _UINT8) + row))
-
-
-def _number(field: int, value: int) -> bytes:
-    return bytes([field << 3 | _VARINT, value])
-
-
-def _message(field: int, content: bytes) -> bytes:
-    # One byte holds a length below 128; this graph stays below.
-    return bytes([field << 3 | _MESSAGE, len(content)]) + content
-
-
-def _text(field: int, value: str) -> bytes:
-    return _message(field, value.encode())

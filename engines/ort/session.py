@@ -1,4 +1,4 @@
-"""ONNX Runtime: whether it is there, and sessions that share their memory."""
+"""ONNX Runtime: the installed package, and sessions that share their memory."""
 
 import contextlib
 import ctypes
@@ -13,8 +13,8 @@ from ...errors import InputError
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
-# Pages of the arena that nobody writes to cost nothing; the stages of sed-b fit in without a second piece.
-FIRST_PIECE = 1 << 30
+# First allocation of the shared arena, large enough for sed-b; pages that are never written take no memory.
+ARENA_BYTES = 1 << 30
 # ONNX Runtime's name for a dtype where it is not numpy's.
 _TYPE_NAMES = {"float32": "float"}
 
@@ -39,7 +39,7 @@ def library() -> ModuleType:
 
 
 def cuda_offered() -> bool:
-    """Whether the installed ONNX Runtime was built with CUDA; whether a GPU is there is a second question.
+    """Whether the installed ONNX Runtime was built with CUDA, whether or not a GPU is there.
 
     Raises:
         InputError: ONNX Runtime is missing or broken.
@@ -148,9 +148,9 @@ def check_runs_on_cpu(bundle: Bundle, *stages: Stage) -> None:
 def _share_arena(options: Any) -> None:
     """Let a session with these options take its memory from one arena that the whole process shares.
 
-    Otherwise each stage keeps an arena as large as its largest run, although the stages run in turn. It would
-    also plan the memory of shapes that it meets a second time anew, as one block: as much memory again, and a
-    second image twice as slow as the third.
+    Otherwise each stage keeps an arena as large as its largest run, although the stages run in turn. Memory
+    patterns are off because ONNX Runtime would allocate one more block for each shape that comes a second
+    time, which doubles the memory and slows down the second image.
     """
     _register_arena()
     options.add_session_config_entry("session.use_env_allocators", "1")
@@ -167,7 +167,7 @@ def _register_arena() -> None:
     # Some versions refuse a second one; that of the program around us serves as well.
     with contextlib.suppress(Exception):
         onnxruntime.create_and_register_allocator(
-            info, onnxruntime.OrtArenaCfg({"initial_chunk_size_bytes": FIRST_PIECE})
+            info, onnxruntime.OrtArenaCfg({"initial_chunk_size_bytes": ARENA_BYTES})
         )
 
 

@@ -1,9 +1,8 @@
-"""TensorRT's engines and execution contexts, made from plan files, and the TensorRT names used for that."""
+"""TensorRT's engines and execution contexts, made from plan files."""
 
 import ctypes
 import logging
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +12,6 @@ from ...stages import BY_NAME
 from ..device.protocol import out_of_memory
 from .library import Library
 
-# By class, what the runtime uses of TensorRT and TensorRT-RTX alike.
-RUNTIME_NAMES: Mapping[str, tuple[str, ...]] = {
-    "ILogger": ("Severity", "log"),
-    "Runtime": ("deserialize_cuda_engine", "engine_host_code_allowed"),
-    "ICudaEngine": ("create_execution_context",),
-    "ExecutionContextAllocationStrategy": ("USER_MANAGED",),
-    "IExecutionContext": (
-        "execute_async_v3",
-        "get_tensor_shape",
-        "infer_shapes",
-        "set_device_memory",
-        "set_input_shape",
-        "set_optimization_profile_async",
-        "set_tensor_address",
-        "update_device_memory_size_for_shapes",
-    ),
-}
-# The same of TensorRT-RTX alone, which compiles kernels on the machine that runs them.
-RTX_NAMES: Mapping[str, tuple[str, ...]] = {
-    "ICudaEngine": ("create_runtime_config",),
-    "IRuntimeConfig": (
-        "create_runtime_cache",
-        "dynamic_shapes_kernel_specialization_strategy",
-        "set_execution_context_allocation_strategy",
-        "set_runtime_cache",
-    ),
-    "IRuntimeCache": ("deserialize", "serialize"),
-    "DynamicShapesKernelSpecializationStrategy": ("EAGER", "NONE"),
-}
 # In the folder of the engines: the kernels that TensorRT-RTX compiled.
 CACHE_FILE = "runtime.cache"
 
@@ -51,8 +21,7 @@ _logger = logging.getLogger(__name__)
 class TensorRTContexts:
     """Makes engines and contexts with one library; every call needs the device to be active.
 
-    Contexts get their working memory from the caller for each run, since all stages run one after the other
-    and can share it.
+    The caller gives a context its working memory for each run: stages run in turn and can share it.
     """
 
     def __init__(self, library: Library, cache: Path, version_compatible: bool) -> None:

@@ -14,7 +14,7 @@ from ..device.protocol import Device
 from ..device.session import DeviceSession, Work
 from ..engine import DeviceArray, Value
 from ..profiles import Profile, category_buckets, choose_profile
-from ..store import BuiltEngines, find_built, read_plan
+from ..store import find_built, read_plan
 from .contexts import CACHE_FILE, TensorRTContexts
 from .library import load_library
 
@@ -117,9 +117,10 @@ class TensorRTEngines:
         library = load_library(backend)
         check_driver(backend, gpu)
         self._bundle = bundle
-        self._backend = backend
-        self._reason = reason
+        self.backend = backend
+        self.reason = reason
         self._built = find_built(bundle, backend, gpu)
+        self.buckets = category_buckets(self._built.limits.max_categories)
         self._session = DeviceSession(open_device())
         with self._session.device.active():
             self._contexts = TensorRTContexts(
@@ -131,26 +132,6 @@ class TensorRTEngines:
         weakref.finalize(self, _close, self._opened, self._contexts, self._session)
         # Only an engine tells whether this GPU takes them; `label` is the smallest.
         self["label"]
-
-    @property
-    def backend(self) -> str:
-        """Name of the backend."""
-        return self._backend
-
-    @property
-    def reason(self) -> str:
-        """Why this backend was taken."""
-        return self._reason
-
-    @property
-    def buckets(self) -> tuple[int, ...]:
-        """Category counts that kept indices are padded to, up to the engines' largest."""
-        return category_buckets(self._built.limits.max_categories)
-
-    @property
-    def built(self) -> BuiltEngines:
-        """The set of engines on disk that was taken."""
-        return self._built
 
     def stack(self, values: Sequence[Value]) -> Value:
         """Concatenate along the first axis, on the device."""

@@ -13,12 +13,6 @@ from ..targets import TENSORRT_BACKENDS
 from .contexts import CACHE_FILE, TensorRTContexts
 from .library import Library, load_library
 
-# By class, the names of TensorRT and TensorRT-RTX that are used here beside those of `contexts`.
-INSPECTOR_NAMES: Mapping[str, tuple[str, ...]] = {
-    "ICudaEngine": ("create_engine_inspector",),
-    "EngineInspector": ("execution_context", "get_engine_information"),
-    "LayerInformationFormat": ("JSON",),
-}
 # Data type to a pattern of what the inspectors of TensorRT 10 and 11 call it; the first match counts.
 _TYPES = (
     ("BF16", r"BF16|BFLOAT16"),

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from sed_trt.bundle import Bundle
@@ -13,6 +14,7 @@ from sed_trt.engines.engine import DeviceArray
 from sed_trt.engines.ort.cpu import OnnxRuntimeEngines
 from sed_trt.engines.ort.cuda import (
     BFLOAT16,
+    COPY_MODEL,
     OnnxRuntimeCudaEngine,
     OnnxRuntimeCudaEngines,
     OnnxRuntimeDevice,
@@ -60,17 +62,10 @@ def test_results_are_those_of_plain_arrays(
     bundle: Bundle, bound: OnnxRuntimeCudaEngines, vocabulary: Vocabulary
 ) -> None:
     plain = OnnxRuntimeEngines(bundle, None, "asked for")
-<<<<<<< HEAD:tests/engines/test_onnxruntime_cuda_engine.py
     assert isinstance(vocabulary.on_device(bound), DeviceArray)
-    pictures = [picture(seed) for seed in range(3)]
-    ours = encode(bound, [prepare(bound, each, None) for each in pictures])
-    theirs = encode(plain, [prepare(plain, each, None) for each in pictures])
-=======
-    held = Vocabulary(vocabulary.names, bound.to_device(vocabulary.text))  # type: ignore[arg-type]
     images = [random_image(seed) for seed in range(3)]
     ours = encode(bound, [prepare(bound, each, None) for each in images])
     theirs = encode(plain, [prepare(plain, each, None) for each in images])
->>>>>>> h-engines:tests/engines/test_ort_cuda.py
     for mine, other in zip(ours, theirs, strict=True):
         assert all(isinstance(value, DeviceArray) for value in mine.features.values())
         result = finish(mine, vocabulary, TopK(3))
@@ -110,6 +105,13 @@ def test_stack_copies_bytes_of_any_dtype(dtype: str) -> None:
     raw = stacked.owner.numpy()  # type: ignore[attr-defined]
     assert np.array_equal(raw.view(dtype).reshape(6, 5), np.concatenate(arrays))
     assert device.stack([stacked]) is stacked
+
+
+def test_the_copy_model_is_one_identity_node() -> None:
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, ["bytes"]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "copy", [x], [y])
+    model = onnx.ModelProto(ir_version=8, graph=graph, opset_import=[onnx.OperatorSetIdProto(version=13)])
+    assert onnx.load_from_string(COPY_MODEL) == model
 
 
 def test_element_types() -> None:
