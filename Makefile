@@ -7,7 +7,7 @@ DEMO := demo
 RESULTS := benchmarks/results
 BENCH = $(BIN)/sed-trt bench
 # Makes the tables between the markers of these pages anew from the results files.
-TABLES = $(BIN)/python -m sed_trt.benchmarks.report.tables README.md docs/performance.md
+TABLES = $(BIN)/python -m sed_trt.benchmarks.report.pages README.md docs/performance.md
 
 .PHONY: demo test test-all lint results results-scores results-parity results-latency results-report clean
 

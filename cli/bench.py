@@ -289,9 +289,10 @@ def report(
     Example: sed-trt bench report benchmarks/results --output report
     """
     with needs("bench"):
-        from ..benchmarks.report.tables import write_report
+        from ..benchmarks.report.pages import write_report
 
-    for file in write_report(results or [Path("benchmarks/results")], output):
+        files = write_report(results or [Path("benchmarks/results")], output)
+    for file in files:
         print(file)
 
 

@@ -139,7 +139,7 @@ def show_evaluation(kind: str, content: dict[str, Any]) -> None:
 
 def show_categories(content: dict[str, Any]) -> None:
     """Print IoU, accuracy and pixels of every category, a table for each set and policy."""
-    from ..benchmarks.report.evaluation_tables import last_part
+    from ..benchmarks.report.tables import last_part
 
     for row in content["results"]:
         scores = row.get("source", row)
@@ -169,7 +169,7 @@ def _show_published(content: dict[str, Any]) -> None:
 
 def _note_parts(rows: list[dict[str, Any]]) -> None:
     """Print of which data sets not all images were labelled."""
-    from ..benchmarks.report.evaluation_tables import last_part
+    from ..benchmarks.report.tables import last_part
 
     parts = {row["data"]: (row["images"], row["of"]) for row in rows if row["images"] < row["of"]}
     for data, (images, of) in parts.items():

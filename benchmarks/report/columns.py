@@ -1,7 +1,7 @@
 """What a table of results is: columns, each a header and the function that gives the text of a cell.
 
-Each table is defined once, in `evaluation_tables.py` or `speed_tables.py`; `tables.py` writes it as Markdown
-and `cli/tables.py` prints it on a terminal.
+Each table is defined once, in `tables.py`; `pages.py` writes it as Markdown and `cli/tables.py` prints it on
+a terminal.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
