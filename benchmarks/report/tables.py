@@ -87,7 +87,7 @@ STAGE_ERRORS = Table(
         value("stage", "stage"),
         value("output", "output"),
         *(
-            value(header, key, to_text=lambda found: f"{found:.2g}")
+            value(header, key, to_text=lambda error: f"{error:.2g}")
             for header, key in (("max error", "max_error"), ("mean error", "mean_error"), ("peak", "peak"))
         ),
     ),
@@ -110,7 +110,7 @@ ISLANDS = Table(
         value("why it is FP32", "reason", short=""),
         scientific("relative error", "error_with"),
         scientific("in half", "error_without"),
-        value("largest sum", "largest_sum", to_text=lambda found: f"{found:,.0f}"),
+        value("largest sum", "largest_sum", to_text=lambda total: f"{total:,.0f}"),
     ),
     lambda results: results["islands"],
 )
@@ -217,7 +217,9 @@ def _share(kind: str) -> Column:
 
 
 def _slowest(_results: Results, row: Row) -> str:
-    return ", ".join(f"{name} {taken:.0f}" for name, taken in list(row["operators_ms"].items())[:4])
+    return ", ".join(
+        f"{name} {milliseconds:.0f}" for name, milliseconds in list(row["operators_ms"].items())[:4]
+    )
 
 
 PROFILE = Table(
