@@ -9,7 +9,7 @@ BENCH = $(BIN)/sed-trt bench
 # Two processes share the tests, a file at a time; more would need more memory than cores.
 PYTEST = --numprocesses 2 --dist loadfile
 # Makes the tables between the markers of these pages anew from the results files.
-TABLES = $(BIN)/python -m sed_trt.benchmarks.report.tables README.md docs/performance.md
+TABLES = $(BIN)/python -m sed_trt.benchmarks.report.pages README.md docs/performance.md
 
 .PHONY: demo test test-all lint results results-scores results-parity results-latency results-report clean
 

@@ -27,7 +27,7 @@ import typer
 from ..engines.store import ANY_TARGET
 from ..errors import InputError
 from ..files import check_writable, is_file, is_folder, replacing
-from .report.tables import markdown_table
+from .report.pages import markdown_table
 from .results_file import results_text, setting
 
 ROOT = Path(__file__).resolve().parent
@@ -248,10 +248,15 @@ def check(
         output: the file; None is one in `RESULTS` named after the machine.
 
     Raises:
-        InputError: there is no such checkpoint or step, or the file cannot be written.
+        InputError: there is no such checkpoint, preset or step, or the file cannot be written.
     """
     if not is_file(checkpoint):
         raise InputError(f"{checkpoint}: no such file; name sed-tiny's checkpoint with --checkpoint")
+    if preset is not None and preset != NO_RANDOM:
+        # This imports PyTorch, which may be missing or crash here, so only for a name that may be misspelt.
+        from ..model.presets import preset_named
+
+        preset_named(preset)
     machine = setting()
     name = re.sub(r"[^a-z0-9]+", "-", (machine["gpu"] or machine["cpu"]).lower()).strip("-")
     file = output or RESULTS / f"gpu-check-{name}.json"

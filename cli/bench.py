@@ -1,4 +1,4 @@
-"""`sed-trt bench`: how fast, against what, and how fast it could be."""
+"""`sed-trt bench`: speed of bundles beside the published network, and lower bounds of it on GPUs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,65 +12,6 @@ from ..files import is_folder, make_folder
 from .console import deliver, needs, progress_bar
 from .tables import show_bench
 
-_MAX = 65535
-
-
-def words(option: str, text: str, known: Sequence[str] = (), numbers: bool = False) -> list[str]:
-    """Comma-separated words, each once, in order: those of `known`, and whole numbers from 1 if `numbers`.
-
-    Raises:
-        InputError: one is something else.
-    """
-    found = list(dict.fromkeys(word.strip() for word in text.split(",")))
-    for word in found:
-        if word not in known and not (numbers and _is_number(word)):
-            *first, last = [*(["numbers from 1"] if numbers else []), *known]
-            expected = f"{', '.join(first)} or {last}" if first else last
-            raise InputError(f"{option}: {word!r:.60} is unknown; give {expected}, separated by commas")
-    return found
-
-
-def _is_number(word: str) -> bool:
-    return word.isascii() and word.isdigit() and len(word) <= len(str(_MAX)) and 1 <= int(word) <= _MAX
-
-
-def sizes_of(text: str) -> list[int]:
-    """The numbers of --vocabulary-size.
-
-    Raises:
-        InputError: one is none.
-    """
-    return [int(word) for word in words("--vocabulary-size", text, numbers=True)]
-
-
-def kept_at_each_point(text: str, categories: int) -> tuple[int, int, int]:
-    """One number for all three rejection points or one for each, with commas, never rising.
-
-    Raises:
-        InputError: other numbers, or more of them.
-    """
-    counts = [word.strip() for word in text.split(",")]
-    if len(counts) not in (1, 3) or not all(map(_is_number, counts)):
-        raise InputError(f"--kept: {text!r:.60} is unknown; give one number from 1, or three with commas")
-    first, second, third = (int(word) for word in (counts if len(counts) == 3 else 3 * counts))
-    if not categories >= first >= second >= third:
-        raise InputError(
-            f"--kept: {text} of {categories} categories; each point keeps at most what enters it"
-        )
-    return first, second, third
-
-
-def one_of(option: str, text: str, known: Sequence[str]) -> str:
-    """A word of `known`.
-
-    Raises:
-        InputError: it is not.
-    """
-    if text not in known:
-        raise InputError(f"{option}: {text!r:.60} is unknown; choose one of {', '.join(known)}")
-    return text
-
-
 bench = typer.Typer(no_args_is_help=True, help="Measure speed, against the published network and others.")
 
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Also write the results as JSON.")]
@@ -83,7 +24,8 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; one per c
 def latency(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
     checkpoint: Annotated[
-        Path | None, typer.Option(help="What the bundle was exported from, for the others' weights.")
+        Path | None,
+        typer.Option(help="Checkpoint that the bundle was exported from, which the baselines need."),
     ] = None,
     vocabulary_size: Annotated[
         str, typer.Option(help="Numbers of categories, comma-separated.")
@@ -102,7 +44,7 @@ def latency(
     against: Annotated[
         str | None,
         typer.Option(
-            help="Others, comma-separated: published, published-compiled (minutes to compile), "
+            help="Baselines, comma-separated: published, published-compiled (minutes to compile), "
             "published-autocast (GPU), published-autocast-bf16, monolithic; or none. All but -bf16 that can "
             "run by default."
         ),
@@ -117,12 +59,14 @@ def latency(
         bool, typer.Option(help="Run each in a process of its own too: memory and first call.")
     ] = True,
     backend: Backend = "auto",
-    device: Annotated[str, typer.Option(help="Of the others: cpu, cuda, or auto, where ours runs.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Device of the baselines: cpu, cuda, or auto, the bundle's own.")
+    ] = "auto",
     threads: Threads = None,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time a bundle and what one would use instead, in alternating runs that decode the same categories.
+    """Time a bundle and its baselines, in alternating runs that decode the same categories.
 
     Example: sed-trt bench latency bundle --checkpoint checkpoints/sed-tiny.safetensors --repeats 20
     """
@@ -289,26 +233,27 @@ def report(
     Example: sed-trt bench report benchmarks/results --output report
     """
     with needs("bench"):
-        from ..benchmarks.report.tables import write_report
+        from ..benchmarks.report.pages import write_report
 
-    for file in write_report(results or [Path("benchmarks/results")], output):
+        files = write_report(results or [Path("benchmarks/results")], output)
+    for file in files:
         print(file)
 
 
 @contextmanager
 def _reporting() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar behind the function that benchmarks call with what they do, steps done, steps in all."""
+    """Draw a progress bar; gives the `Report` function by which a benchmark moves it."""
     with progress_bar() as bar:
         task = bar.add_task("")
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 
 
 def _check_output(output: Path | None, suffixes: tuple[str, ...] = ()) -> None:
-    """Find out before the work whether a file can be written, and create its folder.
+    """Check before the work that a file can be written, and create its folder.
 
     Args:
-        output: the file; None is none.
-        suffixes: of the formats that can be written; any if there are none.
+        output: the file; None where none is asked for.
+        suffixes: of the formats that can be written; empty means any.
 
     Raises:
         InputError: it is a folder, has another suffix, or its folder cannot be created or written.
@@ -321,3 +266,74 @@ def _check_output(output: Path | None, suffixes: tuple[str, ...] = ()) -> None:
                 f"{output}: has the suffix {output.suffix!r}, expected {' or '.join(suffixes)}; rename it"
             )
         make_folder(output.parent)
+
+
+def words(option: str, text: str, known: Sequence[str] = (), numbers: bool = False) -> list[str]:
+    """Split a comma-separated option; repeated words are dropped.
+
+    Args:
+        option: its name, for the error.
+        text: its value.
+        known: the words that it takes.
+        numbers: whether it also takes whole numbers from 1.
+
+    Raises:
+        InputError: it contains another word.
+    """
+    chosen = list(dict.fromkeys(word.strip() for word in text.split(",")))
+    for word in chosen:
+        if word not in known and not (numbers and _is_number(word)):
+            *first, last = [*(["numbers from 1"] if numbers else []), *known]
+            expected = f"{', '.join(first)} or {last}" if first else last
+            raise InputError(f"{option}: {word!r:.60} is unknown; give {expected}, separated by commas")
+    return chosen
+
+
+def _is_number(word: str) -> bool:
+    """Whether a word is a whole number from 1 to the size of the largest vocabulary."""
+    from ..runtime.vocabulary import MAX_CATEGORIES
+
+    # Long numbers are refused by their length, as `int` takes long for them or refuses them itself.
+    short = len(word) <= len(str(MAX_CATEGORIES))
+    return short and word.isascii() and word.isdigit() and 1 <= int(word) <= MAX_CATEGORIES
+
+
+def sizes_of(text: str) -> list[int]:
+    """The numbers of --vocabulary-size.
+
+    Raises:
+        InputError: a word between the commas is not a whole number from 1.
+    """
+    return [int(word) for word in words("--vocabulary-size", text, numbers=True)]
+
+
+def kept_at_each_point(text: str, categories: int) -> tuple[int, int, int]:
+    """How many categories --kept keeps at each of the three rejection points.
+
+    Args:
+        text: one number for all points, or three numbers, separated by commas.
+        categories: size of the vocabulary.
+
+    Raises:
+        InputError: the text is neither, or a point would keep more categories than enter it.
+    """
+    counts = [word.strip() for word in text.split(",")]
+    if len(counts) not in (1, 3) or not all(map(_is_number, counts)):
+        raise InputError(f"--kept: {text!r:.60} is unknown; give one number from 1, or three with commas")
+    first, second, third = (int(word) for word in (counts if len(counts) == 3 else 3 * counts))
+    if not categories >= first >= second >= third:
+        raise InputError(
+            f"--kept: {text} of {categories} categories; each point keeps at most what enters it"
+        )
+    return first, second, third
+
+
+def one_of(option: str, text: str, known: Sequence[str]) -> str:
+    """The value of an option that takes one of the words `known`.
+
+    Raises:
+        InputError: it is another word.
+    """
+    if text not in known:
+        raise InputError(f"{option}: {text!r:.60} is unknown; choose one of {', '.join(known)}")
+    return text

@@ -1,5 +1,6 @@
-"""Tables on the terminal: built engines, and the results of `evaluate` and `bench`."""
+"""The results of the commands as tables on the terminal."""
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -9,28 +10,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from ..engines.store import BuiltEngines, BuiltStage
 
-# Times are not trusted when other processes load more than this fraction of the cores.
+# Load of other processes, as a share of the cores, from which on times are not to be trusted.
 BUSY_SHARE = 0.25
-
-
-def framed(title: str, *headers: str) -> Table:
-    """An empty table without an outer frame, which would not leave room for 80 columns."""
-    return Table(*headers, title=title, show_edge=False, pad_edge=False)
-
-
-def figure(value: float | None) -> str:
-    """A percentage with one decimal; a dash for None."""
-    return "-" if value is None else f"{value:.1f}"
-
-
-def printed(table: Table) -> None:
-    """Print a table on stdout."""
-    Console().print(table)
-
-
-def named(side: dict[str, str]) -> str:
-    """One line for a network that was evaluated: its name, its precision and what it ran on."""
-    return f"{side['name']}: {side['precision']} on {side['runs_on']}"
 
 
 def stage_table(engines: "BuiltEngines") -> Table:
@@ -39,47 +20,16 @@ def stage_table(engines: "BuiltEngines") -> Table:
     for stage in engines.stages.values():
         table.add_row(
             stage.name,
-            "\n".join(axis_ranges(stage)) or "-",
+            "\n".join(_axis_ranges(stage)) or "-",
             f"{stage.plan.bytes / 1e6:.1f}",
             _counts(_convolutions(stage)),
-            _counts(float_layers(stage)),
+            _counts(_float_layers(stage)),
             f"{stage.seconds:.1f}",
         )
     return table
 
 
-def stage_json(engines: "BuiltEngines", stage: "BuiltStage") -> dict[str, Any]:
-    """The record of a plan as plain values."""
-    return {
-        "file": str(engines.plan_file(stage.name)),
-        "sha256": stage.plan.sha256,
-        "bytes": stage.plan.bytes,
-        "profiles": [dict(profile) for profile in stage.profiles],
-        "layers": stage.network.layers,
-        "precisions": {kind: dict(counts) for kind, counts in stage.network.precisions.items()},
-        "convolution_weights": dict(stage.network.convolution_weights),
-        "seconds": stage.seconds,
-    }
-
-
-def engines_json(engines: "BuiltEngines") -> dict[str, Any]:
-    """A set of engines as plain values."""
-    from msgspec.structs import asdict
-
-    return {
-        "folder": str(engines.folder),
-        "backend": engines.backend,
-        "version": engines.version,
-        "target": engines.target,
-        "gpu": engines.gpu,
-        "built": engines.built,
-        "limits": asdict(engines.limits),
-        "options": asdict(engines.options),
-        "stages": {name: stage_json(engines, stage) for name, stage in engines.stages.items()},
-    }
-
-
-def axis_ranges(stage: "BuiltStage") -> list[str]:
+def _axis_ranges(stage: "BuiltStage") -> list[str]:
     """A line per dynamic axis: min, opt and max size in each profile, or once where they agree."""
     axes = {tensor.name: tensor.shape for tensor in stage.inputs}
     ranges: dict[str, list[tuple[int, ...]]] = {}
@@ -100,53 +50,69 @@ def axis_ranges(stage: "BuiltStage") -> list[str]:
     return lines
 
 
-def float_layers(stage: "BuiltStage") -> dict[str, int]:
+def _float_layers(stage: "BuiltStage") -> dict[str, int]:
     """Floating-point type to the number of layers whose output has it, constants left out."""
-    totals: dict[str, int] = {}
+    layers: Counter[str] = Counter()
     for kind, counts in stage.network.precisions.items():
-        for dtype, count in counts.items():
-            if kind != "CONSTANT" and dtype in ("FLOAT", "HALF", "BF16"):
-                totals[dtype] = totals.get(dtype, 0) + count
-    return totals
+        if kind != "CONSTANT":
+            layers.update(counts)
+    return {dtype: layers[dtype] for dtype in ("FLOAT", "HALF", "BF16") if dtype in layers}
 
 
 def _convolutions(stage: "BuiltStage") -> dict[str, int]:
-    totals: dict[str, int] = {}
+    """Type to the number of convolutions whose output has it."""
+    layers: Counter[str] = Counter()
     for kind in ("CONVOLUTION", "DECONVOLUTION"):
-        for dtype, count in stage.network.precisions.get(kind, {}).items():
-            totals[dtype] = totals.get(dtype, 0) + count
-    return totals
+        layers.update(stage.network.precisions.get(kind, {}))
+    return layers
 
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{dtype} {counts[dtype]}" for dtype in sorted(counts)) or "-"
 
 
+def engines_json(engines: "BuiltEngines") -> dict[str, Any]:
+    """A set of engines as plain values."""
+    from msgspec.structs import asdict
+
+    return {
+        "folder": str(engines.folder),
+        "backend": engines.backend,
+        "version": engines.version,
+        "target": engines.target,
+        "gpu": engines.gpu,
+        "built": engines.built,
+        "limits": asdict(engines.limits),
+        "options": asdict(engines.options),
+        "stages": {name: _stage_json(engines, stage) for name, stage in engines.stages.items()},
+    }
+
+
+def _stage_json(engines: "BuiltEngines", stage: "BuiltStage") -> dict[str, Any]:
+    """The record of a plan as plain values."""
+    return {
+        "file": str(engines.plan_file(stage.name)),
+        "sha256": stage.plan.sha256,
+        "bytes": stage.plan.bytes,
+        "profiles": [dict(profile) for profile in stage.profiles],
+        "layers": stage.network.layers,
+        "precisions": {kind: dict(counts) for kind, counts in stage.network.precisions.items()},
+        "convolution_weights": dict(stage.network.convolution_weights),
+        "seconds": stage.seconds,
+    }
+
+
 def show_evaluation(kind: str, content: dict[str, Any]) -> None:
     """Print the content of a results file of one of the kinds of `sed-trt evaluate`."""
     if kind != "scores":
-        print(named(content["source"]))
+        print(_side(content["source"]))
     if "against" in content:
-        print(f"against {named(content['against'])}")
-    print_tables(kind, content)
+        print(f"against {_side(content['against'])}")
+    _print_tables(kind, content)
     if kind in ("datasets", "dataset-parity"):
         _note_parts([row.get("source", row) for row in content["results"]])
     if kind == "datasets":
         _show_published(content)
-
-
-def show_categories(content: dict[str, Any]) -> None:
-    """Print IoU, accuracy and pixels of every category, a table for each set and policy."""
-    from ..benchmarks.report.evaluation_tables import last_part
-
-    for row in content["results"]:
-        scores = row.get("source", row)
-        title = f"{last_part(scores['data'])}, rejection {scores['rejection']}"
-        table = framed(escape(title), "category", "IoU", "accuracy", "pixels")
-        for category in scores["per_category"]:
-            figures = (figure(category[key]) for key in ("iou", "accuracy"))
-            table.add_row(escape(category["name"]), *figures, str(category["pixels"]))
-        printed(table)
 
 
 def _show_published(content: dict[str, Any]) -> None:
@@ -156,22 +122,36 @@ def _show_published(content: dict[str, Any]) -> None:
     rows = [row for row in content["results"] if row["as_published"]]
     if not any(row["data"] in DATA for row in rows):
         return
-    table = framed("mIoU beside the published one", "", "rejection", *DATA)
+    table = _new_table("mIoU beside the published one", "", "rejection", *DATA)
     for rejection in dict.fromkeys(row["rejection"] for row in rows):
-        ours = {row["data"]: row["miou"] for row in rows if row["rejection"] == rejection}
-        table.add_row(content["presets"][0], rejection, *(figure(ours.get(name)) for name in DATA))
+        scores = {row["data"]: row["miou"] for row in rows if row["rejection"] == rejection}
+        table.add_row(content["presets"][0], rejection, *(_percent(scores.get(name)) for name in DATA))
     for (preset, rejection), published in MIOU.items():
-        table.add_row(f"published {preset}", rejection, *map(figure, published))
-    printed(table)
+        table.add_row(f"published {preset}", rejection, *map(_percent, published))
+    _print_table(table)
 
 
 def _note_parts(rows: list[dict[str, Any]]) -> None:
-    """Print which data sets were evaluated on a part of their images."""
-    from ..benchmarks.report.evaluation_tables import last_part
+    """Print the data sets of which only a part of the images was labelled."""
+    from ..benchmarks.report.tables import last_part
 
     parts = {row["data"]: (row["images"], row["of"]) for row in rows if row["images"] < row["of"]}
     for data, (images, of) in parts.items():
         print(f"{last_part(data)}: {images} of its {of} images")
+
+
+def show_categories(content: dict[str, Any]) -> None:
+    """Print IoU, accuracy and pixels of every category, a table for each set and policy."""
+    from ..benchmarks.report.tables import last_part
+
+    for row in content["results"]:
+        scores = row.get("source", row)
+        title = f"{last_part(scores['data'])}, rejection {scores['rejection']}"
+        table = _new_table(escape(title), "category", "IoU", "accuracy", "pixels")
+        for category in scores["per_category"]:
+            figures = (_percent(category[key]) for key in ("iou", "accuracy"))
+            table.add_row(escape(category["name"]), *figures, str(category["pixels"]))
+        _print_table(table)
 
 
 def show_bench(kind: str, content: dict[str, Any]) -> None:
@@ -179,7 +159,7 @@ def show_bench(kind: str, content: dict[str, Any]) -> None:
     from ..benchmarks.report.columns import heading
 
     print(heading(content))
-    print_tables(kind, content)
+    _print_tables(kind, content)
     if kind == "latency":
         _note_latency(content)
     elif kind == "sweep":
@@ -187,25 +167,8 @@ def show_bench(kind: str, content: dict[str, Any]) -> None:
             print(f"{size} names: {policy} is the fastest that loses at most {content['max_drop']:g} points")
 
 
-def print_tables(kind: str, content: dict[str, Any]) -> None:
-    """Print the tables of this kind of results that have rows."""
-    from ..benchmarks.report.tables import ON_TERMINALS
-
-    for table in ON_TERMINALS[kind]:
-        headers, rows = table.cells([content], page=False)
-        if not rows:
-            continue
-        shown = framed(table.title)
-        for header, *texts in zip(headers, *rows, strict=True):
-            # Headers may be broken between words, cells not at all.
-            shown.add_column(escape(header), min_width=max(map(len, [*header.split(), *texts])))
-        for row in rows:
-            shown.add_row(*map(escape, row))
-        printed(shown)
-
-
 def _note_latency(content: dict[str, Any]) -> None:
-    """Print below a latency table: throughput, failures, and whether the machine was busy."""
+    """Print throughput, failures, and whether the machine was busy, below the tables of latency."""
     for row in content["results"]:
         where = f"{row['categories']} categories, kept {row['kept']}"
         for name, speed in row.get("images_per_second", {}).items():
@@ -223,3 +186,40 @@ def _note_latency(content: dict[str, Any]) -> None:
             "wait for each other, lose most by that, so the ratios flatter sed-trt: measure on an idle "
             "machine, or both with --threads 1."
         )
+
+
+def _print_tables(kind: str, content: dict[str, Any]) -> None:
+    """Print the tables of this kind of results that have rows."""
+    from ..benchmarks.report.tables import ON_TERMINALS
+
+    for table in ON_TERMINALS[kind]:
+        headers, rows = table.cells([content], page=False)
+        if not rows:
+            continue
+        shown = _new_table(table.title)
+        for header, *texts in zip(headers, *rows, strict=True):
+            # Headers may be broken between words, cells not at all.
+            shown.add_column(escape(header), min_width=max(map(len, [*header.split(), *texts])))
+        for row in rows:
+            shown.add_row(*map(escape, row))
+        _print_table(shown)
+
+
+def _new_table(title: str, *headers: str) -> Table:
+    """An empty table without an outer frame, which would not leave room for 80 columns."""
+    return Table(*headers, title=title, show_edge=False, pad_edge=False)
+
+
+def _print_table(table: Table) -> None:
+    """Print a table on stdout."""
+    Console().print(table)
+
+
+def _percent(value: float | None) -> str:
+    """A percentage, or a dash where there is none."""
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _side(side: dict[str, str]) -> str:
+    """One side of an evaluation: its name, its precision and what ran it."""
+    return f"{side['name']}: {side['precision']} on {side['runs_on']}"

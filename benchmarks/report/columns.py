@@ -1,7 +1,7 @@
 """What a table of results is: columns, each a header and the function that gives the text of a cell.
 
-Each table is defined once, in `evaluation_tables.py` or `speed_tables.py`; `tables.py` writes it as Markdown
-and `cli/tables.py` prints it on a terminal.
+Each table is defined once, in `tables.py`; `pages.py` writes it as Markdown and `cli/tables.py` prints it on
+a terminal.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -88,22 +88,22 @@ def value(header: str, *keys: str, short: str | None = None, to_text: Callable[[
     """The value below `keys`, one inside the other, as text; `NOTHING` where there is none."""
 
     def cell(_results: Results, row: Row) -> str:
-        found: Any = row
+        content: Any = row
         for key in keys:
-            found = found.get(key) if found else None
-        return NOTHING if found is None else to_text(found)
+            content = content.get(key) if content else None
+        return NOTHING if content is None else to_text(content)
 
     return Column(header, cell, short)
 
 
 def number(header: str, *keys: str, digits: int = 0, short: str | None = None) -> Column:
     """A number below `keys`, with so many digits after the point."""
-    return value(header, *keys, short=short, to_text=lambda found: f"{found:.{digits}f}")
+    return value(header, *keys, short=short, to_text=lambda figure: f"{figure:.{digits}f}")
 
 
 def scientific(header: str, *keys: str) -> Column:
     """A number below `keys` in scientific notation."""
-    return value(header, *keys, to_text=lambda found: f"{found:.1e}")
+    return value(header, *keys, to_text=lambda figure: f"{figure:.1e}")
 
 
 def alive(header: str, *keys: str, short: str | None = None) -> Column:

@@ -70,16 +70,20 @@ def waterfall(content: Mapping[str, Any], file: Path) -> None:
     with figure(file, height=0.35 * len(STEPS) * len(measured) + 1) as axes:
         labels: list[str] = []
         for name, figures in measured.items():
-            passed = 0.0
+            start = 0.0
             for stage in STEPS:
                 if stage not in figures["stages"]:
                     continue
-                taken = figures["stages"][stage]["p50_ms"]
-                axes.barh(len(labels), taken, left=passed, color=COLOURS.get(name, OTHER))
+                milliseconds = figures["stages"][stage]["p50_ms"]
+                axes.barh(len(labels), milliseconds, left=start, color=COLOURS.get(name, OTHER))
                 axes.annotate(
-                    f"{taken:.0f}", (passed + taken, len(labels)), xytext=(3, 0), fontsize=7, **_BESIDE
+                    f"{milliseconds:.0f}",
+                    (start + milliseconds, len(labels)),
+                    xytext=(3, 0),
+                    fontsize=7,
+                    **_BESIDE,
                 )
-                passed += taken
+                start += milliseconds
                 labels.append(f"{name}: {stage}")
         axes.set_yticks(range(len(labels)), labels, fontsize=7)
         axes.invert_yaxis()

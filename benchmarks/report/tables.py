@@ -1,156 +1,298 @@
-"""Tables in Markdown: results files on pages, and the stages of the network.
+"""Every table of results: one for each kind on pages and in reports, and those that the commands print."""
 
-python -m sed_trt.benchmarks.report.tables README.md docs/performance.md
-"""
+from collections.abc import Iterator, Mapping, Sequence
 
-import json
-import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, count
-from pathlib import Path
-from typing import Any
+from ..speed.candidates import BASELINE, MONOLITHIC, OURS
+from ..speed.profile import KINDS, OTHER
+from .columns import NOTHING, Column, Results, Row, Table, alive, number, quartiles, scientific, value
 
-from ...errors import InputError
-from ...files import is_folder, make_folder, replacing
-from ...stages import STAGES
-from ..results_file import read_results
-from .columns import Results, Table, heading
-from .evaluation_tables import DATASET_PARITY, DATASETS, ISLANDS, PARITY, SCORES, STAGE_ERRORS, TENSOR_ERRORS
-from .plots import PLOTS
-from .speed_tables import (
-    GPU_CHECK,
-    LATENCY,
-    LATENCY_ALONE,
-    LATENCY_CANDIDATES,
-    PROFILE,
-    ROOFLINE,
-    ROOFLINE_STAGES,
-    SWEEP,
+# Of the tensors and stages that are listed by their error.
+MAX_ERRORS = 10
+
+SCORES = Table(
+    "mIoU in percent",
+    (
+        value("categories", "categories", short="names"),
+        value("rejection", "rejection"),
+        number("mIoU seen", "miou_seen", digits=1, short="seen"),
+        number("mIoU held-out", "miou_held_out", digits=1, short="held-out"),
+        number("mIoU", "miou", digits=1, short="all"),
+        number("pixel accuracy", "pixel_accuracy", digits=1, short="pixels"),
+        alive("alive after each point", "kept", short="alive after"),
+    ),
 )
 
-CLOSING = "<!-- end of table -->"
-# The opening marker of a page names the results files, <!-- results: one.json other.json -->, or the stages.
-_OPENING = r"(<!-- (?:results: (?P<files>[^>]+)|stages) -->\n)"
-_TABLE = re.compile(rf"{_OPENING}(?:(?!<!-- ).)*?{CLOSING}", re.DOTALL)
+_NETWORK = Column("network", lambda results, _row: str(results["presets"][0]), short="")
 
 
-def markdown_table(files: Sequence[Results]) -> str:
-    """The table of results files, all of one kind.
-
-    Raises:
-        ValueError: they are of several kinds.
-    """
-    kinds = {file["kind"] for file in files}
-    if len(kinds) != 1:
-        raise ValueError(f"one table cannot show results of the kinds {', '.join(sorted(kinds))}")
-    return _markdown(*ON_PAGES[kinds.pop()].cells(files, page=True))
+def last_part(data: str) -> str:
+    """Of a data set's name or path, the last part."""
+    return data.rstrip("/").rsplit("/", 1)[-1]
 
 
-def stages_table() -> str:
-    """The table of the network's stages."""
-    return _markdown(
-        ["stage", "takes", "gives"],
-        [[f"`{each.name}`", each.input_summary, each.output_summary] for each in STAGES],
+def _images(scores: Row) -> str:
+    """How many images of a data set were labelled, if not all."""
+    return f"{scores['images']} of {scores['of']}" if scores["images"] < scores["of"] else NOTHING
+
+
+def _side(header: str, key: str) -> Column:
+    """The precision of one of the two that are compared, and what ran it."""
+    return Column(
+        header, lambda results, _row: f"{results[key]['precision']} ({results[key]['runs_on']})", ""
     )
 
 
-def _markdown(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [headers, *rows]
-    written = [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([written[0], f"|{'|'.join(['---'] * len(headers))}|", *written[1:]])
+_PARITY = (
+    value("rejection", "source", "rejection"),
+    number("mIoU", "source", "miou", digits=2),
+    number("mIoU of the reference", "against", "miou", digits=2, short="against"),
+    value("drop", "drop", to_text=lambda drop: f"{drop:+.2f}"),
+    number("pixel agreement, %", "agreement", digits=2, short="agree"),
+    alive("", "source", "kept", short="alive"),
+)
+
+DATASETS = Table(
+    "percent",
+    (
+        _NETWORK,
+        value("data", "data", to_text=last_part),
+        Column("images", lambda _results, row: _images(row), short=""),
+        value("rejection", "rejection"),
+        number("mIoU", "miou", digits=1),
+        number("published mIoU", "published", digits=1, short="paper"),
+        number("fwIoU", "fwiou", digits=1),
+        number("pixel accuracy", "pixel_accuracy", digits=1, short="pACC"),
+        number("class accuracy", "class_accuracy", digits=1, short="mACC"),
+        alive("alive", "kept"),
+    ),
+)
+DATASET_PARITY = Table(
+    "mIoU and agreement in percent",
+    (
+        _NETWORK,
+        value("data", "source", "data", to_text=last_part),
+        Column("images", lambda _results, row: _images(row["source"]), short=""),
+        _side("precision", "source"),
+        _side("reference", "against"),
+        *_PARITY,
+    ),
+)
+PARITY = Table(
+    "mIoU and agreement in percent",
+    (_side("precision", "source"), value("", "source", "categories", short="names"), *_PARITY),
+)
+STAGE_ERRORS = Table(
+    "stages with the largest errors",
+    (
+        value("stage", "stage"),
+        value("output", "output"),
+        *(
+            value(header, key, to_text=lambda error: f"{error:.2g}")
+            for header, key in (("max error", "max_error"), ("mean error", "mean_error"), ("peak", "peak"))
+        ),
+    ),
+    lambda results: (results["stages"] or {"errors": []})["errors"][:MAX_ERRORS],
+)
+TENSOR_ERRORS = Table(
+    "tensors with the largest errors",
+    (
+        value("stage", "stage"),
+        value("tensor", "tensor"),
+        scientific("relative", "relative_error"),
+        scientific("max error", "max_error"),
+    ),
+    lambda results: results["tensors"][:MAX_ERRORS],
+)
+ISLANDS = Table(
+    "FP32 islands, relative error",
+    (
+        value("island", "island"),
+        value("why it is FP32", "reason", short=""),
+        scientific("relative error", "error_with"),
+        scientific("in half", "error_without"),
+        value("largest sum", "largest_sum", to_text=lambda total: f"{total:,.0f}"),
+    ),
+    lambda results: results["islands"],
+)
+
+# Latency: the page's table has a row for each vocabulary and kept count, the command's for each candidate.
 
 
-def updated(page: Path) -> str:
-    """A Markdown page with every table between its markers made anew.
-
-    Raises:
-        ValueError: an opening marker has no closing one, or the other way round.
-    """
-
-    def table(marked: re.Match[str]) -> str:
-        names = marked["files"]
-        if names is None:
-            content = stages_table()
-        else:
-            files = [json.loads((page.parent / name).read_text(encoding="utf-8")) for name in names.split()]
-            content = markdown_table(files)
-        return f"{marked[1]}{content}\n{CLOSING}"
-
-    text = page.read_text(encoding="utf-8")
-    remade, tables = _TABLE.subn(table, text)
-    if not tables == text.count(CLOSING) == len(re.findall(_OPENING, text)):
-        raise ValueError(f"{page}: a marker of a table has no partner")
-    return remade
+def _machine(results: Results, _row: Row) -> str:
+    where = results["gpu"] or f"{results['cpu']}, {results['threads'] or results['cpu_cores']} cores"
+    return f"{where}, {results['precision']}"
 
 
-if __name__ == "__main__":
-    for page in map(Path, sys.argv[1:]):
-        text = updated(page)
-        with replacing(page) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+def _p50(header: str, candidate: str) -> Column:
+    return number(header, "candidates", candidate, "p50_ms")
 
 
-REPORT_FILE = "report.md"
+def _times_ours(header: str, candidate: str, group: str = "whole") -> Column:
+    return quartiles(header, "ours_faster_than", candidate, group)
 
 
-def write_report(sources: Sequence[Path], folder: Path) -> list[Path]:
-    """Write the report of all results that have a table with rows.
-
-    Args:
-        sources: results files, or folders whose `*.json` are read.
-        folder: made if it is not there.
-
-    Returns:
-        The files written, the report first.
-
-    Raises:
-        InputError: a source cannot be read, none has a table, or the folder cannot be written.
-    """
-    # Results without a single row have nothing to draw.
-    results = [
-        (file, content)
-        for file, content in _read(sources)
-        if content["kind"] in ON_PAGES and content.get("results") != []
-    ]
-    if not results:
-        named = ", ".join(map(str, sources))
-        raise InputError(
-            f"{named}: no results with a table; make some with `sed-trt bench latency BUNDLE -o FILE`"
-        )
-    make_folder(folder)
-    parts, written = ["# Measured with sed-trt"], []
-    names = _distinct([file.stem for file, _ in results])
-    for name_of_file, (_, content) in zip(names, results, strict=True):
-        parts += [f"## {name_of_file}", heading(content), markdown_table([content])]
-        for name, draw in PLOTS.get(content["kind"], {}).items():
-            plot = folder / f"{name_of_file}-{name}.png"
-            draw(content, plot)
-            written.append(plot)
-            parts.append(f"![{name}]({plot.name})")
-    text = folder / REPORT_FILE
-    with replacing(text) as temporary:
-        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return [text, *written]
+LATENCY = Table(
+    "latency",
+    (
+        Column("machine", _machine, short=""),
+        value("categories", "categories"),
+        value("kept", "kept"),
+        _p50("sed-trt, ms", OURS),
+        _p50("published, ms", BASELINE),
+        _times_ours("ratio (quartiles)", BASELINE),
+        _p50("one graph, none rejected, ms", MONOLITHIC),
+        _times_ours("ratio (quartiles)", MONOLITHIC),
+        _times_ours("decoder", BASELINE, "decoder"),
+        _times_ours("first rejection", BASELINE, "scout"),
+        number("peak memory", "memory_ratio", BASELINE, digits=2),
+        number("pixel agreement, %", "candidates", OURS, "agreement", digits=2),
+    ),
+)
 
 
-def _read(sources: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for source in sources:
-        if is_folder(source):
-            for file in sorted(source.glob("*.json")):
-                yield file, read_results(file)
-        else:
-            yield source, read_results(source)
+def _candidate_rows(results: Results) -> Iterator[Row]:
+    for row in results["results"]:
+        common = {"categories": row["categories"], "kept_row": row["kept"]}
+        for name, figures in row["candidates"].items():
+            ratio = row["ours_faster_than"].get(name, {}).get("whole")
+            yield {**figures, **common, "candidate": name, "ratio": ratio}
+        for name, error in row["errors"].items():
+            yield {**common, "candidate": f"{name} failed", "reason": error}
 
 
-def _distinct(stems: Sequence[str]) -> list[str]:
-    """The stems, with a number where files of several folders have the same."""
-    found: list[str] = []
-    for stem in stems:
-        numbered = (f"{stem}-{number}" for number in count(2))
-        found.append(next(name for name in chain([stem], numbered) if name not in found))
-    return found
+def _alone_rows(results: Results) -> Iterator[Row]:
+    for row in results["results"]:
+        for name, figures in row.get("alone", {}).items():
+            yield {**figures, "categories": row["categories"], "kept_row": row["kept"], "candidate": name}
 
+
+_CASE = (value("names", "categories"), value("kept", "kept_row"), value("candidate", "candidate"))
+
+LATENCY_CANDIDATES = Table(
+    "milliseconds for an image, and pixel agreement with published",
+    (
+        *_CASE,
+        number("first", "first_call_ms"),
+        number("p50", "p50_ms"),
+        number("p90", "p90_ms"),
+        number("p99", "p99_ms"),
+        quartiles("ours faster", "ratio"),
+        number("agree, %", "agreement", digits=2),
+    ),
+    _candidate_rows,
+)
+LATENCY_ALONE = Table(
+    "in a process of its own",
+    (
+        *_CASE,
+        number("open, ms", "open_ms"),
+        number("first, ms", "first_ms"),
+        number("peak MiB", "peak_mib"),
+        number("GPU MiB", "device_mib"),
+        value("error", "error"),
+    ),
+    _alone_rows,
+)
+SWEEP = Table(
+    "rejection policies",
+    (
+        value("categories", "categories"),
+        value("rejection", "rejection"),
+        alive("alive after each point", "kept"),
+        number("ms", "p50_ms"),
+        number("decoder, ms", "decoder_p50_ms"),
+        number("mIoU", "miou", digits=2),
+        number("pixel agreement with none, %", "agreement", digits=2),
+    ),
+)
+
+
+def _share(kind: str) -> Column:
+    """The part of a stage's time that a kind of operator takes, in percent."""
+    return Column(
+        f"{kind}, %",
+        lambda _results, row: f"{100 * row['kinds_ms'][kind] / row['ms']:.0f}",
+        short=kind,
+    )
+
+
+def _slowest(_results: Results, row: Row) -> str:
+    return ", ".join(
+        f"{name} {milliseconds:.0f}" for name, milliseconds in list(row["operators_ms"].items())[:4]
+    )
+
+
+PROFILE = Table(
+    "percent of the time by kind of operator",
+    (
+        value("stage", "stage"),
+        number("ms", "ms", digits=1),
+        *(_share(kind) for kind in (*KINDS, OTHER)),
+        Column("slowest operators, ms", _slowest, short=""),
+    ),
+)
+ROOFLINE_STAGES = Table(
+    "work of each stage",
+    (
+        value("network", "design"),
+        value("stage", "stage"),
+        number("GFLOP", "gflop", digits=1),
+        number("minimum MB", "minimum_mb", digits=1),
+        number("fused MB", "fused_mb", digits=1),
+    ),
+    lambda results: results["stages"],
+)
+ROOFLINE = Table(
+    "milliseconds for an image",
+    (
+        value("GPU", "gpu"),
+        value("network", "design"),
+        value("source", "kind"),
+        number("floor, ms", "floor_ms", digits=2, short="floor"),
+        number("fused floor, ms", "fused_floor_ms", digits=2, short="fused"),
+        number("measured, ms", "ms", digits=2, short="taken"),
+        value("fraction reached", "fraction", short="reached", to_text=lambda share: f"{100 * share:.0f} %"),
+    ),
+)
+
+
+def _step_rows(results: Results) -> Iterator[Row]:
+    """A row for each step, and for each candidate of those that measured latency."""
+    for record in results["results"]:
+        if "latency" not in record:
+            yield record
+            continue
+        latency = record["latency"]
+        for row in _candidate_rows(latency):
+            stages = {name: times["p50_ms"] for name, times in row.get("stages", {}).items()}
+            runs_on = ", ".join(latency["candidates"].get(row["candidate"], []))
+            yield {**record, **row, "runs_on": runs_on or None, "stages_ms": stages or None}
+        for name, reason in latency["skipped"].items():
+            yield {**record, "candidate": f"{name} skipped", "reason": reason}
+
+
+GPU_CHECK = Table(
+    "what this machine runs",
+    (
+        value("step", "name"),
+        value("state", "state"),
+        number("s", "seconds"),
+        value("candidate", "candidate"),
+        value("runs on", "runs_on"),
+        number("pixel agreement, %", "agreement", digits=2),
+        number("first, ms", "first_call_ms", digits=1),
+        number("p50, ms", "p50_ms", digits=1),
+        number("p90, ms", "p90_ms", digits=1),
+        quartiles("ours faster", "ratio"),
+        value(
+            "ms by stage",
+            "stages_ms",
+            to_text=lambda stages: " ".join(f"{k} {v:.1f}" for k, v in stages.items()),
+        ),
+        value("reason", "reason", to_text=lambda reason: reason.replace("|", "/")[:200]),
+    ),
+    _step_rows,
+)
 
 # By the kind of the results, the table on pages and in reports.
 ON_PAGES: Mapping[str, Table] = {

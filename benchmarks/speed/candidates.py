@@ -154,7 +154,7 @@ def open_candidate(name: str, subject: Subject) -> Candidate:
     from ..baselines import PublishedSED
 
     assert subject.checkpoint is not None
-    return published(name, PublishedSED(_placed(SED.from_checkpoint(subject.checkpoint), subject)))
+    return published(name, PublishedSED(_prepared(SED.from_checkpoint(subject.checkpoint), subject)))
 
 
 def ours(segmenter: Segmenter) -> Candidate:
@@ -170,7 +170,7 @@ def ours(segmenter: Segmenter) -> Candidate:
     return Candidate(OURS, segmenter.backend, segmenter.bundle.manifest.precision, with_vocabulary)
 
 
-def _placed(model: "SED", subject: Subject) -> "SED":
+def _prepared(model: "SED", subject: Subject) -> "SED":
     """A model on the device and threads of the baselines, with products in real FP32.
 
     Raises:
@@ -238,6 +238,11 @@ def _synchronize(device: str) -> None:
 
 
 def _monolithic(subject: Subject) -> Candidate:
+    """The graph `Subject.monolithic` on ONNX Runtime.
+
+    Raises:
+        InputError: it shall run on the GPU, which this ONNX Runtime cannot use.
+    """
     from ...engines.ort.session import CPU_PROVIDER, CUDA_PROVIDER, cuda_offered, library
 
     if subject.device == "cuda" and not cuda_offered():

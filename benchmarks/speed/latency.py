@@ -76,7 +76,7 @@ def measure_latency(subject: Subject, plan: Plan, report: Report) -> dict[str, A
     size = plan.image_size or manifest.image_size
     started = CpuTimes.now()
     rows = []
-    with _opened(subject, plan, segmenter, size, report) as (subject, candidates, skipped):
+    with _open_candidates(subject, plan, segmenter, size, report) as (subject, candidates, skipped):
         for count in plan.sizes:
             rows_kept = plan.kept_of(count)
             vocabularies = {
@@ -130,7 +130,7 @@ def _check_checkpoint(bundle: Bundle, checkpoint: str | None, against: Sequence[
 
 
 @contextmanager
-def _opened(
+def _open_candidates(
     subject: Subject, plan: Plan, segmenter: Segmenter, size: int, report: Report
 ) -> Iterator[tuple[Subject, list[Candidate], dict[str, str]]]:
     """The candidates that can run here, and why the others cannot."""
@@ -140,14 +140,15 @@ def _opened(
             report(f"opening {name}", done, len(plan.against))
             try:
                 if name == MONOLITHIC:
-                    subject = replace(subject, monolithic=_exported(subject, size, Path(folder)))
+                    subject = replace(subject, monolithic=_export_monolithic(subject, size, Path(folder)))
                 candidates.append(open_candidate(name, subject))
             except FAILURES as error:
                 skipped[name] = one_line(error)
         yield subject, candidates, skipped
 
 
-def _exported(subject: Subject, size: int, folder: Path) -> str:
+def _export_monolithic(subject: Subject, size: int, folder: Path) -> str:
+    """Write the graph of the candidate `MONOLITHIC`; gives its path."""
     from ...model import SED
     from ..baselines import export_monolithic
 
@@ -168,27 +169,27 @@ def _vocabulary(segmenter: Segmenter, count: int, real: bool, report: Report) ->
 def _once(
     case: Case, segmenter: Segmenter, subject: Subject, names: Sequence[str], plan: Plan, report: Report
 ) -> dict[str, Any]:
-    """What is measured once for each vocabulary: images per second, and each candidate on its own."""
-    found: dict[str, Any] = {}
+    """The measurements made once for each vocabulary: images per second, and each candidate on its own."""
+    record: dict[str, Any] = {}
     if plan.streamed:
         report(f"{case.title}: stream", 0, 1)
         try:
-            found["images_per_second"] = images_per_second(case, segmenter, plan.streamed)
+            record["images_per_second"] = images_per_second(case, segmenter, plan.streamed)
         except FAILURES as error:
-            found["stream_error"] = one_line(error)
+            record["stream_error"] = one_line(error)
     if plan.alone:
         sets = case.sets(segmenter)[0]
         alone: dict[str, dict[str, Any]] = {}
         for done, name in enumerate(names):
             report(f"{case.title}: {name} in a process of its own", done, len(names))
             alone[name] = measure_alone(name, subject, case.vocabulary, case.images[0], sets)
-        found["alone"] = alone
+        record["alone"] = alone
         # Peak host memory of ours as a share of each other candidate's.
         mine = alone.get(OURS, {}).get("peak_mib")
         if mine is not None:
-            found["memory_ratio"] = {
-                name: mine / record["peak_mib"]
-                for name, record in alone.items()
-                if name != OURS and "peak_mib" in record
+            record["memory_ratio"] = {
+                name: mine / other["peak_mib"]
+                for name, other in alone.items()
+                if name != OURS and "peak_mib" in other
             }
-    return found
+    return record

@@ -47,8 +47,8 @@ def measure_alone(
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [""]
         return {"error": f"ended with exit status {done.returncode}: {last[0]}"}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return record
 
 
 def peak_mib() -> float:

@@ -128,9 +128,9 @@ def summary(traces: Iterable[Iterable[Mapping[str, Any]]]) -> dict[str, Any]:
     by_kind = dict.fromkeys((*KINDS, OTHER), 0.0)
     by_operator: dict[str, float] = defaultdict(float)
     for events in traces:
-        for operator, taken in _medians(events):
-            by_kind[kind_of(operator)] += taken
-            by_operator[operator] += taken
+        for operator, milliseconds in _medians(events):
+            by_kind[kind_of(operator)] += milliseconds
+            by_operator[operator] += milliseconds
     slowest = sorted(by_operator.items(), key=lambda item: -item[1])[:6]
     return {"ms": sum(by_kind.values()), "kinds_ms": by_kind, "operators_ms": dict(slowest)}
 

@@ -141,7 +141,10 @@ def _measured_rows(
     measured: Sequence[Mapping[str, Any]],
     fused_floor: float,
 ) -> list[dict[str, Any]]:
-    """The paper's time where there is one, and our measured times, or a row that there is none."""
+    """Rows of the paper's time, if there is one for this GPU, and of our measured times.
+
+    Without any of ours, a row says so.
+    """
     rows: list[dict[str, Any]] = []
     paper = PAPER.get((preset.name, categories, gpu))
     if paper is not None:

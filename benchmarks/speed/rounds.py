@@ -248,13 +248,13 @@ def _ratios_to_ours(times: Mapping[str, CandidateTimes]) -> dict[str, dict[str, 
     mine = times.get(OURS)
     if mine is None:
         return {}
-    found: dict[str, dict[str, Any]] = {}
+    by_candidate: dict[str, dict[str, Any]] = {}
     for name, other in times.items():
         if name == OURS:
             continue
-        found[name] = {}
+        by_candidate[name] = {}
         for group in ("whole", *GROUPS):
             slow, fast = other.group(group), mine.group(group)
             if slow and fast:
-                found[name][group] = ratios(slow, fast)
-    return found
+                by_candidate[name][group] = ratios(slow, fast)
+    return by_candidate

@@ -15,7 +15,7 @@ from sed_trt.benchmarks.accuracy.evaluate import evaluate_sets, open_sets
 from sed_trt.benchmarks.accuracy.predictors import open_source
 from sed_trt.benchmarks.accuracy.protocol import DATA
 from sed_trt.benchmarks.accuracy.shards import ChosenImages
-from sed_trt.benchmarks.report.tables import markdown_table
+from sed_trt.benchmarks.report.pages import markdown_table
 from sed_trt.cli.main import main
 from sed_trt.cli.tables import show_evaluation
 from sed_trt.errors import InputError

@@ -25,7 +25,7 @@ from sed_trt.benchmarks.gpu_check import (
     run_steps,
     selected,
 )
-from sed_trt.benchmarks.report.tables import markdown_table
+from sed_trt.benchmarks.report.pages import markdown_table
 from sed_trt.engines.backends import unavailable_reason
 from sed_trt.engines.store import ANY_TARGET
 from sed_trt.errors import InputError
@@ -216,6 +216,7 @@ def test_a_choice_brings_what_it_needs() -> None:
     ("options", "message"),
     [
         ({"checkpoint": Path("missing.safetensors")}, "missing.safetensors: no such file"),
+        ({"preset": "sed-x"}, "preset 'sed-x' is not known"),
         ({"output": Path()}, "is a folder"),
         ({"output": Path("missing") / "results.json"}, "missing: cannot be written"),
         ({"only": ["sed-x"]}, "no step is called sed-x"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sed_trt.benchmarks.report.tables import markdown_table
+from sed_trt.benchmarks.report.pages import markdown_table
 from sed_trt.benchmarks.speed.profile import KINDS, OTHER, kind_of, summary
 from sed_trt.cli.main import main
 

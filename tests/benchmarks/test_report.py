@@ -1,13 +1,15 @@
 """Reports and sweeps: tables that say what the results say, plots that are there, a recommendation."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sed_trt.benchmarks.report.columns import heading
-from sed_trt.benchmarks.report.tables import markdown_table, updated
+from sed_trt.benchmarks.report.pages import markdown_table, updated
 from sed_trt.benchmarks.speed.sweep import recommended
 from sed_trt.cli.main import main
 from sed_trt.stages import STAGE_NAMES
@@ -139,6 +141,24 @@ def test_the_heading_says_on_what_it_was_measured() -> None:
         "kind latency, preset sed-b, precision fp32, backend onnxruntime, kept 32/16/8, CPU Some CPU, "
         "cores 2, load of other processes 0.12, numpy 2.0"
     )
+
+
+def test_tables_on_pages_and_terminals_need_no_matplotlib(tmp_path: Path) -> None:
+    page, results = tmp_path / "page.md", tmp_path / "a.json"
+    page.write_text("<!-- results: a.json -->\nold\n<!-- end of table -->\n")
+    results.write_text(json.dumps(sweep_results() | {"recommended": {}}))
+    code = (
+        "import json, pathlib, runpy, sys\n"
+        "sys.modules['matplotlib'] = None\n"
+        "from sed_trt.cli.tables import show_bench\n"
+        f"show_bench('sweep', json.loads(pathlib.Path({str(results)!r}).read_text()))\n"
+        "runpy.run_module('sed_trt.benchmarks.report.pages', run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", code, str(page)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "min-pixels:8:5" in done.stdout
+    assert page.read_text().splitlines()[1:-1] == markdown_table([sweep_results()]).splitlines()
 
 
 def test_pages_get_the_stages(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from types import ModuleType
 
 import pytest
 
-from sed_trt.engines.trt import contexts as tensorrt_contexts
-from sed_trt.engines.trt import engines as tensorrt_engine
-from sed_trt.engines.trt import layers as plan_layers
+from sed_trt.engines.trt import contexts as trt_contexts
+from sed_trt.engines.trt import engines as trt_engines
+from sed_trt.engines.trt import layers as trt_layers
 
 # By class, what the runtime uses of TensorRT and TensorRT-RTX alike.
 RUNTIME_NAMES = {
