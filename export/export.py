@@ -8,7 +8,6 @@ from importlib import metadata
 from pathlib import Path
 
 import onnxruntime
-import open_clip
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from .. import __version__
@@ -16,6 +15,7 @@ from ..bundle import MANIFEST_FILE, TOKENIZER_FILE, Bundle, Manifest, file_recor
 from ..errors import InputError
 from ..files import exists, is_file, is_folder, resolved
 from ..model import SED
+from ..model.text import tokenizer
 from ..stages import VOTE_RANKS
 from .onnx_graph import write_graph
 from .precision import OPSETS, check_precision, lower_spec, quantize_graph, stage_precision
@@ -23,6 +23,8 @@ from .stages import GraphSpec, graph_specs
 from .verification import Check, derive_inputs, emulate_half, verification_inputs, verify_stage
 
 LIBRARIES = ("torch", "onnx", "onnxscript", "open_clip_torch", "timm", "tokenizers", "numpy")
+# open_clip's pattern of what it tokenizes separately: contractions, words, digits, runs of anything else.
+WORD_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 Progress = Callable[[str, int, int], None]
 
@@ -207,33 +209,27 @@ def put_in_place(complete: Path, output: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-# open_clip's own pattern: contractions, words, single digits, runs of anything else.
-WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-
-
 def write_tokenizer(path: Path) -> None:
-    """Write `tokenizer.json`.
+    """Write open_clip's tokenizer as `tokenizer.json`, which the runtime reads without open_clip.
 
-    It cleans as open_clip does but for mojibake and HTML entities, which are the caller's to mend.
+    Unlike open_clip's it repairs neither mojibake nor HTML entities: `runtime.vocabulary.clean` does.
     """
-    source = open_clip.SimpleTokenizer()
+    source = tokenizer()
     merges = sorted(source.bpe_ranks, key=source.bpe_ranks.__getitem__)
     start, end = (source.decoder[token] for token in (source.sot_token_id, source.eot_token_id))
-    tokenizer = Tokenizer(models.BPE(vocab=source.encoder, merges=merges, end_of_word_suffix="</w>"))
-    tokenizer.normalizer = normalizers.Sequence(
+    result = Tokenizer(models.BPE(vocab=source.encoder, merges=merges, end_of_word_suffix="</w>"))
+    result.normalizer = normalizers.Sequence(
         [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(), normalizers.Lowercase()]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    result.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.add_special_tokens(
-        [AddedToken(token, normalized=False, special=True) for token in (start, end)]
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
+    result.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in (start, end)])
+    result.post_processor = processors.TemplateProcessing(
         single=f"{start} $A {end}",
         special_tokens=[(start, source.sot_token_id), (end, source.eot_token_id)],
     )
-    tokenizer.save(str(path))
+    result.save(str(path))

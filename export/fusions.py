@@ -1,6 +1,7 @@
 """Exact rewrites of a decoder stage for faster graphs: `TokenBlock`, then `FusedUp`."""
 
 import copy
+from itertools import product
 from typing import cast
 
 import torch
@@ -145,8 +146,8 @@ def fused_kernel(up: Tensor, conv: Tensor) -> Tensor:
         (in, out, 4, 4), for stride 2 and padding 1.
     """
     fused = up.new_zeros(up.shape[0], conv.shape[0], 4, 4)
-    for i, j in torch.cartesian_prod(torch.arange(2), torch.arange(2)).tolist():
-        for a, b in torch.cartesian_prod(torch.arange(3), torch.arange(3)).tolist():
+    for i, j in product(range(2), repeat=2):
+        for a, b in product(range(3), repeat=2):
             fused[:, :, i - a + 2, j - b + 2] += up[:, :, i, j] @ conv[:, :, a, b].T
     return fused
 

@@ -118,9 +118,15 @@ class SED(nn.Module):
         return self.decode(*self.encode_images(images), text)
 
     def decode(self, embed: Tensor, guidance: Sequence[Tensor], text: Tensor) -> Output:
-        """Logits of every category of images that `encode_images` embedded; arguments and result as there.
+        """`forward` for images that are embedded already.
 
-        `text` is (T, P, C) for all images, or (B, T, P, C).
+        Args:
+            embed: the embedding of `encode_images`, (B, C, h, h).
+            guidance: its image guidance.
+            text: as in `forward`.
+
+        Returns:
+            As `forward`.
         """
         heads = self.decoder(embed, guidance, text.to(self.device))
         first, second, third, last = (logits.unflatten(0, (embed.shape[0], -1)) for logits in heads)
@@ -147,7 +153,20 @@ class SED(nn.Module):
     def decode_rejecting(
         self, embed: Tensor, guidance: Sequence[Tensor], text: Tensor, k: int | None = VOTE_RANKS
     ) -> Rejected:
-        """`reject` for one image that `encode_images` embedded; `embed` is (1, C, h, h)."""
+        """`reject` for an image that is embedded already.
+
+        Args:
+            embed: the embedding of `encode_images`, (1, C, h, h).
+            guidance: its image guidance.
+            text: unit vectors, (T, P, C).
+            k: as in `reject`.
+
+        Returns:
+            As `reject`.
+
+        Raises:
+            InputError: k is not 1 to 8.
+        """
         if k is None:
             logits = self.decode(embed, guidance, text).logits[0]
             every = torch.arange(len(logits), device=logits.device)

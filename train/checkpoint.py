@@ -25,11 +25,11 @@ from .config import TrainConfig, read_settings, recipe, write_settings
 
 # What may change when a run resumes: none of it reaches the training.
 CHANGEABLE = ("root", "workers", "log_every", "picture_every", "save_every", "keep", "half")
-# What a checkpoint is called until it is complete, and again once it is being removed.
+# Ending of a checkpoint's name while it is written or removed.
 PARTIAL = ".partial"
 WEIGHTS = "model.safetensors"
 REMOVE = "remove this checkpoint to resume from the one before"
-# In the errors of PyTorch's writer, which do not say what the system said.
+# Part of the errors of PyTorch's writer, which leave out the operating system's reason.
 TORCH_WRITER = "inline_container"
 _logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ FOLDER_NAME = re.compile(rf"({'|'.join(phase.label for phase in Phase)})-(\d+)")
 
 
 def positions(folder: Path) -> list[Position]:
-    """Those of the complete checkpoints in `folder`, in order; it need not exist."""
+    """The positions of the complete checkpoints in `folder`, in order; the folder need not exist."""
     names = [path.name for path in folder.iterdir() if is_folder(path)] if is_folder(folder) else []
     matches = (FOLDER_NAME.fullmatch(name) for name in names)
     return sorted(Position(Phase[match[1].upper()], int(match[2])) for match in matches if match)
@@ -139,7 +139,7 @@ class RunFolder:
                 )
 
     def write(self, config: TrainConfig) -> None:
-        """Make the folder, write the settings, and clear away what an interruption left of checkpoints.
+        """Make the folder, write the settings, and delete incomplete checkpoints of an interruption.
 
         Raises:
             InputError: it cannot be made or written.
@@ -262,7 +262,7 @@ class Checkpoints:
         except (OSError, RuntimeError, InputError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             cause = error.__cause__ or error
-            reason = cause.strerror if isinstance(cause, OSError) else str(cause)
+            reason = (cause.strerror if isinstance(cause, OSError) else None) or str(cause)
             if isinstance(error, RuntimeError):
                 if TORCH_WRITER not in str(error):
                     raise

@@ -12,9 +12,9 @@ from ..errors import InputError
 from ..files import is_file, replacing
 from ..model.presets import preset_named
 
-# As `init`: no weights to start from.
+# The value of `init` for random weights.
 RANDOM = "random"
-# CLIP is pre-trained on so many crops of each scene.
+# Crops of each scene that CLIP is pre-trained on.
 CROPS_PER_SCENE = 4
 
 Count = Annotated[int, Meta(gt=0)]
@@ -27,7 +27,7 @@ NetworkPart = Literal["encoder", "res2", "res3", "res4", "res5", "decoder", "hea
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of a training run; the defaults are the published recipe of sed-b.
 
-    The constructor checks nothing: make one with `recipe`.
+    The constructor checks nothing; `recipe` checks every value.
 
     Attributes:
         preset: name of the network's preset.
@@ -100,7 +100,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True):
     text_lr: Rate = 1e-3
     clip_steps: CountOrZero = 0
     clip_batch: Annotated[int, Meta(gt=0, multiple_of=CROPS_PER_SCENE)] = 64
-    # Half of it is seen too, of which the trunk makes a 32nd.
+    # Crops of half the size are used too, and the trunk needs a multiple of 32.
     clip_size: Annotated[int, Meta(gt=0, multiple_of=64)] = 128
     clip_lr: Rate = 2e-3
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
@@ -144,7 +144,7 @@ SCENES: Mapping[str, Any] = {"categories": 171, "vary_categories": False}
 
 
 def recipe(preset: str, **changes: Any) -> TrainConfig:
-    """The settings that `preset` is trained with: published for sed-b and sed-l, two CPU cores' for sed-tiny.
+    """The settings of a preset: for sed-b and sed-l the published ones, for sed-tiny ones for two CPU cores.
 
     Args:
         preset: name of the network's preset.
@@ -242,7 +242,7 @@ def checked_settings(
         if name not in TYPES:
             raise InputError(f"{source}{name!r} is no setting; choose from {', '.join(TYPES)}")
         try:
-            checked[name] = _convert(value, as_written[name] if as_written else value, TYPES[name])
+            checked[name] = _convert(value, (as_written or {}).get(name, value), TYPES[name])
         except msgspec.ValidationError as error:
             expected = _expected(inspect.type_info(TYPES[name]))
             raise InputError(f"{source}{name} is {value!r}; expected {expected}") from error

@@ -40,7 +40,7 @@ class MetricsLog:
         accelerator: Accelerator,
         report: Report | None,
     ) -> None:
-        """Open the log; lines after `start`, of steps that are done again, are dropped.
+        """Open the log and drop its lines after `start`: their steps are trained again.
 
         Args:
             run: the folder, which exists.
@@ -58,7 +58,7 @@ class MetricsLog:
         self.window_started = self.started = time.monotonic()
         if not self.is_main:
             return
-        # The run took so long until its last line.
+        # The time before an interruption counts too.
         self.started -= drop_lines_after(run.log, start)
         try:
             self.file = run.log.open("a", encoding="utf-8")
@@ -148,10 +148,10 @@ class MetricsLog:
 
 
 def drop_lines_after(log: Path, start: Position) -> float:
-    """Remove the lines of a log that are of steps after `start`, and what a sudden end left of a line.
+    """Remove the lines of a log that are of steps after `start`, and an incomplete last line.
 
     Returns:
-        The seconds that the last line left says the run has taken.
+        The seconds that the run had taken according to the last line that is kept.
 
     Raises:
         InputError: the log cannot be written.

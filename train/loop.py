@@ -1,7 +1,9 @@
 """SED training as published: frozen text, binary cross-entropy at four heads."""
 
+import hashlib
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -12,13 +14,18 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..model import SED, Output
+from ..runtime.text import TextCache, cached_embeddings
 from .checkpoint import Checkpoints, Phase, Position
 from .config import TrainConfig
 from .datasets import Dataset
-from .embeddings import embeddings
 from .logging import MetricsLog, side_by_side
 from .optim import adamw, published_groups, select_trained, set_lr
 from .samples import Batch, CategorySampler, TrainedNames, TrainingSamples, micro_batch, training_batches
+
+# Part of the key of cached embeddings: increase it when the same text encoder gives others.
+CACHE_FORMAT = 1
+# Names that are embedded at a time.
+GROUP = 64
 
 
 def train_segmentation(
@@ -88,6 +95,51 @@ def train_segmentation(
             checkpoints.save(here, model, optimizer)
 
 
+def embeddings(model: SED, names: Sequence[str]) -> Tensor:
+    """The embeddings of names, cached on disk for all runs with the same names and text encoder.
+
+    Args:
+        model: its text encoder and templates count; it is left in training mode or out of it, as it was.
+        names: T category names.
+
+    Returns:
+        Unit vectors, float32 (T, P, C), on the CPU.
+
+    Raises:
+        InputError: a name is empty or too long.
+    """
+
+    def embed(missing: Sequence[str]) -> Iterator[np.ndarray]:
+        lacking = set(missing)
+        # In the same groups after an interruption too: the last bits may depend on them.
+        for start in range(0, len(names), GROUP):
+            group = names[start : start + GROUP]
+            rows = [row for row, name in enumerate(group) if name in lacking]
+            if rows:
+                yield model.encode_vocabulary(group)[rows].cpu().numpy()
+
+    cache = TextCache(digest(model, names), (len(model.templates), model.preset.embed_dim))
+    training, precision = model.training, torch.get_float32_matmul_precision()
+    # The cache serves runs on any device.
+    torch.set_float32_matmul_precision("highest")
+    model.eval()
+    try:
+        return torch.from_numpy(cached_embeddings(names, cache, embed))
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        model.train(training)
+
+
+def digest(model: SED, names: Sequence[str]) -> str:
+    """SHA-256 of all that the embeddings of names depend on, the other names included."""
+    result = hashlib.sha256(json.dumps([CACHE_FORMAT, model.templates, list(names)]).encode())
+    for name, value in sorted(model.clip.state_dict().items()):
+        if not name.startswith("visual.") and name != "logit_scale":
+            result.update(name.encode())
+            result.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return result.hexdigest()
+
+
 def segmentation_optimizer(model: SED, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW for what trains of decoder and image encoder, the latter at its fraction of the learning rate."""
     decoder = published_groups(model.decoder, config.lr, config.weight_decay)
@@ -125,7 +177,7 @@ def segmentation_loss(output: Output, targets: Tensor, last_head: bool = True) -
 def not_a_number(
     what: str, samples: TrainingSamples, step: int, ranks: Iterable[int], processes: int
 ) -> InputError:
-    """The error that names the samples that the processes `ranks` had in a step that went wrong."""
+    """An error that names the samples that the processes `ranks` had in a step of no finite loss or gradient."""
     config = samples.config
     seen = [
         samples.identity(sample)
@@ -138,7 +190,7 @@ def not_a_number(
 
 @torch.no_grad()
 def accuracy(output: Output, batch: Batch) -> float:
-    """The share of the pixels with a category that get it."""
+    """The share of correctly labelled pixels among those that have a category."""
     predicted = best_category(output).unsqueeze(1).float()
     sized = F.interpolate(predicted, size=batch.targets.shape[-2:], mode="nearest").squeeze(1)
     known = batch.targets >= 0

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import open_clip
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from torch.utils.data import Dataset
 from ..model import SED
 from ..model.clip import dense_features
 from ..model.labels import to_pixels
+from ..model.text import tokenizer
 from .config import CROPS_PER_SCENE, TrainConfig
 from .optim import adamw, parameter_groups, set_lr
 from .samples import prefetching_loader
@@ -56,7 +56,6 @@ def pretrain_text(
     clip = model.clip.train()
     words = sorted({word for name in SEEN for word in name.split()})
     column = {word: index for index, word in enumerate(words)}
-    tokenizer = open_clip.SimpleTokenizer(context_length=clip.context_length)
     for step in range(first, config.text_steps):
         random = np.random.default_rng([config.seed, CAPTIONS, step])
         set_lr(optimizer, step, config.text_steps, warm_up=30)
@@ -69,7 +68,8 @@ def pretrain_text(
                 if name in sentence:
                     row[[column[word] for word in name.split()]] = 1
         target = F.normalize(content, dim=1)
-        embedding = clip.encode_text(tokenizer(sentences).to(model.device), normalize=True)
+        tokens = tokenizer()(sentences, clip.context_length)
+        embedding = clip.encode_text(tokens.to(model.device), normalize=True)
         loss = ((embedding @ embedding.T - target @ target.T) ** 2).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -156,7 +156,7 @@ class CaptionedCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __init__(self, length: int, crops: int, size: int, context_length: int, seed: int) -> None:
         self.length, self.crops, self.size = length, crops, size
         self.first = FIRST_SEED + seed * length
-        self.tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
+        self.context_length = context_length
 
     def __len__(self) -> int:
         return self.length
@@ -167,7 +167,8 @@ class CaptionedCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         content = torch.zeros(len(crops), len(VOCABULARY), dtype=torch.bool)
         for row, crop in zip(content, crops, strict=True):
             row[list(crop.names)] = True
-        return torch.from_numpy(images), self.tokenizer([crop.caption for crop in crops]), content
+        tokens = tokenizer()([crop.caption for crop in crops], self.context_length)
+        return torch.from_numpy(images), tokens, content
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ class TrainedNames:
 
     Attributes:
         names: all of them.
-        of_label: which of them each label of the data set is, -1 for none; int64.
-        alike: for each of the first names, others that are easily taken for it; the rest have none.
+        of_label: by label of the data set, the index of its name, int64; -1 where it is not trained.
+        alike: for each of the first names, the indices of those that are easily confused with it; empty, or
+            missing at the end, where there are none.
     """
 
     names: tuple[str, ...]
@@ -56,12 +57,12 @@ def open_training_data(config: TrainConfig) -> tuple[Dataset, TrainedNames]:
 
 
 def plain_names(names: Sequence[str]) -> TrainedNames:
-    """Those of a data set whose labels index `names`."""
+    """The names of a data set, all of which are trained."""
     return TrainedNames(tuple(names), np.arange(len(names)))
 
 
 def scene_names() -> TrainedNames:
-    """Those of the scenes, but for held-out pairs, and names that no scene shows."""
+    """The names of the scenes without held-out pairs, and names that no scene shows."""
     names = (*SEEN, *ABSENT)
     position = {name: index for index, name in enumerate(names)}
     of_label = np.array([position.get(name, -1) for name in VOCABULARY])
@@ -69,7 +70,15 @@ def scene_names() -> TrainedNames:
 
 
 def confusable(name: str, position: dict[str, int]) -> tuple[int, ...]:
-    """The same thing in other colours and other things in the same colour, where they may be trained on."""
+    """The same thing in other colours, and other things in the same colour.
+
+    Args:
+        name: a name of the scenes.
+        position: index by name of all trained names; others are left out of the result.
+
+    Returns:
+        Indices, none for names without a colour.
+    """
     colour, _, thing = name.partition(" ")
     if colour not in COLOURS or thing not in THINGS:
         return ()
@@ -78,7 +87,7 @@ def confusable(name: str, position: dict[str, int]) -> tuple[int, ...]:
 
 
 class CategorySampler:
-    """Chooses each sample's categories: those present, ones easily taken for them, and any others.
+    """Chooses each sample's categories: those present, ones easily confused with them, and any others.
 
     The choice is a function of the seed, the step and the sample's number alone.
     """
@@ -124,7 +133,9 @@ class CategorySampler:
         return chosen, position[names]
 
     def choose(self, present: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
-        """`size` indices into the names: those present, then others, two thirds easily taken for those."""
+        """`size` indices into the names: those present, then others, of which up to two thirds are easily
+        confused with those.
+        """
         present = random.permutation(present)[:size]
         known = len(self.trained.alike)
         alike = [other for name in present if name < known for other in self.trained.alike[name]]

@@ -23,9 +23,8 @@ from sed_trt.tests.fakes.training_data import NAMES, options_of, small, start
 from sed_trt.train import checkpoint, samples
 from sed_trt.train.checkpoint import RunFolder, positions
 from sed_trt.train.config import TrainConfig, recipe
-from sed_trt.train.embeddings import embeddings
 from sed_trt.train.logging import side_by_side
-from sed_trt.train.loop import segmentation_loss
+from sed_trt.train.loop import embeddings, segmentation_loss
 from sed_trt.train.run import train
 
 PLAIN = {"batch": 4, "lr": 1e-4, "steps": 3}

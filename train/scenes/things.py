@@ -5,7 +5,7 @@ from enum import Enum
 from typing import Final
 
 from . import objects
-from .shapes import Part, Role, Shape, arc, bar, box, ellipse, poly, shape
+from .drawing import Part, Role, Shape, arc, bar, box, ellipse, poly, shape
 
 
 class Place(Enum):
