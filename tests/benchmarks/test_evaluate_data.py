@@ -22,26 +22,14 @@ from sed_trt.errors import InputError
 from sed_trt.runtime import TopK
 from sed_trt.tests.fakes import dataset_layouts as layouts
 from sed_trt.tests.fakes.given_set import no_report, stand_in_setup
-from sed_trt.tests.fakes.own_data import IMAGES, evaluated, failed, names_of
+from sed_trt.tests.fakes.own_data import IMAGES, evaluated, failed, names_of, write_own
 
 
-def test_figures_are_those_of_the_labels(own: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    content = evaluated(
-        tmp_path / "r.json", tiny_checkpoint, "--data", own, "-r", "topk:8", "--short-side", 0
-    )
-    (row,) = content["results"]
-    assert content["kind"] == "datasets"
-    names = names_of(own)
-    assert (row["data"], row["images"], row["of"]) == (str(own), IMAGES, IMAGES)
-    assert row["categories"] == len(names)
-    truths, given = [], []
-    with open_source(tiny_checkpoint) as source:
-        predict = source.predictor(names, source.embed(names, None), [TopK(8)])
-        for index in range(IMAGES):
-            image = np.array(Image.open(own / "images" / f"{index}.png"))
-            truths.append(np.array(Image.open(own / "labels" / f"{index}.png")).ravel())
-            given.append(predict(image)[0].labels.ravel())
-    truth, predicted = np.concatenate(truths), np.concatenate(given)
+def assert_figures(
+    row: dict[str, Any], names: Sequence[str], truths: list[np.ndarray], given: list[np.ndarray]
+) -> None:
+    """The figures of a row are those of scikit-learn on these labels."""
+    truth, predicted = (np.concatenate([labels.ravel() for labels in each]) for each in (truths, given))
     truth, predicted = truth[truth != 255], predicted[truth != 255]
     occurring = np.unique(truth)
     assert row["miou"] == pytest.approx(
@@ -49,11 +37,46 @@ def test_figures_are_those_of_the_labels(own: Path, tiny_checkpoint: Path, tmp_p
     )
     assert row["pixel_accuracy"] == pytest.approx(100 * np.mean(truth == predicted))
     categories = {category["name"]: category for category in row["per_category"]}
-    assert list(categories) == names
+    assert list(categories) == list(names)
     for index, name in enumerate(names):
         pixels = int((truth == index).sum())
         assert categories[name]["pixels"] == pixels
         assert (categories[name]["iou"] is None) == (categories[name]["accuracy"] is None) == (pixels == 0)
+
+
+def files_of(own: Path, kind: str, count: int) -> list[np.ndarray]:
+    """The first images or labels of own data."""
+    return [np.array(Image.open(own / kind / f"{index}.png")) for index in range(count)]
+
+
+def test_figures_are_those_of_the_labels(own: Path, tmp_path: Path) -> None:
+    names = names_of(own)
+
+    def label(image: np.ndarray) -> np.ndarray:
+        return image.astype(np.int64).sum(2) // 16 % len(names)
+
+    sets, _ = open_sets([str(own)], None, None, None)
+    setup = stand_in_setup(tmp_path, label, policies=("topk:8",))
+    kind, content = evaluate_sets(setup, sets, {}, no_report)
+    (row,) = content["results"]
+    assert kind == "datasets"
+    assert (row["data"], row["images"], row["of"]) == (str(own), IMAGES, IMAGES)
+    assert row["categories"] == len(names)
+    given = [label(image) for image in files_of(own, "images", IMAGES)]
+    assert_figures(row, names, files_of(own, "labels", IMAGES), given)
+
+
+def test_a_checkpoint_is_evaluated_by_its_own_labels(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    data = write_own(tmp_path / "two", 2)
+    content = evaluated(
+        tmp_path / "r.json", tiny_checkpoint, "--data", data, "-r", "topk:8", "--short-side", 0
+    )
+    names = names_of(data)
+    with open_source(tiny_checkpoint) as source:
+        predict = source.predictor(names, source.embed(names, None), [TopK(8)])
+        given = [predict(image)[0].labels for image in files_of(data, "images", 2)]
+    (row,) = content["results"]
+    assert_figures(row, names, files_of(data, "labels", 2), given)
 
 
 def test_checkpoint_and_bundle_agree_on_640(

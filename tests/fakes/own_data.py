@@ -14,11 +14,11 @@ from sed_trt.train.scenes import VOCABULARY, make_scene
 IMAGES = 10
 
 
-def write_own(folder: Path) -> Path:
-    """Scenes as own data, of several sizes, with some pixels not scored."""
+def write_own(folder: Path, images: int = IMAGES) -> Path:
+    """Scenes as own data, of several sizes, with some pixels not scored; the names are those that occur."""
     (folder / "images").mkdir(parents=True)
     (folder / "labels").mkdir()
-    scenes = [make_scene(index, 128, split="test") for index in range(IMAGES)]
+    scenes = [make_scene(index, 128, split="test") for index in range(images)]
     occurring = np.unique([scene.labels for scene in scenes])
     (folder / "names.txt").write_text("\n".join(VOCABULARY[index] for index in occurring))
     for index, scene in enumerate(scenes):
