@@ -177,7 +177,7 @@ def segmentation_loss(output: Output, targets: Tensor, last_head: bool = True) -
 def not_a_number(
     what: str, samples: TrainingSamples, step: int, ranks: Iterable[int], processes: int
 ) -> InputError:
-    """An error that names the samples that the processes `ranks` had in a step of no finite loss or gradient."""
+    """An error that names the samples of the processes `ranks` in a step that gave NaN or infinity."""
     config = samples.config
     seen = [
         samples.identity(sample)
