@@ -125,6 +125,7 @@ def _lower(module: nn.Module, dtype: torch.dtype, half_islands: Sequence[Island]
 
 
 def _cast(values: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
+    """The arguments of a module with floating-point tensors as `dtype`."""
     return tuple(
         value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
         for value in values

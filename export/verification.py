@@ -44,6 +44,10 @@ MEAN_SQUARE_LIMITS = {"int8": 0.08}
 PIXEL_LIMITS = {"fp32": 1 / 500, "fp16": 1 / 50, "bf16": 1 / 8}
 # The error reported for NaN and infinity, which JSON cannot hold.
 ERROR_NOT_FINITE = float(np.finfo(np.float32).max)
+# Half precision as bundles, numpy and ONNX call it.
+HALF_PRECISIONS = ("fp16", "bf16")
+HALF_DTYPES = ("float16", "bfloat16")
+HALF_TYPES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True)
@@ -173,11 +177,6 @@ def compare(stage: str, name: str, output: np.ndarray, reference: np.ndarray, pr
 def root_mean_square(values: np.ndarray) -> float:
     """Root of the mean square, summed in float64."""
     return float(np.sqrt(np.square(values, dtype=np.float64).mean()))
-
-
-HALF_TYPES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-HALF_DTYPES = ("float16", "bfloat16")
-HALF_PRECISIONS = ("fp16", "bf16")
 
 
 @contextlib.contextmanager

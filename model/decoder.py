@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .presets import Preset
 from .scout import Scout
 
+# Of the class attention, unlike `Decoder.stage_heads`, which give logits.
 HEADS = 4
 # From a head's logits (T, h, w) to the indices, int64 (K,), of the categories that the next stage decodes.
 Keep = Callable[[Tensor], Tensor]

@@ -80,6 +80,8 @@ def test_texts_that_yaml_takes_for_something_else_stay_texts(tmp_path: Path) -> 
     path = tmp_path / "config.yaml"
     path.write_text("".join(text.replace("=", ": ") + "\n" for text in texts))
     assert read_settings(path) == wanted
+    path.write_text("<<: {lr: 1e-4}\nsteps: 5\n")
+    assert read_settings(path) == {"lr": 1e-4, "steps": 5}
     assert parse_settings(["data='my data'", "root=on"]) == {"data": "my data", "root": "on"}
 
 

@@ -220,6 +220,9 @@ def test_embeddings_resume_bit_exactly(tmp_path: Path, tiny: SED) -> None:
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("DELETE FROM embeddings WHERE name LIKE '%3%'")
     assert torch.equal(embeddings(tiny, names), whole)
+    # What another vocabulary left in the cache must not change the last bits.
+    embeddings(tiny, names[:2])
+    assert len(list(path.parent.glob("*.sqlite"))) == 2
 
 
 def test_run_logs_and_reports(tmp_path: Path, data: Path) -> None:

@@ -81,7 +81,7 @@ def test_longer_vocabulary(size: int) -> None:
 
 @pytest.mark.parametrize("size", [-1, 0, len(VOCABULARY) - 1, 1206, 10**9])
 def test_longer_vocabulary_rejects(size: int) -> None:
-    with pytest.raises(ValueError, match=f"between {len(VOCABULARY)} and 1205 names, not {size}"):
+    with pytest.raises(ValueError, match=f"size is {size}; expected {len(VOCABULARY)} to 1205 names"):
         longer_vocabulary(size)
 
 
@@ -250,10 +250,10 @@ def test_stuffs_differ_in_colour_or_contrast() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((-1,), "not negative, but -1 is"),
-        ((0, 31), "at least 32 pixels wide, not 31"),
-        ((0, 256, "validation"), "train or test, not 'validation'"),
-        ((0, 256, "train", -1), "no fewer than 0 things, not -1"),
+        ((-1,), "seed is -1; expected 0 or more"),
+        ((0, 31), "size is 31; expected at least 32 pixels"),
+        ((0, 256, "validation"), "split is 'validation'; expected one of train, test"),
+        ((0, 256, "train", -1), "max_things is -1; expected 0 or more"),
     ],
 )
 def test_bad_arguments(arguments: tuple[int, int, Split, int], message: str) -> None:

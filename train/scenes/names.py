@@ -50,7 +50,7 @@ def longer_vocabulary(size: int) -> tuple[str, ...]:
     adjectives, nouns = len(_ABSENT_ADJECTIVES), len(_ABSENT_NOUNS)
     longest = len(VOCABULARY) + adjectives * nouns
     if not len(VOCABULARY) <= size <= longest:
-        raise ValueError(f"a vocabulary has between {len(VOCABULARY)} and {longest} names, not {size}")
+        raise ValueError(f"size is {size}; expected {len(VOCABULARY)} to {longest} names")
     # Stepping along diagonals mixes the words, so that a short extension already uses all of them.
     absent = tuple(
         f"{_ABSENT_ADJECTIVES[k % adjectives]} {_ABSENT_NOUNS[(k % adjectives + k // adjectives) % nouns]}"

@@ -60,13 +60,13 @@ def make_scene(seed: int, size: int = 256, split: Split = "train", max_things: i
         ValueError: the seed is negative, the size below 32, the split unknown or `max_things` negative.
     """
     if seed < 0:
-        raise ValueError(f"the seed of a scene is not negative, but {seed} is")
+        raise ValueError(f"seed is {seed}; expected 0 or more")
     if size < 32:
-        raise ValueError(f"a scene is at least 32 pixels wide, not {size}")
+        raise ValueError(f"size is {size}; expected at least 32 pixels")
     if split not in _STREAMS:
-        raise ValueError(f"the split of a scene is train or test, not {split!r}")
+        raise ValueError(f"split is {split!r}; expected one of {', '.join(_STREAMS)}")
     if max_things < 0:
-        raise ValueError(f"a scene has no fewer than 0 things, not {max_things}")
+        raise ValueError(f"max_things is {max_things}; expected 0 or more")
     rng = np.random.default_rng([seed, _STREAMS[split]])
     layout = random_layout(rng)
     count = 0 if max_things == 0 or rng.random() < 0.06 else int(rng.integers(1, max_things + 1))
