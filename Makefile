@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 DEMO := demo
 RESULTS := benchmarks/results
 BENCH = $(BIN)/sed-trt bench
+# Two processes share the tests, a file at a time; more would need more memory than cores.
+PYTEST = --numprocesses 2 --dist loadfile
+# Makes the tables between the markers of these pages anew from the results files.
+TABLES = $(BIN)/python -m sed_trt.benchmarks.report.pages README.md docs/performance.md
 
 .PHONY: demo test test-all lint results results-scores results-parity results-latency results-report clean
 
@@ -28,10 +32,10 @@ demo: $(VENV)/.export
 	$(BIN)/sed-trt segment $(DEMO)/bundle examples --vocabulary examples/vocabulary.txt --output $(DEMO)/out --short-side 0
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" $(PYTEST)
 
 test-all: $(VENV)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -41,7 +45,7 @@ lint: $(VENV)/.dev
 		status=$$?; rm -rf "$$scratch"; exit $$status
 
 results: results-scores results-parity
-	$(BIN)/python -m sed_trt.benchmarks.report.tables README.md
+	$(TABLES)
 
 results-scores: $(VENV)/.export
 	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --scenes 100 --vocabulary-size 181 --vocabulary-size 459 --vocabulary-size 847 --output $(RESULTS)/sed-tiny.json
@@ -55,7 +59,7 @@ results-parity: $(VENV)/.export
 results-latency: SED_B = --backend onnxruntime --checkpoint $(DEMO)/sed-b.pth --against published --pictures 1
 results-latency: $(VENV)/.dev
 	mkdir -p $(DEMO)
-	$(BIN)/python -c "from pathlib import Path; from sed_trt.tests.fakes.golden import write_published_checkpoint as write; write(Path('$(DEMO)/sed-b.pth'))"
+	$(BIN)/python -m sed_trt.benchmarks.known_weights $(DEMO)/sed-b.pth sed-b
 	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b
 	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b-int8 --precision int8
 	$(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-fp32
@@ -72,7 +76,7 @@ results-latency: $(VENV)/.dev
 
 results-report: $(VENV)/.dev
 	$(BENCH) report $(RESULTS) --output docs/measured
-	$(BIN)/python -m sed_trt.benchmarks.report.tables README.md docs/performance.md
+	$(TABLES)
 
 clean:
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache

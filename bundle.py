@@ -1,29 +1,35 @@
 """The bundle: a folder with one ONNX graph per stage, the tokenizer and the manifest that describes them.
 
-Export writes it, engines and runtime read it; this file is the contract between them.
+Export writes it; engines and runtime read it. This file and the table of stages are their contract.
 """
 
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, TypedDict
+
+import msgspec
 
 from .errors import InputError
-from .files import exists, is_file, is_folder, replacing
+from .files import exists, is_file, is_folder, read_file, replacing
+from .records import FieldPath, RecordError, decode_record, field_name, wrong_field
+from .stages import AXES, COMPUTE, SIZES, STAGE_NAMES, STAGES, VOTE_RANKS, TensorDefinition
+
+# Precision of a bundle to the dtype of the tensors that follow it; 8-bit products are inside the graphs.
+COMPUTE_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float32"}
 
 FORMAT = 1
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
-# Rows of a vote table: the ranks that stages count.
-VOTE_RANKS = 8
-STAGES = ("text", "pixels", "image", "scout", "decode1", "decode2", "decode3", "label")
+# Where `sed-trt build` puts engines; not part of the export.
+ENGINES_FOLDER = "engines"
+REMEDY = "export the checkpoint again with `sed-trt export CHECKPOINT -o BUNDLE`"
 
-_REMEDY = "export the checkpoint again with `sed-trt export CHECKPOINT -o BUNDLE`"
-
-Kind = TypeVar("Kind")
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class TensorSpec:
 
     name: str
     dtype: str
-    shape: tuple[int | str, ...]
+    shape: tuple[Positive | str, ...]
 
 
 @dataclass(frozen=True)
@@ -46,15 +52,22 @@ class Stage:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """Content of a bundle file: lower-case hexadecimal sha256 and size in bytes."""
+    """Content of a bundle file: sha256 in lower-case hexadecimal digits, and size in bytes."""
 
-    sha256: str
+    sha256: Sha256
     bytes: int
+
+
+class CheckpointRecord(TypedDict):
+    """Name and sha256 of the checkpoint file that was exported."""
+
+    file: str
+    sha256: str
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What manifest.json says.
+    """The content of manifest.json.
 
     Attributes:
         sed_trt: version of sed-trt that exported the bundle.
@@ -67,21 +80,21 @@ class Manifest:
         vote_ranks: rows of a vote table; always `VOTE_RANKS`.
         stages: stage name to graph.
         files: file name to content, for every file but the manifest.
-        checkpoint: "file" and "sha256" of the checkpoint that was exported.
+        checkpoint: the file that was exported.
         libraries: library name to the version used by the export.
     """
 
     sed_trt: str
     preset: str
     precision: str
-    image_size: int
-    embed_dim: int
-    context_length: int
+    image_size: Positive
+    embed_dim: Positive
+    context_length: Positive
     templates: tuple[str, ...]
     vote_ranks: int
     stages: Mapping[str, Stage]
     files: Mapping[str, FileRecord]
-    checkpoint: Mapping[str, str]
+    checkpoint: CheckpointRecord
     libraries: Mapping[str, str]
     format: int = FORMAT
 
@@ -90,28 +103,38 @@ class Manifest:
         return json.dumps({"format": self.format} | asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, source: Path | str = MANIFEST_FILE) -> "Manifest":
-        """Read the text of manifest.json; `source` names it in errors.
+    def from_json(cls, content: bytes | str, source: Path | str = MANIFEST_FILE) -> "Manifest":
+        """Read the content of manifest.json; `source` names it in errors.
 
         Raises:
-            InputError: not JSON, of another format version, or a field is missing or of the wrong type.
+            InputError: not JSON, of another format version, a field is missing or wrong, or the stages are
+                not those of the table.
         """
         try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"{source}: is not JSON ({error}); {_REMEDY}") from error
-        if not isinstance(data, dict):
-            raise InputError(f"{source}: holds a {type(data).__name__}, expected an object; {_REMEDY}")
-        version = data.get("format")
-        if version != FORMAT:
-            raise InputError(
-                f"{source}: bundle format {version!r} is unknown, "
-                f"this version reads format {FORMAT}; {_REMEDY}"
-            )
-        try:
-            return _manifest(data)
-        except _MalformedError as error:
-            raise InputError(f"{source}: {error}; {_REMEDY}") from error
+            manifest = decode_record(content, cls, FORMAT)
+            _check_fields(manifest)
+            check_stages(manifest)
+        except RecordError as error:
+            raise InputError(f"{source}: {error}; {REMEDY}") from error
+        return manifest
+
+
+def _check_fields(manifest: Manifest) -> None:
+    """Check what msgspec cannot, apart from the stages' inputs and outputs; raises RecordError."""
+    if manifest.vote_ranks != VOTE_RANKS:
+        raise wrong_field(("vote_ranks",), manifest.vote_ranks, str(VOTE_RANKS))
+    if not manifest.templates:
+        raise wrong_field(("templates",), [], "at least one sentence")
+    for index, template in enumerate(manifest.templates):
+        if template.count("{}") != 1:
+            raise wrong_field(("templates", index), template, "a sentence with one {}")
+    for name in manifest.files:
+        # A manifest from elsewhere must not lead outside its own folder.
+        if Path(name).name != name or not name.isprintable():
+            raise RecordError(f"the file name {name!r} is not a plain name")
+    for name in (*(stage.file for stage in manifest.stages.values()), TOKENIZER_FILE):
+        if name not in manifest.files:
+            raise RecordError(f"the file {name!r} is missing from the field 'files'")
 
 
 @dataclass(frozen=True)
@@ -128,7 +151,8 @@ class Bundle:
         Contents are not read here; `verified` checks them, file by file.
 
         Raises:
-            InputError: no such folder, no manifest, an unreadable manifest, or a listed file is missing.
+            InputError: no such folder, no manifest, a manifest that cannot be read or is wrong, or a listed
+                file is missing.
         """
         path = Path(path)
         if not exists(path):
@@ -139,15 +163,17 @@ class Bundle:
             raise InputError(f"{path}: is a file, expected a bundle folder; give the folder that holds it")
         source = path / MANIFEST_FILE
         try:
-            text = source.read_text(encoding="utf-8")
+            content = read_file(source)
         except FileNotFoundError as error:
-            raise InputError(f"{path}: holds no {MANIFEST_FILE}, so it is not a bundle; {_REMEDY}") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{source}: cannot be read ({error}); {_REMEDY}") from error
-        manifest = Manifest.from_json(text, source)
+            raise InputError(f"{path}: holds no {MANIFEST_FILE}, so it is not a bundle; {REMEDY}") from error
+        except OSError as error:
+            raise InputError(f"{source}: cannot be read ({error.strerror}); {REMEDY}") from error
+        manifest = Manifest.from_json(content, source)
         for name in manifest.files:
             if not is_file(path / name):
-                raise InputError(f"{path / name}: is listed in the manifest but missing; {_REMEDY}")
+                raise InputError(
+                    f"{path / name}: is listed in the manifest but missing or no regular file; {REMEDY}"
+                )
         return cls(path, manifest)
 
     def verified(self, file: str) -> Path:
@@ -157,39 +183,27 @@ class Bundle:
             InputError: the file is missing, truncated or altered.
         """
         path = self.path / file
-        record = self.manifest.files[file]
+        expected = self.manifest.files[file]
         try:
             status = path.stat()
-            seen = (str(path.resolve()), record.sha256, status.st_size, status.st_mtime_ns)
+            seen = (str(path.resolve()), expected.sha256, status.st_size, status.st_mtime_ns)
             with _verified_lock:
                 if seen in _verified:
                     return path
-                found = file_record(path)
-                if found == record:
+                actual = file_record(path)
+                if actual == expected:
                     _verified.add(seen)
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from error
-        if found != record:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
+        if actual != expected:
             raise InputError(
-                f"{path}: was altered after the export ({found.bytes} bytes, sha256 {found.sha256[:12]}…, "
-                f"but the manifest says {record.bytes} bytes, {record.sha256[:12]}…); {_REMEDY}"
+                f"{path}: was altered after the export ({actual.bytes} bytes, sha256 {actual.sha256[:12]}…, "
+                f"but the manifest says {expected.bytes} bytes, {expected.sha256[:12]}…); {REMEDY}"
             )
         return path
 
 
-def check_runs_on_gpu(bundle: Bundle, backend: str) -> None:
-    """Refuse a bundle whose 8-bit products only ONNX Runtime's CPU provider computes.
-
-    Raises:
-        InputError: it is one.
-    """
-    if bundle.manifest.precision == "int8":
-        raise InputError(
-            f"backend {backend}: {bundle.path} is an 8-bit bundle, which is for the CPU; "
-            "export with --precision fp16, or use the backend onnxruntime"
-        )
-
-
+# Real path, sha256, size and modification time of each file whose content was checked.
 _verified: set[tuple[str, str, int, int]] = set()
 _verified_lock = threading.Lock()
 
@@ -210,91 +224,88 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         temporary.write_text(manifest.to_json(), encoding="utf-8")
 
 
-class _MalformedError(Exception):
-    """A manifest field is missing or of the wrong type; the message says which."""
+def check_stages(manifest: Manifest) -> None:
+    """Compare the stages of a manifest with the table of stages.
+
+    Every stage must have the inputs and outputs of its definition, in order and with their dtypes. Dynamic
+    axes must be dynamic, whatever their names; a size that has a symbol in the table must be the same
+    wherever the symbol stands, and agree with the manifest's other fields.
+
+    Raises:
+        RecordError: they differ; names the field, the value that is there and what is expected.
+    """
+    if manifest.precision not in COMPUTE_DTYPES:
+        raise wrong_field(("precision",), manifest.precision, f"one of {', '.join(COMPUTE_DTYPES)}")
+    for name in STAGE_NAMES:
+        if name not in manifest.stages:
+            raise RecordError(f"the stage {name!r} is missing")
+    for name in manifest.stages:
+        if name not in STAGE_NAMES:
+            raise RecordError(f"the stage {name!r} is unknown, expected {', '.join(STAGE_NAMES)}")
+    compute = COMPUTE_DTYPES[manifest.precision]
+    sizes = _stated_sizes(manifest)
+    for definition in STAGES:
+        stage = manifest.stages[definition.name]
+        path = ("stages", definition.name)
+        _check_tensors((*path, "inputs"), stage.inputs, definition.inputs, compute, sizes)
+        _check_tensors((*path, "outputs"), stage.outputs, definition.outputs, compute, sizes)
 
 
-def _manifest(data: dict[str, Any]) -> Manifest:
-    stages = {name: _stage(name, value) for name, value in _field(data, "stages", dict).items()}
-    files = {name: _file(name, value) for name, value in _field(data, "files", dict).items()}
-    for name in STAGES:
-        if name not in stages:
-            raise _MalformedError(f"the stage {name!r} is missing")
-    for name in (*(stage.file for stage in stages.values()), TOKENIZER_FILE):
-        if name not in files:
-            raise _MalformedError(f"the file {name!r} is missing from 'files'")
-    return Manifest(
-        sed_trt=_field(data, "sed_trt", str),
-        preset=_field(data, "preset", str),
-        precision=_field(data, "precision", str),
-        image_size=_positive(data, "image_size"),
-        embed_dim=_positive(data, "embed_dim"),
-        context_length=_positive(data, "context_length"),
-        templates=_templates(data),
-        vote_ranks=_vote_ranks(data),
-        stages=stages,
-        files=files,
-        checkpoint=_strings(data, "checkpoint"),
-        libraries=_strings(data, "libraries"),
-    )
+def _stated_sizes(manifest: Manifest) -> dict[str, tuple[int, str]]:
+    """Symbol of `SIZES` to size, for those that other fields state, with the name of that field."""
+    sizes = {
+        "L": (manifest.context_length, "context_length"),
+        "C": (manifest.embed_dim, "embed_dim"),
+        "P": (len(manifest.templates), "templates"),
+        "S": (manifest.image_size, "image_size"),
+    }
+    for symbol, scale in (("h", 1), ("2h", 2), ("4h", 4), ("8h", 8)):
+        sizes[symbol] = (manifest.image_size // 32 * scale, "image_size")
+    return sizes
 
 
-def _field(data: Any, key: str, kind: type[Kind], where: str = "") -> Kind:
-    if not isinstance(data, dict) or key not in data:
-        raise _MalformedError(f"the field '{where}{key}' is missing")
-    value = data[key]
-    # bool is an int to Python, but true is no size.
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise _MalformedError(f"the field '{where}{key}' is {value!r:.60}, expected {kind.__name__}")
-    return value
+def _check_tensors(
+    path: FieldPath,
+    tensors: Sequence[TensorSpec],
+    definitions: Sequence[TensorDefinition],
+    compute: str,
+    sizes: dict[str, tuple[int, str]],
+) -> None:
+    names = [tensor.name for tensor in tensors]
+    expected = [definition.name for definition in definitions]
+    if names != expected:
+        raise RecordError(
+            f"the names in the field '{field_name(path)}' are {names!r:.60}, expected {expected!r}"
+        )
+    for index, (tensor, definition) in enumerate(zip(tensors, definitions, strict=True)):
+        dtype = compute if definition.dtype == COMPUTE else definition.dtype
+        if tensor.dtype != dtype:
+            raise wrong_field((*path, index, "dtype"), tensor.dtype, dtype)
+        _check_shape((*path, index, "shape"), tensor.shape, definition.shape, sizes)
 
 
-def _positive(data: dict[str, Any], key: str) -> int:
-    value = _field(data, key, int)
-    if value < 1:
-        raise _MalformedError(f"the field '{key}' is {value}, expected at least 1")
-    return value
-
-
-def _vote_ranks(data: dict[str, Any]) -> int:
-    value = _field(data, "vote_ranks", int)
-    if value != VOTE_RANKS:
-        raise _MalformedError(f"the field 'vote_ranks' is {value}, expected {VOTE_RANKS}")
-    return value
-
-
-def _strings(data: dict[str, Any], key: str) -> dict[str, str]:
-    values = _field(data, key, dict)
-    return {name: _field(values, name, str, f"{key}.") for name in values}
-
-
-def _templates(data: dict[str, Any]) -> tuple[str, ...]:
-    templates = _field(data, "templates", list)
-    if not templates or not all(isinstance(value, str) and value.count("{}") == 1 for value in templates):
-        raise _MalformedError("the field 'templates' must list sentences that each hold one {}")
-    return tuple(templates)
-
-
-def _file(name: str, data: Any) -> FileRecord:
-    # A manifest from elsewhere must not lead outside its own folder.
-    if Path(name).name != name:
-        raise _MalformedError(f"the file name {name!r} is not a plain name")
-    return FileRecord(
-        _field(data, "sha256", str, f"files.{name}."), _field(data, "bytes", int, f"files.{name}.")
-    )
-
-
-def _stage(name: str, data: Any) -> Stage:
-    where = f"stages.{name}."
-    inputs, outputs = (
-        tuple(_tensor(value, f"{where}{side}.") for value in _field(data, side, list, where))
-        for side in ("inputs", "outputs")
-    )
-    return Stage(_field(data, "file", str, where), inputs, outputs)
-
-
-def _tensor(data: Any, where: str) -> TensorSpec:
-    shape = _field(data, "shape", list, where)
-    if not all(isinstance(size, int | str) for size in shape):
-        raise _MalformedError(f"the field '{where}shape' is {shape!r:.60}, expected sizes and axis names")
-    return TensorSpec(_field(data, "name", str, where), _field(data, "dtype", str, where), tuple(shape))
+def _check_shape(
+    path: FieldPath,
+    shape: tuple[int | str, ...],
+    defined: tuple[int | str, ...],
+    sizes: dict[str, tuple[int, str]],
+) -> None:
+    if len(shape) != len(defined):
+        raise wrong_field(path, list(shape), f"{len(defined)} axes")
+    for axis, (size, symbol) in enumerate(zip(shape, defined, strict=True)):
+        field = (*path, axis)
+        if symbol in AXES:
+            if isinstance(size, int):
+                raise wrong_field(field, size, f"the name of a dynamic axis, for example {symbol!r}")
+        elif isinstance(size, str):
+            raise wrong_field(field, size, "a size, because the network fixes this axis")
+        elif isinstance(symbol, int):
+            if size != symbol:
+                raise wrong_field(field, size, str(symbol))
+        else:
+            # The first tensor that has a size which no other field states decides it.
+            known, source = sizes.setdefault(symbol, (size, field_name(field)))
+            if size != known:
+                raise wrong_field(
+                    field, size, f"{known} ({SIZES[symbol]}), to agree with the field '{source}'"
+                )

@@ -4,6 +4,6 @@
 class InputError(ValueError):
     """Bad input from the user.
 
-    The message is one line that names the file or argument, what was found, what was expected and the fix.
+    The message is one line that names the file or argument, its value, the expected one and the fix.
     The command line prints it without a traceback and exits with code 2.
     """

@@ -1,5 +1,6 @@
-"""Files: what a path leads to, and writing a file whole or not at all."""
+"""Files: tests of paths that do not raise, reading a file, and writing a file whole or not at all."""
 
+import errno
 import os
 import tempfile
 import uuid
@@ -14,12 +15,12 @@ IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".t
 
 
 def exists(path: Path) -> bool:
-    """Whether anything is there and can be reached."""
+    """Whether a file or folder is there and can be reached; False for a path that is not valid."""
     return os.path.exists(path)  # noqa: PTH110
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there and can be reached."""
+    """Whether a regular file is there and can be reached."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
@@ -30,7 +31,26 @@ def is_folder(path: Path) -> bool:
 
 def resolved(path: Path) -> Path:
     """The absolute path without links, as far as they can be followed."""
-    return Path(os.path.realpath(path))
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:
+        # The path holds a null byte, so there are no links to follow.
+        return Path.cwd() / path
+
+
+def read_file(path: Path) -> bytes:
+    """Content of a regular file.
+
+    Opening a FIFO would wait for a writer, so anything but a regular file is refused.
+
+    Raises:
+        OSError: it is not there, is no regular file, or cannot be read.
+    """
+    if not exists(path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    if not is_file(path):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return path.read_bytes()
 
 
 @contextmanager
@@ -42,6 +62,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the folder or file cannot be written (permissions, full disk, missing folder).
     """
+    _check_name(path)
     # The suffix is kept because writers such as numpy and Pillow choose the format by it.
     temporary = path.parent / f".{uuid.uuid4().hex}{path.suffix}"
     try:
@@ -52,7 +73,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(mode)
         temporary.replace(path)
     except OSError as error:
-        raise _not_writable(path, error) from error
+        raise _not_writable(path, error.strerror or str(error)) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -64,10 +85,12 @@ def make_folder(folder: Path) -> None:
     Raises:
         InputError: it cannot be made or written (permissions, full disk, a file in its place).
     """
+    _check_name(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+        reason = "it is a file" if is_file(folder) else error.strerror
+        raise InputError(f"{folder}: cannot be made a folder ({reason}); choose another one") from error
     check_writable(folder)
 
 
@@ -77,13 +100,19 @@ def check_writable(folder: Path) -> None:
     Raises:
         InputError: it cannot (permissions, full disk, missing folder).
     """
+    _check_name(folder)
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _not_writable(folder, error) from error
+        raise _not_writable(folder, error.strerror or str(error)) from error
 
 
-def _not_writable(path: Path, error: OSError) -> InputError:
-    reason = error.strerror or str(error)
+def _check_name(path: Path) -> None:
+    """Refuse a path with a null byte, for which the system's calls raise ValueError instead of OSError."""
+    if "\0" in str(path):
+        raise _not_writable(path, "its name holds a null byte")
+
+
+def _not_writable(path: Path, reason: str) -> InputError:
     return InputError(f"{path}: cannot be written ({reason}); choose a folder you can write to")

@@ -1,4 +1,4 @@
-"""The eight stages of the deployed network: what each takes and gives, and how each is treated.
+"""The eight stages of the deployed network: inputs, outputs, dynamic axes and precision of each.
 
 This table is the one place that says so. Export, bundle checks, profiles, precisions, the runtime's order of
 stages, the benchmarks and the table in the README are derived from it. It needs no other module.
@@ -100,8 +100,8 @@ class StageDefinition:
 
     Attributes:
         name: of the stage; its graph is `<name>.onnx`.
-        takes: its inputs in a few words, for the documentation.
-        gives: its outputs likewise.
+        input_summary: its inputs in a few words, for the documentation.
+        output_summary: its outputs likewise.
         inputs: in the order of the graph.
         outputs: likewise.
         narrow_axis: the dynamic axis that most of its work is proportional to and that gets several narrow
@@ -116,8 +116,8 @@ class StageDefinition:
     """
 
     name: str
-    takes: str
-    gives: str
+    input_summary: str
+    output_summary: str
     inputs: tuple[TensorDefinition, ...]
     outputs: tuple[TensorDefinition, ...]
     narrow_axis: str | None = None
@@ -154,8 +154,8 @@ def _kept(number: int) -> TensorDefinition:
     return TensorDefinition(f"kept{number}", "int64", (f"K{number + 1}",))
 
 
-def _verdict(number: int, axis: str) -> tuple[TensorDefinition, TensorDefinition]:
-    """What a head gives at rejection point `number`."""
+def _head_outputs(number: int, axis: str) -> tuple[TensorDefinition, TensorDefinition]:
+    """Logits and votes of rejection point `number`; `axis` counts the categories."""
     side = _SIDES[number]
     return (
         TensorDefinition(f"logits{number}", "float32", (axis, side, side), Reader.DEBUG),
@@ -203,7 +203,7 @@ STAGES: tuple[StageDefinition, ...] = (
         "embedding, vocabulary",
         "a score for every category at every position, and votes",
         (_EMBED, _TEXT),
-        _verdict(0, "T"),
+        _head_outputs(0, "T"),
         narrow_axis="T",
         # Its inputs are half, but all that it computes is inside FP32 islands.
         half_weights=False,
@@ -214,7 +214,7 @@ STAGES: tuple[StageDefinition, ...] = (
         "embedding, vocabulary, guidance, the categories to keep",
         "their features, and votes",
         (_EMBED, _TEXT, _kept(0), _guidance(1)),
-        (*_features(1), *_verdict(1, "K1")),
+        (*_features(1), *_head_outputs(1, "K1")),
         narrow_axis="K1",
         votes="votes1",
         kept="kept0",
@@ -224,7 +224,7 @@ STAGES: tuple[StageDefinition, ...] = (
         "features, guidance, which of the categories to keep",
         "refined features of twice the resolution, and votes",
         (*_features(1), _kept(1), _guidance(2)),
-        (*_features(2), *_verdict(2, "K2")),
+        (*_features(2), *_head_outputs(2, "K2")),
         narrow_axis="K2",
         votes="votes2",
         kept="kept1",

@@ -1,156 +1,293 @@
-"""Runs whatever this machine offers, compares it with PyTorch in FP32 and times it, in one command.
+"""Tries every backend and target on this machine: does it build, run, agree with PyTorch, and how fast is it?
 
-python -m sed_trt.benchmarks.gpu_check --minutes 8
+python -m sed_trt.benchmarks.gpu_check --minutes 10
+
+Every step is a process of its own, in most cases a command of sed-trt, so that a crash or a hang costs that
+step and no other. The results file is written after each step.
 """
 
+import contextlib
+import json
+import os
 import re
+import shlex
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..engines.store import ANY_TARGET
 from ..errors import InputError
 from ..files import check_writable, is_file, is_folder, replacing
-from .gpu_check_jobs import Job, Model, job_folder, plan, selected
-from .gpu_check_run import MACHINE, Budget, find_machine, read_job, run_jobs
-from .gpu_check_steps import Steps, one_line
-from .gpu_check_table import show, summary
-from .results_file import results_text
+from .report.pages import markdown_table
+from .results_file import results_text, setting
 
 ROOT = Path(__file__).resolve().parent
-RESULTS = ROOT / "results"
 CHECKPOINT = ROOT.parent / "checkpoints" / "sed-tiny.safetensors"
+RESULTS = ROOT / "results"
 NO_RANDOM = "none"
-# The table is still to be printed when the time is up.
-RESERVE_SECONDS = 3.0
-RANDOM_SCENES = 2
-RANDOM_SCENE_SIZE = 640
-RANDOM_CATEGORIES = 150
-TRAINED_CATEGORIES = 181
-TRAINED_SECONDS = 90.0
-RANDOM_SECONDS = 150.0
+# Less time than this is not worth starting a step with: its imports alone take as long.
+MIN_SECONDS = 5.0
+# The exit status of sed-trt's own one-line errors: something is missing here, and the line says what.
+UNAVAILABLE = 2
+# Characters of a step's output that are kept.
+MAX_OUTPUT = 4000
+# What `sed-trt bench latency` writes in the folder of the check.
+RESULTS_FILE = "latency.json"
+
+TINY = "sed-tiny"
+SED_TRT = "-m sed_trt.cli.main"
+# Exits with `UNAVAILABLE` where PyTorch sees no GPU.
+SEES_GPU = "-c \"import torch; torch.cuda.is_available() or exit(print('PyTorch sees no GPU') or 2)\""
+
+# What is run, most valuable first: a precision, a backend, and the target that engines are built for.
+REFERENCE = ("fp32 onnxruntime",)
+RANDOM = (
+    "fp16 onnxruntime-cuda",
+    "fp16 tensorrt current",
+    "fp16 tensorrt-rtx current",
+    "fp16 tensorrt-rtx portable",
+    "fp32 onnxruntime",
+    "fp16 tensorrt-rtx sm80",
+    "fp16 tensorrt-rtx sm86",
+    "fp32 onnxruntime-cuda",
+    "bf16 onnxruntime-cuda",
+    "bf16 tensorrt-rtx current",
+)
+TRAINED = (
+    *(f"fp16 tensorrt-rtx {target}" for target in ("current", "portable", "sm80", "sm86")),
+    *("fp16 tensorrt current", "fp16 onnxruntime-cuda", "fp32 onnxruntime-cuda"),
+    *(f"fp32 {backend}" for backend in ("tensorrt-rtx current", "tensorrt-rtx portable", "tensorrt current")),
+    *(f"bf16 {backend}" for backend in ("onnxruntime-cuda", "tensorrt-rtx current", "tensorrt current")),
+)
+# Of `sed-trt bench latency`: with random weights random embeddings too, and kept sets that are forced.
+ON_SCENES = "--vocabulary-size 181 --kept real --pictures 2 --repeats 5 --against published"
+FORCED = "--vocabulary-size 150 --kept 32 --pictures 1 --repeats 5"
+PYTORCH = "published,published-autocast,published-autocast-bf16"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One process of the check.
+
+    Attributes:
+        name: unique among the steps.
+        command: the arguments of Python as in a shell; "{work}" stands for the folder of the check.
+        seconds: the most that it may take.
+        needs: names of the steps that must be done before.
+        any_target: whether engines that were built for another GPU are tried too.
+    """
+
+    name: str
+    command: str
+    seconds: float
+    needs: tuple[str, ...] = ()
+    any_target: bool = False
+
+
+def checkpoint(network: str) -> str:
+    """The file of its weights."""
+    return f"{{work}}/{network}.{'safetensors' if network == TINY else 'pth'}"
+
+
+def export(network: str, precision: str) -> Step:
+    """The step that exports and verifies a bundle."""
+    files = f"{checkpoint(network)} --output {{work}}/{network}-{precision}"
+    needs = () if network == TINY else (f"{network} weights",)
+    return Step(
+        f"{network} {precision} export", f"{SED_TRT} export {files} --precision {precision}", 240, needs
+    )
+
+
+def bench(network: str, row: str, device: str) -> list[Step]:
+    """The steps of one row: a bundle exported, engines built for a target, if any, and both timed.
+
+    Args:
+        network: whose weights they are.
+        row: of `REFERENCE`, `RANDOM` or `TRAINED`.
+        device: where PyTorch runs, "cuda" or "cpu".
+    """
+    precision, backend, *target = row.split()
+    steps = [export(network, precision)]
+    bundle = f"{{work}}/{network}-{precision} --backend {backend}"
+    if target:
+        # Built again if it is there, since the newest engines are the ones that are taken.
+        build = f"{SED_TRT} build {bundle} --target {target[0]} --force"
+        steps.append(Step(f"{network} {row} build", build, 240, (steps[-1].name,)))
+    options = f"--checkpoint {checkpoint(network)} --device {device} --no-alone --stream 0"
+    # The rows without engines are the quickest, so PyTorch in half precision joins those.
+    options += (
+        f" {ON_SCENES}" if network == TINY else f" {FORCED} --against {'published' if target else PYTORCH}"
+    )
+    latency = f"{SED_TRT} bench latency {bundle} {options} --output {{work}}/{RESULTS_FILE}"
+    any_target = target not in ([], ["current"])
+    return [*steps, Step(f"{network} {row}", latency, 150, (steps[-1].name,), any_target)]
+
+
+def plan(preset: str, device: str) -> list[Step]:
+    """All steps, most valuable first.
+
+    Args:
+        preset: of the network with random weights; `NO_RANDOM` is none.
+        device: where PyTorch runs, "cuda" or "cpu".
+    """
+    steps = [step for row in REFERENCE for step in bench(TINY, row, "cpu")]
+    steps.append(Step("device session", "-m sed_trt.benchmarks.device_check", 60))
+    if preset != NO_RANDOM:
+        network = f"random-{preset}"
+        weights = f"-m sed_trt.benchmarks.known_weights {checkpoint(network)} {preset}"
+        steps.append(Step(f"{network} weights", weights, 120))
+        steps += [step for row in RANDOM for step in bench(network, row, device)]
+    steps += [step for row in TRAINED for step in bench(TINY, row, device)]
+    # Each bundle is exported before the first row that needs it.
+    return list(dict.fromkeys(steps))
+
+
+def selected(steps: Sequence[Step], only: Sequence[str]) -> list[Step]:
+    """The steps whose name contains a text of `only`, and those that they need; empty means all."""
+    names = {step.name for step in steps if not only or any(text in step.name for text in only)}
+    for step in reversed(steps):
+        if step.name in names:
+            names.update(step.needs)
+    return [step for step in steps if step.name in names]
+
+
+def run_steps(steps: Sequence[Step], work: Path, end: float) -> Iterator[dict[str, Any]]:
+    """Run steps one after the other until `end`, by `time.monotonic`; yields the record of each."""
+    states: dict[str, str] = {}
+    for step in steps:
+        missing = [name for name in step.needs if states.get(name) != "done"]
+        left = end - time.monotonic()
+        if missing:
+            record = _skipped(f"{missing[0]}: {states.get(missing[0], 'not run')}")
+        elif left < MIN_SECONDS:
+            record = _skipped("the time is over; give more with --minutes")
+        else:
+            record = run_step(step, work, min(step.seconds, left))
+        states[step.name] = record["state"]
+        yield {"name": step.name, **record}
+
+
+def _skipped(reason: str) -> dict[str, Any]:
+    return {"state": "skipped", "seconds": 0.0, "reason": reason}
+
+
+def run_step(step: Step, work: Path, limit: float) -> dict[str, Any]:
+    """Run a step for at most `limit` seconds, and kill it with all that it started when they are over.
+
+    Returns:
+        `state` ("done", "unavailable", "crashed" or "timeout"), `seconds`, `reason` where it is not done, and
+        `latency`, what `sed-trt bench latency` measured, or else the end of the `output`.
+    """
+    results, log = work / RESULTS_FILE, work / "log.txt"
+    results.unlink(missing_ok=True)
+    command = [word.replace("{work}", str(work)) for word in shlex.split(step.command)]
+    variables = {"SED_TRT_CACHE": str(work / "cache"), "TMPDIR": str(work), "PYTHONUNBUFFERED": "1"}
+    if step.any_target:
+        variables[ANY_TARGET] = "1"
+    started = time.monotonic()
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            env=os.environ | variables,
+        )
+        try:
+            status: int | None = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    output = log.read_text(errors="replace").strip()
+    record = {**_ending(status, limit, output), "seconds": time.monotonic() - started}
+    if is_file(results):
+        # Even of a process that crashed at its end.
+        record["latency"] = json.loads(results.read_text(encoding="utf-8"))
+    else:
+        record["output"] = output[-MAX_OUTPUT:]
+    return record
+
+
+def _ending(status: int | None, limit: float, output: str) -> dict[str, Any]:
+    """State and reason of a process by its exit status; None is one that was killed."""
+    last = output.splitlines()[-1] if output else "no output"
+    if status == 0:
+        return {"state": "done"}
+    if status == UNAVAILABLE:
+        return {"state": "unavailable", "reason": last}
+    if status is None:
+        return {"state": "timeout", "reason": f"its limit of {limit:.0f} s was over: {last}"}
+    if status > 0:
+        return {"state": "crashed", "reason": f"ended with exit status {status}: {last}"}
+    return {"state": "crashed", "reason": f"died by {signal.strsignal(-status) or -status}: {last}"}
 
 
 def check(
-    checkpoint: Path, preset: str | None, minutes: float, scenes: int, only: list[str], output: Path | None
+    checkpoint: Path, preset: str | None, minutes: float, only: Sequence[str], output: Path | None
 ) -> dict[str, Any]:
-    """Run the check and write its results file after every part; returns its content.
+    """Run the check and write its results file after every step; returns the content.
 
     Args:
-        checkpoint: of the network with trained weights.
+        checkpoint: of sed-tiny.
         preset: of the network with random weights; None is sed-b where there is a GPU, "none" is none.
-        minutes: for all of it.
-        scenes: how many test scenes the trained network labels.
-        only: run candidates whose name holds one of these texts; empty means all.
+        minutes: for all steps.
+        only: run the steps whose name contains one of these texts, and what they need; empty means all.
         output: the file; None is one in `RESULTS` named after the machine.
 
     Raises:
-        InputError: the checkpoint is not there, the preset is unknown, nothing is called as `only` says, or
-            the file cannot be written.
+        InputError: there is no such checkpoint, preset or step, or the file cannot be written.
     """
     if not is_file(checkpoint):
         raise InputError(f"{checkpoint}: no such file; name sed-tiny's checkpoint with --checkpoint")
     if preset is not None and preset != NO_RANDOM:
-        # It brings PyTorch, which may be missing or broken: only for a preset that may be misspelt.
+        # This imports PyTorch, which may be missing or crash here, so only for a name that may be misspelt.
         from ..model.presets import preset_named
 
         preset_named(preset)
-    if output is not None and is_folder(output):
-        raise InputError(f"{output}: is a folder; name a file for the results")
-    check_writable(output.parent if output else RESULTS)
-    budget = Budget(60 * minutes - RESERVE_SECONDS)
+    machine = setting()
+    name = re.sub(r"[^a-z0-9]+", "-", (machine["gpu"] or machine["cpu"]).lower()).strip("-")
+    file = output or RESULTS / f"gpu-check-{name}.json"
+    if is_folder(file):
+        raise InputError(f"{file}: is a folder; name a file for the results")
+    check_writable(file.parent)
+    preset = preset or ("sed-b" if machine["gpu"] else NO_RANDOM)
+    if not selected(plan(preset, "cpu"), only):
+        raise InputError(f"--only: no step is called {' or '.join(only)}; leave it out to see all")
+    content: dict[str, Any] = {**machine, "minutes": minutes, "results": []}
+    end = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory(prefix="sed-trt-gpu-check-") as folder:
         work = Path(folder)
-        machine = find_machine(work, budget)
-        file = output or RESULTS / f"gpu-check-{file_name(machine['name'])}.json"
-        jobs = selected(_plan(checkpoint, preset, scenes, machine), only)
-        if not jobs:
-            raise InputError(f"--only: no candidate is called {' or '.join(only)}; leave it out to see all")
-        content: dict[str, Any] = {
-            "device": machine["name"],
-            "versions": machine.pop("versions"),
-            "hardware": machine,
-            "minutes": minutes,
-            "scenes": scenes,
-            "rejection": "topk:8",
-            "exports": [],
-            "candidates": [],
-        }
-        _write(content, file)
-
-        def report(record: dict[str, Any]) -> None:
-            content["candidates" if record["backend"] else "exports"].append(record)
-            _write(content, file)
-            print(summary(record), file=sys.stderr)
-
-        run_jobs(jobs, work, budget, report)
+        shutil.copy(checkpoint, work / f"{TINY}.safetensors")
+        facts = [Step("doctor", f"{SED_TRT} doctor", 60), Step("PyTorch on the GPU", SEES_GPU, 60)]
+        for record in run_steps(facts, work, end):
+            _add(record, content, file)
+        device = "cuda" if content["results"][-1]["state"] == "done" else "cpu"
+        for record in run_steps(selected(plan(preset, device), only), work, end):
+            _add(record, content, file)
     print(f"results: {file}", file=sys.stderr)
     return content
 
 
-def file_name(machine: str) -> str:
-    """What a file may be called after a GPU or CPU: "NVIDIA RTX A6000" is "nvidia-rtx-a6000"."""
-    return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-") or "unknown"
-
-
-def run_one(name: str, work: Path) -> None:
-    """Do one job; this is a process of its own, which may end at any step."""
-    steps = Steps(job_folder(work, name))
-    try:
-        if name == MACHINE:
-            from .results_file import describe_machine
-
-            describe_machine(steps)
-        else:
-            _run_job(read_job(name, work), work, steps)
-    except Exception as error:
-        steps.note(error=one_line(error))
-
-
-def _run_job(job: Job, work: Path, steps: Steps) -> None:
-    if job.kind == "engines":
-        # Without PyTorch, as in a deployment.
-        from .gpu_check_engines import run_engines
-
-        run_engines(job, work, steps)
-        return
-    from .gpu_check_pytorch import export, run_pytorch
-
-    (export if job.kind == "export" else run_pytorch)(job, work, steps)
-
-
-def _plan(checkpoint: Path, preset: str | None, scenes: int, machine: dict[str, Any]) -> list[Job]:
-    tiny = Model(
-        "sed-tiny",
-        "sed-tiny",
-        str(checkpoint.resolve()),
-        scenes,
-        256,
-        TRAINED_CATEGORIES,
-        TRAINED_SECONDS,
-    )
-    has_gpu = machine["gpu"] is not None
-    name = preset or ("sed-b" if has_gpu else NO_RANDOM)
-    random = None
-    if name != NO_RANDOM:
-        random = Model(
-            f"random-{name}",
-            name,
-            None,
-            min(scenes, RANDOM_SCENES),
-            RANDOM_SCENE_SIZE,
-            RANDOM_CATEGORIES,
-            RANDOM_SECONDS,
-        )
-    return plan(tiny, random, has_gpu, machine["torch_cuda"])
-
-
-def _write(content: dict[str, Any], file: Path) -> None:
+def _add(record: dict[str, Any], content: dict[str, Any], file: Path) -> None:
+    """Add the record of a step to the results and write them."""
+    content["results"].append(record)
     with replacing(file) as temporary:
         temporary.write_text(results_text("gpu-check", content), encoding="utf-8")
+    reason = f" ({record['reason']})" if "reason" in record else ""
+    print(f"{record['name']}: {record['state']} after {record['seconds']:.0f} s{reason}", file=sys.stderr)
 
 
 def main(
@@ -158,51 +295,31 @@ def main(
     preset_random: Annotated[
         str | None,
         typer.Option(
-            help="Also a network of this preset with random weights; none to leave it out. By default sed-b "
-            "where there is a GPU.",
-            show_default=False,
+            help="Also this preset with random weights, or none; by default sed-b if there is a GPU."
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="By default benchmarks/results/gpu-check-<machine>.json.",
-            show_default=False,
-        ),
+        typer.Option("--output", "-o", help="By default benchmarks/results/gpu-check-<machine>.json."),
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="Most minutes for all of it.")] = 8.0,
-    scenes: Annotated[int, typer.Option(min=1, help="Test scenes that each candidate labels.")] = 6,
+    minutes: Annotated[float, typer.Option(min=0.05, help="Most minutes for all steps.")] = 10.0,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Only candidates whose name holds this, such as fp16/tensorrt-rtx; repeatable."),
+        typer.Option(help="Only steps whose name contains this, such as 'fp16 tensorrt-rtx'; repeatable."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
-    one: Annotated[str | None, typer.Option(hidden=True)] = None,
-    folder: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Check every way to run SED on this machine: does it build, open and agree with PyTorch, and how fast?
+    """Check every way to run SED on this machine: does it build, run and agree with PyTorch, and how fast?
 
-    Every candidate runs in a process of its own, so that one that crashes or hangs does not end the others.
-    The results file is written after each.
-
-    Example: python -m sed_trt.benchmarks.gpu_check --only sed-tiny/fp16 --minutes 4
+    Example: python -m sed_trt.benchmarks.gpu_check --only "sed-tiny fp16" --minutes 4
     """
-    if one is not None and folder is not None:
-        run_one(one, folder)
-        return
-    # A polite request to end removes the temporary folder and ends the process that is running.
+    # A request to end kills the process that is running and removes the temporary folder.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        content = check(checkpoint, preset_random, minutes, scenes, only or [], output)
+        content = check(checkpoint, preset_random, minutes, only or [], output)
     except InputError as error:
         print(f"gpu_check: error: {error}", file=sys.stderr)
         raise typer.Exit(2) from error
-    if as_json:
-        print(results_text("gpu-check", content), end="")
-    else:
-        show(content)
+    print(markdown_table([content | {"kind": "gpu-check"}]))
 
 
 if __name__ == "__main__":

@@ -1,52 +1,50 @@
-"""Results files: what was measured, on what, with which versions."""
+"""Results files: what was measured, on which machine, with which versions."""
 
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import __version__
-from ..engines.device.cuda import find_gpu
-from ..engines.ort.session import library as onnxruntime_library
-from ..engines.trt.library import TENSORRT_BACKENDS, load_library
 from ..errors import InputError
-from .gpu_check_steps import Steps, one_line
 
-
-def output_of(command: Sequence[str]) -> str:
-    """What a command prints; nothing where it fails or is not there."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
-
-
-def usable_cores() -> int:
-    """The cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+_PACKAGES = (
+    "numpy",
+    "pillow",
+    "torch",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+    "pycuda",
+)
+# What benchmarks write themselves makes no new version of the code.
+_WRITTEN = (":!benchmarks/results", ":!docs", ":!README.md")
 
 
 def results_text(kind: str, content: dict[str, Any]) -> str:
-    """The text of a results file: `content` below its kind and what it was measured with."""
+    """The text of a results file: `content` below its kind, the versions and the system."""
     heading = {
         "kind": kind,
         "sed_trt": __version__,
         "machine": f"{platform.system()} {platform.machine()}",
-        "versions": {name: version(name) for name in ("numpy", "pillow", "torch", "onnxruntime")},
+        "versions": {package: version(package) for package in _PACKAGES},
     }
     return json.dumps(heading | content, indent=1) + "\n"
 
 
 def read_results(file: Path, kind: str | None = None) -> dict[str, Any]:
-    """The content of a results file; `kind` is what it must be of, None being any.
+    """The content of a results file.
+
+    Args:
+        file: to read.
+        kind: that the results must be of; None takes any.
 
     Raises:
         InputError: it cannot be read, is no results file, or is of another kind.
@@ -62,6 +60,82 @@ def read_results(file: Path, kind: str | None = None) -> dict[str, Any]:
     return content
 
 
+def setting() -> dict[str, Any]:
+    """Processor, GPU with its driver, and commit, for a results file; no library is imported for it."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    gpus = output_of(query).splitlines()
+    name, driver, memory = [part.strip() for part in gpus[0].split(",")] if gpus else [None] * 3
+    return {
+        "cpu": cpu_name(),
+        "cpu_cores": usable_cores(),
+        "gpu": name,
+        "driver": driver,
+        "gpu_memory": memory,
+        "commit": commit(),
+    }
+
+
+class CpuTimes(NamedTuple):
+    """Processor time at one moment, in seconds since moments of their own.
+
+    Attributes:
+        wall: of the clock.
+        busy: of all processes, on the cores that this process may run on.
+        own: of this process, and of those that it started and waited for.
+    """
+
+    wall: float
+    busy: float
+    own: float
+
+    @classmethod
+    def now(cls) -> "CpuTimes | None":
+        """Of this moment; None where the system does not tell."""
+        try:
+            lines = Path("/proc/stat").read_text().splitlines()
+        except OSError:
+            return None
+        cores = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+        ticks = 0
+        for name, *fields in (line.split() for line in lines):
+            if name in cores:
+                user, nice, system, _idle, _waiting, interrupts, soft_interrupts, stolen = fields[:8]
+                ticks += sum(map(int, (user, nice, system, interrupts, soft_interrupts, stolen)))
+        return cls(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), sum(os.times()[:4]))
+
+    def other_load(self, later: "CpuTimes") -> float:
+        """How many cores other processes kept busy from this moment to a later one, on average."""
+        others = (later.busy - self.busy) - (later.own - self.own)
+        return max(0.0, others / (later.wall - self.wall))
+
+
+def other_load_since(start: CpuTimes | None) -> float | None:
+    """`CpuTimes.other_load` from a moment until now; None where the system does not tell."""
+    now = CpuTimes.now()
+    return None if start is None or now is None else start.other_load(now)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line, with its type unless that is our own."""
+    return " ".join(f"{type(error).__name__}: {error}".removeprefix("InputError: ").split())
+
+
+def output_of(command: Sequence[str]) -> str:
+    """What a command prints; "" where it fails or is not there."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def usable_cores() -> int:
+    """The number of cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def version(package: str) -> str | None:
     """Its installed version; None where it is not installed."""
     try:
@@ -70,130 +144,14 @@ def version(package: str) -> str | None:
         return None
 
 
-_PACKAGES = ("numpy", "onnx", "onnxscript", "open_clip_torch", "timm", "pycuda")
-
-
-def basics() -> dict[str, Any]:
-    """What is known without importing a library that could crash."""
-    return {
-        "name": cpu_name(),
-        "cpu": cpu_name(),
-        "cpu_cores": usable_cores(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "gpu": None,
-        "gpu_missing": None,
-        "nvidia_smi": _nvidia_smi(),
-        "torch_cuda": False,
-        "versions": {name: version(name) for name in _PACKAGES},
-        "versions_missing": {},
-    }
-
-
-def describe_machine(steps: Steps) -> None:
-    """Note all of it, library by library."""
-    known = basics()
-    steps.note(**known)
-    parts: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
-        *((backend, _tensorrt(backend)) for backend in TENSORRT_BACKENDS),
-        ("onnxruntime", _onnxruntime),
-        ("torch", _torch),
-    )
-    with steps.doing("looking for a GPU"):
-        try:
-            known["gpu"] = asdict(find_gpu()) | {"found_by": "pycuda"}
-        except Exception as error:
-            known["gpu_missing"] = one_line(error)
-        steps.note(**known)
-    for name, describe in parts:
-        with steps.doing(f"importing {name}"):
-            try:
-                known["versions"][name] = describe(known)
-            except Exception as error:
-                known["versions"][name] = None
-                known["versions_missing"][name] = one_line(error)
-            steps.note(**known)
-    if known["gpu"] is not None:
-        known["name"] = known["gpu"]["name"]
-    steps.note(**known)
-
-
 def cpu_name() -> str:
-    """The processor's model, or its architecture where the system does not say."""
+    """The processor's model, or its architecture where the system does not tell."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _tensorrt(backend: str) -> Callable[[dict[str, Any]], str]:
-    return lambda _known: load_library(backend).version
-
-
-def _onnxruntime(known: dict[str, Any]) -> str:
-    library = onnxruntime_library()
-    known["onnxruntime_providers"] = library.get_available_providers()
-    return str(library.__version__)
-
-
-def _torch(known: dict[str, Any]) -> str:
-    import torch
-
-    known["torch_cuda"] = torch.cuda.is_available()
-    known["torch_cuda_version"] = torch.version.cuda
-    if known["torch_cuda"] and known["gpu"] is None:
-        device = torch.cuda.get_device_properties(0)
-        known["gpu"] = {
-            "name": device.name,
-            "capability": (device.major, device.minor),
-            "driver": None,
-            "memory": device.total_memory,
-            "found_by": "torch",
-        }
-    return str(torch.__version__)
-
-
-def _nvidia_smi() -> str | None:
-    """Name, driver's version and memory of each GPU, as nvidia-smi says."""
-    command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-_RECORDED_PACKAGES = (
-    "numpy",
-    "torch",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "tensorrt",
-    "tensorrt-rtx",
-    "pycuda",
-)
-
-# What the measurements themselves write.
-_MADE = (":!benchmarks/results", ":!docs", ":!README.md")
-
-
-def setting() -> dict[str, Any]:
-    """Processor, GPU with its driver, versions, commit, and how busy the machine is at this moment."""
-    gpu = output_of(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"])
-    name, driver, memory = [part.strip() for part in gpu.splitlines()[0].split(",")] if gpu else [None] * 3
-    return {
-        "cpu": cpu_name(),
-        "cpu_cores": usable_cores(),
-        "gpu": name,
-        "driver": driver,
-        "gpu_memory": memory,
-        "versions": {package: version(package) for package in _RECORDED_PACKAGES},
-        "commit": commit(),
-        # Others' work makes times longer, and ratios of alternating runs less certain.
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-    }
 
 
 def commit() -> str | None:
@@ -203,6 +161,6 @@ def commit() -> str | None:
     if not head:
         return None
     changed = output_of(
-        ["git", "-C", folder, "status", "--porcelain", "--untracked-files=no", "--", ".", *_MADE]
+        ["git", "-C", folder, "status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN]
     )
     return head + ("+" if changed else "")

@@ -1,4 +1,4 @@
-"""`sed-trt bench`: how fast, against what, and how fast it could be."""
+"""`sed-trt bench`: speed of bundles beside the published network, and lower bounds of it on GPUs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,84 +8,9 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .console import deliver, progress_bar
-
-_MOST = 65535
-
-
-def distinct_numbers(option: str, text: str) -> list[int]:
-    """Comma-separated whole numbers from 1, each once, in order.
-
-    Raises:
-        InputError: one is none.
-    """
-    return [int(word) for word in _words(option, text, _is_number, "numbers from 1")]
-
-
-def kept_counts(text: str) -> list[str]:
-    """Comma-separated kept counts: whole numbers from 1, "all", "real".
-
-    Raises:
-        InputError: one is neither.
-    """
-    return _words(
-        "--kept",
-        text,
-        lambda word: _is_number(word) or word in ("all", "real"),
-        "numbers from 1, all or real",
-    )
-
-
-def kept_at_each_point(text: str, categories: int) -> tuple[int, int, int]:
-    """One number for all three rejections or one for each, with commas, never rising.
-
-    Raises:
-        InputError: other numbers, or more of them.
-    """
-    words = [word.strip() for word in text.split(",")]
-    if len(words) not in (1, 3) or not all(_is_number(word) for word in words):
-        raise InputError(f"--kept: {text!r:.60} is unknown; give one number from 1, or three with commas")
-    first, second, third = (int(word) for word in (words if len(words) == 3 else 3 * words))
-    if not categories >= first >= second >= third:
-        raise InputError(
-            f"--kept: {text} of {categories} categories; each point keeps at most what enters it"
-        )
-    return first, second, third
-
-
-def choices(option: str, text: str, known: Sequence[str]) -> list[str]:
-    """Comma-separated words of `known`, each once; "none" is the empty list.
-
-    Raises:
-        InputError: one is not known.
-    """
-    if text.strip() == "none":
-        return []
-    return _words(option, text, lambda word: word in known, f"{', '.join(known)}, or none alone")
-
-
-def one_of(option: str, text: str, known: Sequence[str]) -> str:
-    """A word of `known`.
-
-    Raises:
-        InputError: it is not.
-    """
-    if text not in known:
-        raise InputError(f"{option}: {text!r:.60} is unknown; choose one of {', '.join(known)}")
-    return text
-
-
-def _words(option: str, text: str, right: Callable[[str], bool], expected: str) -> list[str]:
-    words = list(dict.fromkeys(word.strip() for word in text.split(",")))
-    for word in words:
-        if not right(word):
-            raise InputError(f"{option}: {word!r:.60} is unknown; give {expected}, separated by commas")
-    return words
-
-
-def _is_number(word: str) -> bool:
-    return word.isascii() and word.isdigit() and 1 <= int(word[:9]) <= _MOST and len(word) <= len(str(_MOST))
-
+from ..files import is_folder, make_folder
+from .console import deliver, needs, progress_bar
+from .tables import show_bench
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed, against the published network and others.")
 
@@ -99,7 +24,8 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; one per c
 def latency(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
     checkpoint: Annotated[
-        Path | None, typer.Option(help="What the bundle was exported from, for the others' weights.")
+        Path | None,
+        typer.Option(help="Checkpoint that the bundle was exported from, which the baselines need."),
     ] = None,
     vocabulary_size: Annotated[
         str, typer.Option(help="Numbers of categories, comma-separated.")
@@ -118,47 +44,51 @@ def latency(
     against: Annotated[
         str | None,
         typer.Option(
-            help="Others, comma-separated: published, published-compiled (minutes to compile), "
-            "published-autocast (GPU), monolithic; or none. All that can run by default."
+            help="Baselines, comma-separated: published, published-compiled (minutes to compile), "
+            "published-autocast (GPU), published-autocast-bf16, monolithic; or none. All but -bf16 that can "
+            "run by default."
         ),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Alternating rounds in each row.")] = 10,
-    pictures: Annotated[int, typer.Option(min=1, help="How many different pictures.")] = 3,
+    pictures: Annotated[int, typer.Option(min=1, help="How many different images.")] = 3,
     picture_size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the pictures; the network's by default.")
+        int | None, typer.Option(min=1, help="Side of the images; the network's by default.")
     ] = None,
-    stream: Annotated[int, typer.Option(min=0, help="Pictures to stream for images per second.")] = 8,
+    stream: Annotated[int, typer.Option(min=0, help="Images to stream for images per second.")] = 8,
     alone: Annotated[
         bool, typer.Option(help="Run each in a process of its own too: memory and first call.")
     ] = True,
     backend: Backend = "auto",
-    device: Annotated[str, typer.Option(help="Of the others: cpu, cuda, or auto, where ours runs.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Device of the baselines: cpu, cuda, or auto, the bundle's own.")
+    ] = "auto",
     threads: Threads = None,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time a bundle and what one would use instead, in alternating runs that decode the same categories.
+    """Time a bundle and its baselines, in alternating runs that decode the same categories.
 
     Example: sed-trt bench latency bundle --checkpoint checkpoints/sed-tiny.safetensors --repeats 20
     """
-    from .console import needs
-
     _check_output(output)
     with needs("export"):
-        from ..benchmarks.speed.candidates import AGAINST, Subject
-        from ..benchmarks.speed.latency_run import Plan, measure_latency
+        from ..benchmarks.speed.candidates import AGAINST, DEFAULT_AGAINST, Subject
+        from ..benchmarks.speed.latency import Plan, measure_latency
     from ..bundle import Bundle
 
-    # Without the weights there is nothing to compare with, which --against would have asked for.
-    usual = ",".join(AGAINST) if checkpoint is not None else "none"
-    preset = Bundle.open(bundle).manifest.preset
+    if against is None:
+        # Baselines need the weights.
+        against = "none" if checkpoint is None else ",".join(DEFAULT_AGAINST)
+    default_kept = "16,32,64,128,all"
+    if Bundle.open(bundle).manifest.preset == "sed-tiny":
+        default_kept += ",real"
     plan = Plan(
-        sizes=distinct_numbers("--vocabulary-size", vocabulary_size),
-        kept=kept_counts(kept or "16,32,64,128,all" + (",real" if preset == "sed-tiny" else "")),
-        against=choices("--against", against or usual, AGAINST),
+        sizes=sizes_of(vocabulary_size),
+        kept=words("--kept", kept or default_kept, ("all", "real"), numbers=True),
+        against=[] if against.strip() == "none" else words("--against", against, AGAINST),
         rounds=repeats,
-        pictures=pictures,
-        picture_size=picture_size,
+        images=pictures,
+        image_size=picture_size,
         streamed=stream,
         all_up_to=all_up_to,
         alone=alone,
@@ -172,8 +102,6 @@ def latency(
     )
     with _reporting() as report, needs("export"):
         content = measure_latency(subject, plan, report)
-    from .tables import show_bench
-
     deliver("latency", content, show_bench, output, as_json)
 
 
@@ -192,17 +120,14 @@ def roofline(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Work out FLOPs and bytes of every stage, and how fast a GPU could be at best; nothing is run.
+    """Compute FLOPs and bytes of every stage, and how fast a GPU could be at best; nothing is run.
 
     Example: sed-trt bench roofline --preset sed-b --categories 150 --kept 32 --gpu a6000
     """
-    from .console import needs
-
     _check_output(output)
     with needs("export"):
         from ..benchmarks.speed import roofline as module
     from ..benchmarks.results_file import read_results
-    from ..benchmarks.speed.roofline import GPUS
     from ..model.presets import preset_named
 
     content = module.roofline(
@@ -210,11 +135,9 @@ def roofline(
         categories,
         kept_at_each_point(kept, categories),
         one_of("--precision", precision, tuple(module.BYTES)),
-        list(GPUS) if gpu == "all" else choices("--gpu", gpu, tuple(GPUS)),
+        list(module.GPUS) if gpu == "all" else words("--gpu", gpu, tuple(module.GPUS)),
         [read_results(file, "latency") for file in measured or []],
     )
-    from .tables import show_bench
-
     deliver("roofline", content, show_bench, output, as_json)
 
 
@@ -232,23 +155,18 @@ def profile(
 
     Example: sed-trt bench profile bundle --categories 150 --kept 32
     """
-    from .console import needs
-
     _check_output(output)
     with needs("cpu"):
-        from ..benchmarks.random_vocabulary import random_vocabulary
         from ..benchmarks.speed import profile as module
-        from ..benchmarks.speed.candidates import Forced
-        from ..benchmarks.speed.latency import pictures_of
+        from ..benchmarks.speed.candidates import Forced, random_vocabulary
+        from ..benchmarks.speed.rounds import scene_images
         from ..bundle import Bundle
 
     manifest = Bundle.open(bundle).manifest
     vocabulary = random_vocabulary(manifest, categories)
-    (picture,) = pictures_of(1, manifest.image_size)
+    (image,) = scene_images(1, manifest.image_size)
     with _reporting() as report:
-        content = module.profile(bundle, vocabulary, picture, Forced(kept), rounds, report, threads)
-    from .tables import show_bench
-
+        content = module.profile(bundle, vocabulary, image, Forced(kept), rounds, report, threads)
     deliver("profile", content, show_bench, output, as_json)
 
 
@@ -274,13 +192,10 @@ def sweep(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try rejection policies on test scenes: categories kept, time, mIoU, and which policy that speaks for.
+    """Try rejection policies on test scenes: categories kept, time, mIoU, and a recommended policy.
 
     Example: sed-trt bench sweep bundle --scenes 100 --plot sweep.png
     """
-    from ..errors import InputError
-    from .console import needs
-
     _check_output(output)
     _check_output(plot, (".png", ".svg"))
     with needs("bench"):
@@ -291,7 +206,7 @@ def sweep(
     from ..runtime import parse_rejection
     from ..train.scenes import longer_vocabulary
 
-    sizes = distinct_numbers("--vocabulary-size", vocabulary_size)
+    sizes = sizes_of(vocabulary_size)
     try:
         for size in sizes:
             longer_vocabulary(size)
@@ -300,8 +215,6 @@ def sweep(
     policies = {text: parse_rejection(text) for text in rejection or module.POLICIES}
     with _reporting() as report, needs("cpu"):
         content = module.sweep(bundle, policies, sizes, scenes, max_drop, report, backend, threads)
-    from .tables import show_bench
-
     deliver("sweep", content, show_bench, output, as_json)
     if plot is not None:
         speed_against_miou(content, plot)
@@ -319,36 +232,32 @@ def report(
 
     Example: sed-trt bench report benchmarks/results --output report
     """
-    from .console import needs
-
     with needs("bench"):
-        from ..benchmarks.report.report import write_report
+        from ..benchmarks.report.pages import write_report
 
-    for file in write_report(results or [Path("benchmarks/results")], output):
+        files = write_report(results or [Path("benchmarks/results")], output)
+    for file in files:
         print(file)
 
 
 @contextmanager
 def _reporting() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar as the function that benchmarks call with (what, steps done, steps in all)."""
+    """Draw a progress bar; gives the `Report` function by which a benchmark moves it."""
     with progress_bar() as bar:
         task = bar.add_task("")
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 
 
 def _check_output(output: Path | None, suffixes: tuple[str, ...] = ()) -> None:
-    """Find out before the work whether a file can be written, and make its folder.
+    """Check before the work that a file can be written, and create its folder.
 
     Args:
-        output: the file; None is none.
-        suffixes: of the formats that can be written; any if there are none.
+        output: the file; None where none is asked for.
+        suffixes: of the formats that can be written; empty means any.
 
     Raises:
-        InputError: it is a folder, has another suffix, or its folder cannot be made or written.
+        InputError: it is a folder, has another suffix, or its folder cannot be created or written.
     """
-    from ..errors import InputError
-    from ..files import is_folder, make_folder
-
     if output is not None:
         if is_folder(output):
             raise InputError(f"{output}: is a folder; name a file for the results")
@@ -357,3 +266,74 @@ def _check_output(output: Path | None, suffixes: tuple[str, ...] = ()) -> None:
                 f"{output}: has the suffix {output.suffix!r}, expected {' or '.join(suffixes)}; rename it"
             )
         make_folder(output.parent)
+
+
+def words(option: str, text: str, known: Sequence[str] = (), numbers: bool = False) -> list[str]:
+    """Split a comma-separated option; repeated words are dropped.
+
+    Args:
+        option: its name, for the error.
+        text: its value.
+        known: the words that it takes.
+        numbers: whether it also takes whole numbers from 1.
+
+    Raises:
+        InputError: it contains another word.
+    """
+    chosen = list(dict.fromkeys(word.strip() for word in text.split(",")))
+    for word in chosen:
+        if word not in known and not (numbers and _is_number(word)):
+            *first, last = [*(["numbers from 1"] if numbers else []), *known]
+            expected = f"{', '.join(first)} or {last}" if first else last
+            raise InputError(f"{option}: {word!r:.60} is unknown; give {expected}, separated by commas")
+    return chosen
+
+
+def _is_number(word: str) -> bool:
+    """Whether a word is a whole number from 1 to the size of the largest vocabulary."""
+    from ..runtime.vocabulary import MAX_CATEGORIES
+
+    # Long numbers are refused by their length, as `int` takes long for them or refuses them itself.
+    short = len(word) <= len(str(MAX_CATEGORIES))
+    return short and word.isascii() and word.isdigit() and 1 <= int(word) <= MAX_CATEGORIES
+
+
+def sizes_of(text: str) -> list[int]:
+    """The numbers of --vocabulary-size.
+
+    Raises:
+        InputError: a word between the commas is not a whole number from 1.
+    """
+    return [int(word) for word in words("--vocabulary-size", text, numbers=True)]
+
+
+def kept_at_each_point(text: str, categories: int) -> tuple[int, int, int]:
+    """How many categories --kept keeps at each of the three rejection points.
+
+    Args:
+        text: one number for all points, or three numbers, separated by commas.
+        categories: size of the vocabulary.
+
+    Raises:
+        InputError: the text is neither, or a point would keep more categories than enter it.
+    """
+    counts = [word.strip() for word in text.split(",")]
+    if len(counts) not in (1, 3) or not all(map(_is_number, counts)):
+        raise InputError(f"--kept: {text!r:.60} is unknown; give one number from 1, or three with commas")
+    first, second, third = (int(word) for word in (counts if len(counts) == 3 else 3 * counts))
+    if not categories >= first >= second >= third:
+        raise InputError(
+            f"--kept: {text} of {categories} categories; each point keeps at most what enters it"
+        )
+    return first, second, third
+
+
+def one_of(option: str, text: str, known: Sequence[str]) -> str:
+    """The value of an option that takes one of the words `known`.
+
+    Raises:
+        InputError: it is another word.
+    """
+    if text not in known:
+        raise InputError(f"{option}: {text!r:.60} is unknown; choose one of {', '.join(known)}")
+    return text

@@ -17,26 +17,27 @@ def build(
     backend: Annotated[
         str | None,
         typer.Option(
-            help="tensorrt, tensorrt-rtx or onnxruntime; by default the first that works here.",
+            help="tensorrt, tensorrt-rtx or onnxruntime; by default the first that can build here.",
             show_default=False,
         ),
     ] = None,
     target: Annotated[
         str | None,
         typer.Option(
-            help="tensorrt-rtx: portable (the default), sm86 and the like, a6000 and the like, or current. "
-            "tensorrt: current. onnxruntime: cpu.",
+            help="GPU to build for. tensorrt-rtx: portable (the default; compute capability 8.0 and later), "
+            "a compute capability such as sm86, a GPU such as a6000, or current, the GPU here. tensorrt: "
+            "current. onnxruntime: cpu.",
             show_default=False,
         ),
     ] = None,
-    max_categories: Annotated[int, typer.Option(help="Most categories of a vocabulary.")] = 1024,
-    max_batch: Annotated[int, typer.Option(help="Most pictures that the encoder takes at a time.")] = 8,
-    max_side: Annotated[int, typer.Option(help="Largest height and width of a picture.")] = 4096,
+    max_categories: Annotated[int, typer.Option(help="Maximum number of categories in a vocabulary.")] = 1024,
+    max_batch: Annotated[int, typer.Option(help="Maximum number of images in a batch.")] = 8,
+    max_side: Annotated[int, typer.Option(help="Maximum height and width of an image in pixels.")] = 4096,
     workspace: Annotated[
-        int | None, typer.Option(help="Most bytes of scratch memory for a kernel.", show_default=False)
+        int | None, typer.Option(help="Maximum scratch memory of a kernel in bytes.", show_default=False)
     ] = None,
     optimization_level: Annotated[
-        int | None, typer.Option(help="0 builds fastest, 5 runs fastest.", show_default=False)
+        int | None, typer.Option(help="0 (fastest build) to 5 (fastest engines).", show_default=False)
     ] = None,
     timing_cache: Annotated[
         bool | None,
@@ -45,19 +46,29 @@ def build(
     hardware_compatibility: Annotated[
         str | None,
         typer.Option(
-            help="ampere-plus or same-capability: for other GPUs too (tensorrt).", show_default=False
+            help="Other GPUs that run the engines too, more slowly (tensorrt): ampere-plus (compute "
+            "capability 8.0 and later) or same-capability.",
+            show_default=False,
         ),
     ] = None,
     version_compatible: Annotated[
-        bool | None, typer.Option(help="For later versions of TensorRT too (tensorrt).", show_default=False)
+        bool | None,
+        typer.Option(
+            help="Later versions of the same major version run the engines too (tensorrt).",
+            show_default=False,
+        ),
     ] = None,
-    refit: Annotated[bool, typer.Option(help="Weights can be replaced in the engines (tensorrt).")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Build what is there already.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was built as JSON.")] = False,
+    refit: Annotated[
+        bool, typer.Option(help="Allow the weights in the engines to be replaced (tensorrt).")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build again even if fitting engines are there.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the engines as JSON.")] = False,
 ) -> None:
-    """Build the engines of a bundle, ahead of time and without a GPU where the backend can.
+    """Build the engines of a bundle; tensorrt-rtx and onnxruntime need no GPU for that.
 
-    They go into BUNDLE/engines and are used from there when they fit the GPU.
+    The engines are stored in BUNDLE/engines, where the other commands find those that fit the GPU.
 
     Example: sed-trt build bundle --backend tensorrt-rtx --target a6000
     """
@@ -80,12 +91,12 @@ def build(
         done = build_engines(Bundle.open(bundle), backend, target, limits, options, force, _Bars(bar).report)
     engines = done.engines
     if as_json:
-        print(json.dumps({"already_built": done.found, **engines_json(engines)}, indent=1))
+        print(json.dumps({"already_built": done.already_built, **engines_json(engines)}, indent=1))
         return
     from rich.console import Console
 
     Console().print(stage_table(engines))
-    verb = "already built" if done.found else "built"
+    verb = "already built" if done.already_built else "built"
     chosen = " (the first that works here)" if backend is None else ""
     print(f"{verb} by {engines.backend} {engines.version}{chosen} for {engines.target}: {engines.folder}")
 

@@ -15,7 +15,7 @@ PROGRAM = "sed-trt"
 
 
 def print_error(message: str) -> None:
-    """Print one error line in the house style on stderr; line breaks in `message` become spaces."""
+    """Print one error line on stderr, as every command does; line breaks in `message` become spaces."""
     print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
 
 
@@ -26,13 +26,13 @@ def print_note(message: str) -> None:
 
 @contextmanager
 def progress_bar() -> "Iterator[Progress]":
-    """A Rich progress bar on stderr, which shows nothing where stderr is no terminal."""
+    """A Rich progress bar on stderr; nothing is drawn where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Results that go to a file or pipe must not be drawn into the bar's terminal.
+    # Results that go to a file or pipe must not be redirected to the terminal of the bar.
     redirect = sys.stdout.isatty()
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal, redirect_stdout=redirect
@@ -44,7 +44,7 @@ def progress_bar() -> "Iterator[Progress]":
 def needs(extra: str) -> Iterator[None]:
     """Turn a missing package into the advice to install the extra that brings it.
 
-    Two extras bring ONNX Runtime, whichever other one is needed.
+    ONNX Runtime comes with two extras of its own.
 
     Raises:
         InputError: an import inside the block failed.
@@ -76,7 +76,7 @@ def deliver(
     from ..files import replacing
 
     text = results_text(kind, content)
-    # A disk that fills up meanwhile must not take the results with it.
+    # Before the file is written: a full disk must not cost the results.
     if as_json:
         print(text, end="")
     else:

@@ -1,4 +1,4 @@
-"""`sed-trt doctor`: what is there, and what to install for what is not."""
+"""`sed-trt doctor`: versions, backends and devices of this machine, and what to install."""
 
 import importlib.metadata
 import json
@@ -21,11 +21,11 @@ _NO_EXTRA = "base"
 
 def doctor(
     bundle: Annotated[
-        Path | None, typer.Argument(help="Bundle folder to check file by file.", show_default=False)
+        Path | None, typer.Argument(help="Bundle folder whose files are checked too.", show_default=False)
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say which versions, backends and devices are there and what to install for the missing ones.
+    """Show the versions, backends and devices of this machine, and what to install for missing ones.
 
     Example: sed-trt doctor bundle
     """
@@ -83,12 +83,12 @@ def _providers() -> list[str]:
 
 def _backends(gpus: list[str]) -> dict[str, str | None]:
     """By backend, why it cannot be used here; None if it can."""
-    from ..engines.backends import BACKENDS, obstacle
+    from ..engines.backends import BACKENDS, unavailable_reason
 
-    obstacles = {backend: obstacle(backend) for backend in BACKENDS}
+    reasons = {backend: unavailable_reason(backend) for backend in BACKENDS}
     if not gpus:
-        obstacles["onnxruntime-cuda"] = obstacles["onnxruntime-cuda"] or "nvidia-smi finds no GPU"
-    return obstacles
+        reasons["onnxruntime-cuda"] = reasons["onnxruntime-cuda"] or "nvidia-smi finds no GPU"
+    return reasons
 
 
 def _gpus() -> list[str]:
@@ -155,11 +155,11 @@ def _print_table(facts: dict[str, Any]) -> None:
     for name in ("sed_trt", "python", "platform", "cpus"):
         table.add_row(name, str(facts[name]))
     for extra, versions in facts["packages"].items():
-        found = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
-        table.add_row(f"packages ({extra})", found)
+        listed = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
+        table.add_row(f"packages ({extra})", listed)
     table.add_row("onnxruntime providers", ", ".join(facts["onnxruntime_providers"]) or "none")
-    for backend, obstacle in facts["backends"].items():
-        table.add_row(f"backend {backend}", f"not usable: {obstacle}" if obstacle else "usable")
+    for backend, reason in facts["backends"].items():
+        table.add_row(f"backend {backend}", f"not usable: {reason}" if reason else "usable")
     table.add_row("NVIDIA GPUs", "\n".join(facts["gpus"]) or "none found by nvidia-smi")
     if "bundle" in facts:
         bundle = facts["bundle"]

@@ -18,20 +18,29 @@ def evaluate(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="A data set, the path of an own one, all published ones (all), or scenes, the default. "
-            "Repeatable."
+            help="Name of a published data set, folder of your own, all (every published one), or scenes, "
+            "the default. Repeatable."
         ),
     ] = None,
     rejection: Annotated[
         list[str] | None,
-        typer.Option("--rejection", "-r", help="Policies to compare; by default topk:8 and none."),
+        typer.Option(
+            "--rejection",
+            "-r",
+            help="Early rejection policy, as for segment; repeatable. By default topk:8 and none.",
+        ),
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(help="Another one to compare with: mIoU, agreement, stage by stage.")
+        Path | None,
+        typer.Option(
+            help="A second checkpoint or bundle to compare with: mIoU, pixel agreement, error of each stage."
+        ),
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(help="Exit with 1 when the mIoU is lower than that of --against by more points."),
+        typer.Option(
+            help="Exit with status 1 if the mIoU is more than this many points below that of --against."
+        ),
     ] = None,
     root: Annotated[
         Path | None, typer.Option(help="Folder of the published data sets; by default $SED_DATASETS.")
@@ -40,42 +49,48 @@ def evaluate(
         str | None, typer.Option(help="Split of the data sets; by default each one's val.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="So many images of each set, evenly spread over it.")
+        int | None, typer.Option(min=1, help="Only this many images of each data set, evenly spread over it.")
     ] = None,
     short_side: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Resize the shorter side to so many pixels first; 0 leaves the image. By default 640, as "
+            help="Resize the shorter side to this many pixels first; 0: no resize. By default 640, as "
             "published, and 0 for scenes.",
         ),
     ] = None,
     per_category: Annotated[
-        bool, typer.Option("--per-category", help="Also show every category of the data sets.")
+        bool, typer.Option("--per-category", help="Also show the IoU of every category.")
     ] = False,
-    scenes: Annotated[int | None, typer.Option(min=1, help="How many test scenes; by default 200.")] = None,
+    scenes: Annotated[int | None, typer.Option(min=1, help="Number of scenes; by default 200.")] = None,
     vocabulary_size: Annotated[
         list[int] | None,
-        typer.Option(help="For scenes: names to choose from, repeatable; by default 181, their own."),
+        typer.Option(
+            help="For scenes: number of categories in the vocabulary, repeatable; by default 181, their own."
+        ),
     ] = None,
     layerwise: Annotated[
         str | None,
-        typer.Option(help="Instead, name the tensors of a checkpoint that lose most in fp16 or bf16."),
+        typer.Option(
+            help="fp16 or bf16: instead of the mIoU, list the tensors of a checkpoint that lose most in it."
+        ),
     ] = None,
-    backend: Annotated[str, typer.Option(help="Backend of a bundle.")] = "auto",
+    backend: Annotated[str, typer.Option(help="Backend that runs a bundle, as for segment.")] = "auto",
     emulate: Annotated[
         bool,
-        typer.Option(help="Where only the CPU runs a half-precision bundle, round after every operator."),
+        typer.Option(
+            help="On the CPU, round after every operator of a half-precision bundle, as a GPU would."
+        ),
     ] = True,
     processes: Annotated[
-        int, typer.Option(min=1, help="Label in so many processes; they share the cores and the GPUs.")
+        int, typer.Option(min=1, help="Number of processes; they share the CPU cores and the GPUs.")
     ] = 1,
     shard: Annotated[
         str | None,
         typer.Option(
             metavar="I/N",
-            help="Count only the I-th of N shares of the images, and leave the counts in FILE.partial; the "
-            "same command without --shard merges what is there and counts the rest.",
+            help="Evaluate only the I-th of N shares of the images, and keep the counts in FILE.partial; the "
+            "same command without --shard then merges the shares and evaluates the images that none has.",
         ),
     ] = None,
     output: Annotated[
@@ -83,12 +98,12 @@ def evaluate(
         typer.Option(
             "--output",
             "-o",
-            help="Also write the results as JSON; until then the counts are kept in FILE.partial, from which "
-            "the same command resumes.",
+            help="JSON file for the results. Until it is written the counts are kept in FILE.partial, from "
+            "which the same command resumes.",
         ),
     ] = None,
     save_every: Annotated[
-        int, typer.Option(min=1, help="Force the counts to the disk after so many images.")
+        int, typer.Option(min=1, help="Save the counts to disk after every so many images.")
     ] = 25,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:

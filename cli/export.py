@@ -1,18 +1,22 @@
 """`sed-trt export`."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import progress_bar
+from .console import needs, progress_bar
 
 if TYPE_CHECKING:
     from ..export import Check
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A published .pth or a .safetensors of sed-trt.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A published .pth file, or a .safetensors file of sed-trt.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bundle to write.")],
     preset: Annotated[
         str | None, typer.Option(help="sed-b, sed-l or sed-tiny; by default read from the checkpoint.")
@@ -20,8 +24,8 @@ def export(
     precision: Annotated[
         str,
         typer.Option(
-            help="Of the graphs: fp32, fp16 or bf16; sums, norms and heads stay FP32 in all. int8 is for the "
-            "CPU: 8-bit products in the image tower, the rest FP32."
+            help="Precision of the graphs: fp32, fp16 or bf16; sums, norms and heads stay FP32 in all. "
+            "int8 is for the CPU: 8-bit products in the image tower, the rest FP32."
         ),
     ] = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
@@ -30,8 +34,6 @@ def export(
 
     Example: sed-trt export checkpoints/sed-tiny.safetensors -o bundle --precision fp16
     """
-    from .console import needs
-
     with needs("export"):
         from ..export import VerificationError, export_bundle
 
@@ -42,8 +44,8 @@ def export(
                 checkpoint,
                 output,
                 preset,
-                progress=lambda what, done, total: bar.update(
-                    task, description=what, completed=done, total=total
+                progress=lambda step, done, total: bar.update(
+                    task, description=step, completed=done, total=total
                 ),
                 precision=precision,
             )
@@ -56,10 +58,7 @@ def export(
 
 
 def show(checks: "list[Check]", as_json: bool) -> None:
-    """Print the table of checks."""
-    import json
-    from dataclasses import asdict
-
+    """Print the checks as a table or as JSON."""
     from rich.console import Console
     from rich.table import Table
 

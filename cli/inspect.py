@@ -10,17 +10,21 @@ from .console import PROGRAM
 
 if TYPE_CHECKING:
     from ..bundle import Bundle, Manifest
-    from ..engines.store import BuiltEngines
+    from ..engines.store import BuiltEngines, BuiltStage
 
 
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder made by `sed-trt export`.")],
     engine: Annotated[
-        bool, typer.Option("--engine", help="Also ask the engines themselves; needs the GPU they are for.")
+        bool,
+        typer.Option(
+            "--engine",
+            help="Also load the engines and count their layers; needs a GPU they were built for.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the stages of a bundle, their inputs and outputs, and the engines that are built of them.
+    """Show the stages of a bundle, their inputs and outputs, and the engines built from them.
 
     Example: sed-trt inspect bundle
     """
@@ -38,7 +42,7 @@ def inspect(
 
 
 def _inspected(sets: "list[BuiltEngines]") -> tuple[list[Any], list[str]]:
-    """What each set of engines says itself, None where it cannot be asked, and a line for each such."""
+    """The layers of each set by stage and data type, or None and a line that says why not."""
     from ..engines.device.cuda import find_gpu
     from ..engines.trt.layers import engine_layers
     from ..errors import InputError
@@ -56,17 +60,15 @@ def _inspected(sets: "list[BuiltEngines]") -> tuple[list[Any], list[str]]:
 
 
 def _warnings(built: "BuiltEngines", manifest: "Manifest") -> list[str]:
-    from ..engines.store import build_command, is_built_from, is_complete
-    from ..engines.trt.layers import is_float_by_mistake
+    from ..engines.store import is_built_from, is_complete
 
-    command = build_command(
-        built.folder.parent.parent, built.backend, built.target, built.limits, built.options
-    )
     if not is_built_from(built, manifest):
-        return [f"{built.folder}: was built from other graphs than the bundle holds now; run `{command}`"]
+        problem = "was built from other graphs than the bundle holds now"
+        return [f"{built.folder}: {problem}; run `{built.command}`"]
     if not is_complete(built.folder):
-        return [f"{built.folder}: a plan is missing or was truncated after the build; run `{command}`"]
-    mistaken = [stage.name for stage in built.stages.values() if is_float_by_mistake(stage, manifest)]
+        problem = "a plan is missing or was truncated after the build"
+        return [f"{built.folder}: {problem}; run `{built.command}`"]
+    mistaken = [stage.name for stage in built.stages.values() if _is_float_by_mistake(stage, manifest)]
     if not mistaken:
         return []
     precision = manifest.precision
@@ -74,6 +76,16 @@ def _warnings(built: "BuiltEngines", manifest: "Manifest") -> list[str]:
         f"{built.folder}: most convolutions of {', '.join(mistaken)} are in float32, though the bundle is "
         f"{precision}; export it again with `sed-trt export --precision {precision}`"
     ]
+
+
+def _is_float_by_mistake(stage: "BuiltStage", manifest: "Manifest") -> bool:
+    """Whether most convolution weights of a stage are float32 though the bundle is in half precision."""
+    from ..stages import BY_NAME
+
+    if manifest.precision not in ("fp16", "bf16") or not BY_NAME[stage.name].half_weights:
+        return False
+    weights = stage.network.convolution_weights
+    return 2 * weights.get("FLOAT", 0) > sum(weights.values())
 
 
 def _as_json(

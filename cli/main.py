@@ -2,30 +2,54 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import InputError
-from .bench import bench
-from .build import build
 from .console import PROGRAM, print_error
-from .data import data
-from .doctor import doctor
-from .evaluate import evaluate
-from .export import export
-from .inspect import inspect
-from .segment import segment
-from .train import train
 
 _INTERRUPTED = 130
+# Each is a module of this package with a function or Typer app of the same name.
+_COMMANDS = ("segment", "export", "build", "inspect", "evaluate", "train", "doctor", "bench", "data")
 
-app = typer.Typer(name=PROGRAM, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for _command in (segment, export, build, inspect, evaluate, train, doctor):
-    app.command()(_command)
-app.add_typer(bench, name="bench")
-app.add_typer(data, name="data")
+
+class _Commands(TyperGroup):
+    """The commands; the module of each is imported when it is called or listed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names in the order of the help."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name, or None."""
+        # Typer suggests a similar name among those in `commands`, so an unknown name needs all of them.
+        for name in {cmd_name} & set(_COMMANDS) or _COMMANDS:
+            if name not in self.commands:
+                self.add_command(_load(name), name)
+        return self.commands.get(cmd_name)
+
+
+def _load(name: str) -> Any:
+    command = getattr(import_module(f".{name}", __package__), name)
+    group = typer.Typer(add_completion=False)
+    if isinstance(command, typer.Typer):
+        group.add_typer(command, name=name)
+    else:
+        group.command(name)(command)
+    return typer.main.get_group(group).commands[name]
+
+
+app = typer.Typer(
+    name=PROGRAM,
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 
 def _print_version(wanted: bool) -> None:
@@ -61,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = " ".join(error.format_message().split()).rstrip(".")
         # Without arguments the help is printed and there is nothing to add.
         if message:
-            print_error(f"{message}; see `{PROGRAM} --help`")
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else PROGRAM
+            print_error(f"{message}; see `{command} --help`")
         return 2
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED

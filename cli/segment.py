@@ -1,4 +1,4 @@
-"""`sed-trt segment`: label pictures with the categories of a vocabulary."""
+"""`sed-trt segment`: label images with the categories of a vocabulary."""
 
 import glob
 import json
@@ -10,26 +10,159 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..files import IMAGE_SUFFIXES, exists, is_file, is_folder, resolved
+from ..files import IMAGE_SUFFIXES, exists, is_file, is_folder, make_folder, resolved
 from .console import print_error, progress_bar
 
 if TYPE_CHECKING:
     from ..runtime import Result, Segmenter, StreamItem, Vocabulary
 
+# Categories in the line that is printed for an image.
+_SHOWN_CATEGORIES = 3
+
+
+def segment(
+    bundle: Annotated[
+        Path, typer.Argument(help="Bundle folder made by `sed-trt export`.", show_default=False)
+    ],
+    inputs: Annotated[list[str], typer.Argument(help="Image files, folders or globs.", show_default=False)],
+    categories: Annotated[
+        str | None,
+        typer.Option(
+            help='Category names, separated by commas: "sky, tree, car". With a semicolon or line break '
+            'between categories, commas separate synonyms: "sky; tree, trees; car".',
+            show_default=False,
+        ),
+    ] = None,
+    vocabulary: Annotated[
+        str | None,
+        typer.Option(
+            help="File of category names, or a published list: ade150, ade847, coco, pc59, pc459, voc20, "
+            "voc20b. A text file holds one category per line (or semicolon), with commas between synonyms: "
+            '"tree, trees"; a .json file a list: ["sky", "tree, trees"].',
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")] = Path("segmented"),
+    rejection: Annotated[
+        str,
+        typer.Option(
+            help="Policy that drops categories early: topk:K (those among the K best at any pixel), "
+            "min-pixels:K:PIXELS (at PIXELS pixels or more), budget:CATEGORIES (a fixed number) or none."
+        ),
+    ] = "topk:8",
+    short_side: Annotated[
+        int, typer.Option(help="Resize the shorter side to this many pixels first; 0: no resize.", min=0)
+    ] = 640,
+    backend: Annotated[
+        str, typer.Option(help="auto, tensorrt, tensorrt-rtx, onnxruntime-cuda or onnxruntime.")
+    ] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads per stage; by default one per core.", show_default=False)
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images that are encoded together.")] = 4,
+    overlay: Annotated[
+        bool, typer.Option(help="Also write the image with coloured labels and a legend.")
+    ] = True,
+    json_output: Annotated[bool, typer.Option("--json", help="Print a JSON summary on stdout.")] = False,
+) -> None:
+    """Label every pixel of images with one of the given categories.
+
+    Writes for each image STEM.labels.png (category indices), STEM.overlay.png and STEM.json.
+
+    Example: sed-trt segment bundle photo.jpg holiday/ --categories "sky, tree, red car"
+    """
+    from ..runtime import Segmenter, parse_rejection
+    from ..runtime.stream import map_threaded, pool_size
+
+    # Cheap checks come first, so that a slip costs no waiting.
+    names = _category_names(categories, vocabulary)
+    policy = parse_rejection(rejection)
+    paths = expand_inputs(inputs)
+    segmenter = Segmenter(bundle, backend, threads)
+    make_folder(output)
+    embedded = _embed(segmenter, names)
+    items = segmenter.stream(paths, embedded, policy, short_side or None, batch)
+    summaries: list[dict[str, Any]] = []
+    errors: list[str] = []
+
+    def write(item_and_stem: "tuple[StreamItem, str]") -> dict[str, Any] | str:
+        item, stem = item_and_stem
+        if item.result is None:
+            return str(item.error)
+        return _write(item.result, str(item.source), output / stem, overlay)
+
+    with (
+        closing(items),
+        progress_bar() as progress,
+        closing(map_threaded(write, zip(items, distinct_stems(paths), strict=True), pool_size())) as outcomes,
+    ):
+        for outcome in progress.track(outcomes, len(paths), description="segmenting"):
+            if isinstance(outcome, str):
+                errors.append(outcome)
+                print_error(outcome)
+                continue
+            summaries.append(outcome)
+            if not json_output:
+                typer.echo(_line(outcome, output))
+    if json_output:
+        _print_json(segmenter, output, summaries, errors)
+    else:
+        typer.echo(
+            f"{len(summaries)} of {len(paths)} images segmented on {segmenter.backend} "
+            f"({segmenter.backend_reason}), written to {output}"
+        )
+    if errors:
+        raise typer.Exit(2)
+
+
+def _category_names(categories: str | None, vocabulary: str | None) -> list[str]:
+    from ..runtime import parse_names, read_vocabulary
+
+    if vocabulary is not None and categories is None:
+        return read_vocabulary(vocabulary)
+    if categories is not None and vocabulary is None:
+        return parse_names(categories)
+    raise InputError('give one of --categories "sky, tree" and --vocabulary FILE|NAME')
+
 
 def expand_inputs(inputs: Iterable[str]) -> list[Path]:
-    """Files that `inputs` mean, in order and each once: files, images of folders, globs (`**` recurses).
+    """The files that `inputs` name, in order and each once: files, images of folders, globs (`**` recurses).
 
-    A plain path is taken as it is, whether or not it is there.
+    A plain path is taken as it is, whether or not a file is there.
 
     Raises:
         InputError: a folder holds no images or cannot be listed, or a glob matches nothing.
     """
-    found: dict[Path, Path] = {}
+    files: dict[Path, Path] = {}
     for text in inputs:
         for path in _expand(text):
-            found.setdefault(resolved(path), path)
-    return list(found.values())
+            files.setdefault(resolved(path), path)
+    return list(files.values())
+
+
+def _expand(text: str) -> list[Path]:
+    path = Path(text)
+    if is_folder(path):
+        try:
+            images = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be listed ({error.strerror}); give a folder you can read"
+            ) from error
+        if not images:
+            raise InputError(
+                f"{path}: is a folder without images, expected {', '.join(sorted(IMAGE_SUFFIXES))}"
+            )
+        return images
+    # No file name holds a null byte, which `glob` cannot take either.
+    if exists(path) or not glob.has_magic(text) or "\0" in text:
+        return [path]
+    # Path.glob takes no absolute pattern.
+    matches = sorted(Path(match) for match in glob.glob(text, recursive=True))  # noqa: PTH207
+    files = [match for match in matches if is_file(match)]
+    if not files:
+        raise InputError(f"{text}: matches no file; check the pattern")
+    return files
 
 
 def distinct_stems(paths: Sequence[Path]) -> list[str]:
@@ -49,143 +182,6 @@ def distinct_stems(paths: Sequence[Path]) -> list[str]:
     return stems
 
 
-def _expand(text: str) -> list[Path]:
-    path = Path(text)
-    if is_folder(path):
-        try:
-            images = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        except OSError as error:
-            raise InputError(
-                f"{path}: cannot be listed ({error.strerror}); give a folder you can read"
-            ) from error
-        if not images:
-            raise InputError(
-                f"{path}: is a folder without images, expected {', '.join(sorted(IMAGE_SUFFIXES))}"
-            )
-        return images
-    if exists(path) or not glob.has_magic(text):
-        return [path]
-    # Path.glob takes no absolute pattern.
-    matches = sorted(Path(match) for match in glob.glob(text, recursive=True))  # noqa: PTH207
-    files = [match for match in matches if is_file(match)]
-    if not files:
-        raise InputError(f"{text}: matches no file; check the pattern")
-    return files
-
-
-_SHOWN_CATEGORIES = 3
-
-
-def segment(
-    bundle: Annotated[
-        Path, typer.Argument(help="Bundle folder made by `sed-trt export`.", show_default=False)
-    ],
-    inputs: Annotated[list[str], typer.Argument(help="Image files, folders or globs.", show_default=False)],
-    categories: Annotated[
-        str | None, typer.Option(help="Category names, separated by commas.", show_default=False)
-    ] = None,
-    vocabulary: Annotated[
-        str | None,
-        typer.Option(
-            help="File of category names (one per line, or a JSON list; synonyms separated by a comma and a "
-            "space), or a published list: ade150, ade847, coco, pc59, pc459, voc20, voc20b.",
-            show_default=False,
-        ),
-    ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what is made.")] = Path(
-        "segmented"
-    ),
-    rejection: Annotated[
-        str, typer.Option(help="topk:K, min-pixels:K:PIXELS, budget:CATEGORIES or none.")
-    ] = "topk:8",
-    short_side: Annotated[
-        int, typer.Option(help="Resize the shorter side to so many pixels first; 0 leaves the image.", min=0)
-    ] = 640,
-    backend: Annotated[
-        str, typer.Option(help="auto, tensorrt, tensorrt-rtx, onnxruntime-cuda or onnxruntime.")
-    ] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads per stage; one per core if left out.", show_default=False)
-    ] = None,
-    batch: Annotated[int, typer.Option(help="Images that the encoder takes at a time.")] = 4,
-    overlay: Annotated[bool, typer.Option(help="Write pictures with coloured labels and a legend.")] = True,
-    json_output: Annotated[bool, typer.Option("--json", help="Print a JSON summary on stdout.")] = False,
-) -> None:
-    """Label every pixel of pictures with one of the given categories.
-
-    Writes per picture STEM.labels.png (category indices), STEM.overlay.png and STEM.json.
-
-    Example: sed-trt segment bundle photo.jpg holiday/ --categories "sky, tree, red car"
-    """
-    from ..runtime import Segmenter, parse_rejection
-    from ..runtime.stream import in_threads, pool_size
-
-    # Cheap checks come first, so that a slip costs no waiting.
-    names = _category_names(categories, vocabulary)
-    policy = parse_rejection(rejection)
-    paths = expand_inputs(inputs)
-    segmenter = Segmenter(bundle, backend, threads)
-    _make_folder(output)
-    embedded = _embed(segmenter, names)
-    items = segmenter.stream(paths, embedded, policy, short_side or None, batch)
-    done: list[dict[str, Any]] = []
-    failed: list[str] = []
-
-    def write(named: "tuple[StreamItem, str]") -> dict[str, Any] | str:
-        item, stem = named
-        if item.result is None:
-            return str(item.error)
-        return _write(item.result, str(item.source), output / stem, overlay)
-
-    count = 0
-    named = zip(items, distinct_stems(paths), strict=True)
-    with (
-        closing(items),
-        progress_bar() as progress,
-        closing(in_threads(write, named, pool_size())) as written,
-    ):
-        for outcome in progress.track(written, len(paths), description="segmenting"):
-            if isinstance(outcome, str):
-                failed.append(outcome)
-                print_error(outcome)
-                continue
-            count += 1
-            if json_output:
-                done.append(outcome)
-            else:
-                typer.echo(_line(outcome, output))
-    if json_output:
-        _print_json(segmenter, output, done, failed)
-    else:
-        typer.echo(
-            f"{count} of {len(paths)} images segmented on {segmenter.backend} "
-            f"({segmenter.backend_reason}), written to {output}"
-        )
-    if failed:
-        raise typer.Exit(2)
-
-
-def _category_names(categories: str | None, vocabulary: str | None) -> list[str]:
-    from ..runtime import read_vocabulary
-
-    if vocabulary is not None and categories is None:
-        return read_vocabulary(vocabulary)
-    if categories is not None and vocabulary is None:
-        return categories.split(",")
-    raise InputError('give one of --categories "sky, tree" and --vocabulary FILE|NAME')
-
-
-def _make_folder(folder: Path) -> None:
-    from ..files import check_writable
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = "it is a file" if is_file(folder) else error.strerror
-        raise InputError(f"{folder}: cannot be made a folder ({reason}); choose another --output") from error
-    check_writable(folder)
-
-
 def _embed(segmenter: "Segmenter", names: list[str]) -> "Vocabulary":
     with progress_bar() as progress:
         task = progress.add_task("embedding categories", total=len(names))
@@ -193,7 +189,7 @@ def _embed(segmenter: "Segmenter", names: list[str]) -> "Vocabulary":
 
 
 def _write(result: "Result", source: str, base: Path, overlay: bool) -> dict[str, Any]:
-    """Write what is made of one picture to `base` plus a suffix, and return the content of its JSON."""
+    """Write the files of one image, `base` plus a suffix each, and return the content of its JSON."""
     from ..runtime.result import summary, write_json, write_labels, write_overlay
 
     labels_file = base.with_name(f"{base.name}.labels.png")
@@ -219,12 +215,14 @@ def _line(content: dict[str, Any], folder: Path) -> str:
     return f"{content['image']}: {largest} | kept {kept} | {milliseconds:.0f} ms | {shown}"
 
 
-def _print_json(segmenter: "Segmenter", output: Path, done: list[dict[str, Any]], failed: list[str]) -> None:
+def _print_json(
+    segmenter: "Segmenter", output: Path, summaries: list[dict[str, Any]], errors: list[str]
+) -> None:
     content = {
         "backend": segmenter.backend,
         "backend_reason": segmenter.backend_reason,
         "output": str(output),
-        "images": done,
-        "errors": failed,
+        "images": summaries,
+        "errors": errors,
     }
     typer.echo(json.dumps(content, indent=1))

@@ -1,4 +1,4 @@
-"""`sed-trt train`."""
+"""`sed-trt train`: training runs, on one process or many."""
 
 import os
 import sys
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..train.logging import Report
 
 DEFAULT_PRESET = "sed-tiny"
+ERROR_DELAY_S = 5.0
 
 
 def train(
@@ -53,13 +54,14 @@ def train(
     ] = None,
     mixed_precision: Annotated[str | None, typer.Option(help="no, fp16 or bf16.")] = None,
     accumulate: Annotated[
-        int | None, typer.Option(min=1, help="Parts that a process takes its share of a step in.")
+        int | None, typer.Option(min=1, help="Micro-batches that a process splits its share of a step into.")
     ] = None,
     checkpointing: Annotated[
         bool | None, typer.Option("--checkpointing/--no-checkpointing", help="Less memory, more time.")
     ] = None,
     parts: Annotated[
-        str | None, typer.Option("--train", help="all, or heads: those that rejection reads, nothing else.")
+        str | None,
+        typer.Option("--train", help="all, or heads: the aux heads that rejection reads, alone."),
     ] = None,
     freeze: Annotated[
         list[str] | None, typer.Option(help="encoder, res2 … res5, decoder or heads; repeatable.")
@@ -81,7 +83,7 @@ def train(
 
     with needs("train"):
         from ..files import is_file, is_folder
-        from ..train.checkpoint import begun_settings
+        from ..train.checkpoint import RunFolder
         from ..train.config import RANDOM, parse_settings, read_settings, recipe
         from ..train.datasets import NAMES
         from ..train.run import train as run
@@ -100,29 +102,30 @@ def train(
         "accumulate": accumulate,
         "checkpointing": checkpointing,
         "train": parts,
-        "freeze": tuple(freeze) if freeze else None,
+        "freeze": freeze or None,
         "encoder_lr_factor": encoder_lr_factor,
     }
-    settings: dict[str, Any] = {
-        **(read_settings(config) if config else {}),
-        **parse_settings(changes or []),
-        **{name: value for name, value in options.items() if value is not None},
-    }
-    # A run may go on from another folder.
-    for name, is_there in (("data", is_folder), ("init", is_file)):
-        given = settings.get(name)
-        if given and given not in (*NAMES, RANDOM) and is_there(Path(given)):
-            settings[name] = str(Path(given).absolute())
-    if settings.get("root"):
-        settings["root"] = str(Path(settings["root"]).absolute())
-    folder = output or Path("runs") / settings.get("preset", DEFAULT_PRESET)
-    if resume:
-        settings = {**begun_settings(folder), **settings}
-    chosen = recipe(**{"preset": DEFAULT_PRESET, **settings})
-    last: dict[str, float] = {}
-    with watched(last) as report:
-        weights = run(chosen, folder, resume, gpus, report)
-    if is_first_process():
+    with errors_printed_once():
+        settings: dict[str, Any] = {
+            **(read_settings(config) if config else {}),
+            **parse_settings(changes or []),
+            **{name: value for name, value in options.items() if value is not None},
+        }
+        # A run may be resumed from another working directory.
+        for name, is_there in (("data", is_folder), ("init", is_file)):
+            given = settings.get(name)
+            if given and given not in (*NAMES, RANDOM) and is_there(Path(given)):
+                settings[name] = str(Path(given).absolute())
+        if settings.get("root"):
+            settings["root"] = str(Path(settings["root"]).absolute())
+        folder = output or Path("runs") / settings.get("preset", DEFAULT_PRESET)
+        if resume:
+            settings = {**RunFolder(folder).read(), **settings}
+        chosen = recipe(**{"preset": DEFAULT_PRESET, **settings})
+        last: dict[str, float] = {}
+        with progress_reports(last) as report:
+            weights = run(chosen, folder, resume, gpus, report)
+    if is_main_process():
         print(f"trained: {weights}")
         if last:
             print(speed_and_memory(last))
@@ -130,25 +133,41 @@ def train(
             evaluate(weights, scenes=scenes)
 
 
-def is_first_process() -> bool:
-    """Whether this is the process of a run that talks: the only one, or number 0 of a launcher's."""
+def is_main_process() -> bool:
+    """Whether this is the process that prints: the only one, or number 0 of a launcher's."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
-def watched(last: dict[str, float]) -> "Iterator[Report | None]":
-    """Show the reports of a run's first process: as a bar on a terminal, else as lines on stderr.
+def errors_printed_once() -> Iterator[None]:
+    """Let process 0 alone print an error that all processes have.
+
+    The launcher ends the others once process 0 has ended, so one that still runs has an error of its own.
+    """
+    from ..errors import InputError
+
+    try:
+        yield
+    except InputError:
+        if not is_main_process():
+            time.sleep(ERROR_DELAY_S)
+        raise
+
+
+@contextmanager
+def progress_reports(last: dict[str, float]) -> "Iterator[Report | None]":
+    """Show the reports of a run's process 0: as a bar on a terminal, else as lines on stderr.
 
     Args:
         last: gets the metrics of each report in turn.
     """
-    if not is_first_process():
+    if not is_main_process():
         yield None
         return
     with progress_bar() as bar:
         task = bar.add_task("reading the first samples", total=None)
-        # When the first report of each phase came, and how many steps were done: they may not be its first.
-        begun: dict[str, tuple[float, int]] = {}
+        # Time and step of the first report of each phase; a resumed phase does not start at its first step.
+        first_reports: dict[str, tuple[float, int]] = {}
 
         def report(phase: str, done: int, total: int, metrics: dict[str, float]) -> None:
             last.update(metrics)
@@ -156,7 +175,7 @@ def watched(last: dict[str, float]) -> "Iterator[Report | None]":
             bar.update(task, description=f"{phase}: {text}", completed=done, total=total)
             if bar.disable:
                 now = time.monotonic()
-                then, first = begun.setdefault(phase, (now, done))
+                then, first = first_reports.setdefault(phase, (now, done))
                 left = duration((now - then) / (done - first) * (total - done)) if done > first else "?"
                 print(f"{phase} {done}/{total}, {left} left: {text}", file=sys.stderr)
 
@@ -164,7 +183,7 @@ def watched(last: dict[str, float]) -> "Iterator[Report | None]":
 
 
 def speed_and_memory(metrics: dict[str, float]) -> str:
-    """One line of a report's speed, and of the most GPU memory that the process has used, in MiB."""
+    """One line: images per second, and the most GPU memory that the process has used, in MiB."""
     text = f"speed: {metrics['images_per_second']:.3g} images/s"
     memory = metrics.get("gpu_memory_mib")
     return text if memory is None else f"{text}, {memory:.0f} MiB of GPU memory"

@@ -1,6 +1,9 @@
 """The backends by name, and the engines of a bundle on one of them."""
 
-from ..bundle import Bundle, check_runs_on_gpu
+import sys
+from importlib.util import find_spec
+
+from ..bundle import Bundle
 from ..errors import InputError
 from .engine import Engines
 from .ort.session import cuda_offered
@@ -8,6 +11,8 @@ from .ort.session import cuda_offered
 # Fastest first, after "auto", which takes the first that works.
 BACKENDS = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime")
 NO_CUDA = "this ONNX Runtime has no CUDA provider"
+# The Python packages of the TensorRT backends, which need not be installed.
+_PACKAGES = {"tensorrt": ("pycuda", "tensorrt"), "tensorrt-rtx": ("pycuda", "tensorrt_rtx")}
 
 
 def open_engines(bundle: Bundle, backend: str | None = "auto", threads: int | None = None) -> Engines:
@@ -25,21 +30,33 @@ def open_engines(bundle: Bundle, backend: str | None = "auto", threads: int | No
         raise InputError(f"threads: {threads} is too few, expected at least 1; leave it out for one per core")
     if backend != "auto":
         return _open(bundle, backend, threads, "asked for")
-    # What was found wrong, without the way to mend it, and the backends of which it is true.
-    passed_over: dict[str, list[str]] = {}
+    # Each problem, without the advice that follows it, and the backends that have it.
+    problems: dict[str, list[str]] = {}
     for candidate in BACKENDS[1:-1]:
-        try:
-            return _open(bundle, candidate, threads, _reason(passed_over))
-        except InputError as error:
-            found = str(error).split("; ", 1)[0].removeprefix(f"backend {candidate}: ")
-            passed_over.setdefault(found, []).append(candidate)
-    return _open(bundle, BACKENDS[-1], threads, _reason(passed_over))
+        if package := missing_package(candidate):
+            problem = f"{package} is not installed"
+        else:
+            try:
+                return _open(bundle, candidate, threads, _reason(problems))
+            except InputError as error:
+                problem = str(error).split("; ", 1)[0].removeprefix(f"backend {candidate}: ")
+        problems.setdefault(problem, []).append(candidate)
+    return _open(bundle, BACKENDS[-1], threads, _reason(problems))
 
 
-def obstacle(backend: str) -> str | None:
+def missing_package(backend: str) -> str | None:
+    """The first Python package of a TensorRT backend that is not installed; imports none."""
+    for package in _PACKAGES.get(backend, ()):
+        if package not in sys.modules and find_spec(package) is None:
+            return package
+    return None
+
+
+def unavailable_reason(backend: str) -> str | None:
     """Why one of `BACKENDS` cannot be used here, as one phrase, as far as that shows without a bundle."""
     from .device.cuda import check_driver, find_gpu
-    from .trt.library import TENSORRT_BACKENDS, load_library
+    from .targets import TENSORRT_BACKENDS
+    from .trt.library import load_library
 
     try:
         if backend in TENSORRT_BACKENDS:
@@ -52,28 +69,41 @@ def obstacle(backend: str) -> str | None:
     return NO_CUDA if backend == "onnxruntime-cuda" and not offered else None
 
 
+def check_runs_on_gpu(bundle: Bundle, backend: str) -> None:
+    """Refuse a bundle whose 8-bit products only ONNX Runtime's CPU provider computes.
+
+    Raises:
+        InputError: it is one.
+    """
+    if bundle.manifest.precision == "int8":
+        raise InputError(
+            f"backend {backend}: {bundle.path} is an 8-bit bundle, which is for the CPU; "
+            "export with --precision fp16, or use the backend onnxruntime"
+        )
+
+
 def _open(bundle: Bundle, backend: str, threads: int | None, reason: str) -> Engines:
-    # Each backend is imported when it is wanted: opening one must not cost the imports of all.
-    if backend != "onnxruntime":
-        check_runs_on_gpu(bundle, backend)
-    if backend in ("tensorrt", "tensorrt-rtx"):
-        from .trt.engines import TensorRTEngines
+    # Each backend is imported when it is chosen: opening one must not cost the imports of all.
+    if backend == "onnxruntime":
+        from .ort.cpu import OnnxRuntimeEngines
 
-        return TensorRTEngines(bundle, backend, reason)
-    from .ort.cpu import OnnxRuntimeEngines
-    from .ort.cuda import OnnxRuntimeCudaEngines
-
+        return OnnxRuntimeEngines(bundle, threads, reason)
+    check_runs_on_gpu(bundle, backend)
     if backend == "onnxruntime-cuda":
         if not cuda_offered():
             raise InputError(
                 f"backend onnxruntime-cuda: {NO_CUDA}; install onnxruntime-gpu instead of onnxruntime, "
                 "or use the backend onnxruntime"
             )
+        from .ort.cuda import OnnxRuntimeCudaEngines
+
         return OnnxRuntimeCudaEngines(bundle, threads, reason)
-    return OnnxRuntimeEngines(bundle, threads, reason)
+    from .trt.engines import TensorRTEngines
+
+    return TensorRTEngines(bundle, backend, reason)
 
 
-def _reason(passed_over: dict[str, list[str]]) -> str:
-    """Why a backend was taken after others were not."""
-    parts = [f"{', '.join(backends)}: {found}" for found, backends in passed_over.items()]
+def _reason(problems: dict[str, list[str]]) -> str:
+    """Why a backend is taken after others could not be."""
+    parts = [f"{', '.join(backends)}: {problem}" for problem, backends in problems.items()]
     return "; ".join(["the fastest that works here", *parts])

@@ -1,4 +1,4 @@
-"""What every backend offers: the stages of a bundle, each run on named arrays."""
+"""The interface of every backend: the stages of a bundle, each run on named arrays."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ class DeviceArray:
     """A C-contiguous array on a device.
 
     Attributes:
-        owner: whatever keeps the memory; it lives as long as any array that shows a part of it.
+        owner: the object that keeps the memory; referred to by every array that shows a part of it.
         pointer: address of the first element on the device.
         dtype: one of `ITEM_BYTES`.
         shape: sizes of the axes.
@@ -48,11 +48,6 @@ class DeviceArray:
 # What goes into a stage and comes out of it: on the host, or where the backend computes.
 Value = np.ndarray | DeviceArray
 
-# Outputs that come as numpy arrays from every backend. The others may stay on the backend's device.
-HOST_OUTPUTS = frozenset({"embedding", "votes0", "votes1", "votes2", "labels", "scores"})
-# Outputs for the eyes of people who compare stages. A backend with a device leaves them out.
-UNREAD_OUTPUTS = frozenset({"logits0", "logits1", "logits2"})
-
 
 class Engine(Protocol):
     """A stage ready to run. Safe to use from several threads at once."""
@@ -64,15 +59,13 @@ class Engine(Protocol):
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run the stage on values whose names, dtypes and shapes are those of the manifest, C-contiguous.
 
-        The outputs of `HOST_OUTPUTS` are numpy arrays. Every other one is a `Value`, which callers hand to
-        the next stage as it came or sliced along its first axis, so that a backend may keep it on its device.
+        The outputs of `stages.HOST_OUTPUTS` are numpy arrays. Every other one is a `Value`, which callers
+        pass to the next stage unchanged or sliced along its first axis, so that a backend may keep it on its
+        device. A backend with a device leaves out the outputs of `stages.DEBUG_OUTPUTS`.
 
         Raises:
             InputError: a shape is outside what the engine was built for, or the device's memory is too small.
         """
-
-
-# Fastest first, after "auto", which takes the first that works.
 
 
 class Engines(Protocol):
@@ -92,13 +85,13 @@ class Engines(Protocol):
 
     @property
     def decodes_at_once(self) -> int:
-        """Pictures that a stream decodes at a time: several where a device waits while the host rejects."""
+        """Images that a stream decodes at a time: several where a device waits while the host rejects."""
 
     def stack(self, values: Sequence[Value]) -> Value:
         """Concatenate arrays along their first axis, where the backend keeps them."""
 
-    def hold(self, array: np.ndarray) -> Value:
-        """Put an array that stages will take again and again where the backend computes."""
+    def to_device(self, array: np.ndarray) -> Value:
+        """Copy an array that stages take again and again to where the backend computes."""
 
     def __getitem__(self, stage: str) -> Engine:
         """The engine of a stage."""

@@ -1,38 +1,55 @@
 """Optimization profiles: the ranges of shapes that an engine is tuned for, and the choice among them.
 
-A wide range makes slow kernels, so the axis that counts categories gets several narrow ones.
+A wide range makes slow kernels, so the axis that most of a stage's work is proportional to gets several
+narrow ones. What each axis counts and which one is narrow stands in the table of stages.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from ..bundle import Manifest, Stage, TensorSpec
+import msgspec
+
+from ..bundle import Manifest, Stage
 from ..errors import InputError
+from ..stages import AXES, STAGES, Counts, StageDefinition, TensorDefinition
 
 Shape = tuple[int, ...]
+# Smallest size, the size that kernels are tuned for, and largest size of an axis.
 Range = tuple[int, int, int]
+# Min, opt and max shape, by name, of each input of a stage that has a dynamic axis.
+Profile = Mapping[str, tuple[Shape, Shape, Shape]]
 
+# Sentences, and output columns, that a stage takes at once; callers give longer inputs in parts.
 SENTENCES = 256
 BAND_SIDE = 4096
+# Categories times output rows of a band: with `BAND_SIDE` columns its up-sampled logits take 256 MiB.
+_BAND_ROWS = 2**14
 _CATEGORY_RANGES: tuple[Range, ...] = ((1, 16, 32), (33, 64, 128), (129, 256, 1024))
 _BUCKETS = (8, 16, 32, 64, 128, 256, 512, 1024)
-_USUAL_BATCH = 4
-_USUAL_SIDE = 640
-# Inputs that come in parts, of any number, so that a build need not know the whole.
-_PARTS = {"tokens": SENTENCES, "rows": BAND_SIDE, "columns": BAND_SIDE}
-# Categories times rows of a band: with `BAND_SIDE` columns its up-sampled logits take 256 MiB.
-_BAND_ROWS = 2**14
+_OPT_BATCH = 4
+_OPT_SIDE = 640
+
+# The flag of `sed-trt build` that raises the limit of an axis. What the others count comes in parts.
+_FLAGS = {
+    Counts.CATEGORIES: "--max-categories",
+    Counts.IMAGES: "--max-batch",
+    Counts.SIDE: "--max-side",
+}
+# What each axis of an input counts, None where it is fixed. Inputs of one name are alike in all stages.
+_COUNTS: Mapping[str, tuple[Counts | None, ...]] = {
+    tensor.name: tuple(AXES.get(str(size)) for size in tensor.shape)
+    for stage in STAGES
+    for tensor in stage.inputs
+}
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The largest sizes that engines take.
 
     Attributes:
         max_categories: categories of a vocabulary.
-        max_batch: pictures that the encoder takes at a time.
-        max_side: height and width of a picture in pixels.
+        max_batch: images that the encoder takes at a time.
+        max_side: height and width of an image in pixels.
 
     Raises:
         InputError: one is less than 1.
@@ -43,16 +60,9 @@ class Limits:
     max_side: int = 4096
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
+        for name, value in msgspec.structs.asdict(self).items():
             if value < 1:
                 raise InputError(f"{name.replace('_', ' ')}: {value} is too few, expected at least 1")
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Shapes of the inputs of a stage that have a dynamic axis, by name: least, tuned for, and largest."""
-
-    shapes: Mapping[str, tuple[Shape, Shape, Shape]]
 
 
 def category_buckets(max_categories: int) -> tuple[int, ...]:
@@ -62,13 +72,17 @@ def category_buckets(max_categories: int) -> tuple[int, ...]:
 
 def label_rows(categories: int) -> int:
     """Most output rows of a band that the stage `label` takes at once, with logits of so many categories."""
-    most = (last for _, _, last in _CATEGORY_RANGES if categories <= last)
-    return max(1, _BAND_ROWS // next(most, categories))
+    largest = (end for _, _, end in _CATEGORY_RANGES if categories <= end)
+    return max(1, _BAND_ROWS // next(largest, categories))
 
 
 def stage_profiles(manifest: Manifest, limits: Limits) -> dict[str, tuple[Profile, ...]]:
-    """The profiles of every stage, narrowest first; none for a stage without a dynamic axis."""
-    return {name: _profiles(stage, limits) for name, stage in manifest.stages.items()}
+    """The profiles of every stage, narrowest first.
+
+    Sizes of fixed axes are those of the manifest; which axes are dynamic is decided by the table of stages,
+    whatever the manifest calls them.
+    """
+    return {stage.name: _profiles(stage, manifest.stages[stage.name], limits) for stage in STAGES}
 
 
 def choose_profile(profiles: Sequence[Profile], shapes: Mapping[str, Shape], stage: str | None = None) -> int:
@@ -85,124 +99,112 @@ def choose_profile(profiles: Sequence[Profile], shapes: Mapping[str, Shape], sta
     return min(fitting, key=lambda index: _volume(profiles[index]))
 
 
-def _profiles(stage: Stage, limits: Limits) -> tuple[Profile, ...]:
-    axes = {size for tensor in stage.inputs for size in tensor.shape if isinstance(size, str)}
-    if not axes:
-        return ()
-    narrow = _narrow_axis(stage.inputs)
+def _profiles(definition: StageDefinition, stage: Stage, limits: Limits) -> tuple[Profile, ...]:
+    narrow = definition.narrow_axis
     if narrow is None:
-        return (_profile(stage.inputs, {axis: _wide(stage.inputs, axis, limits) for axis in axes}),)
-    profiles = []
-    for least, usual, most in _narrow_ranges(narrow, limits):
-        ranges = {axis: _wide(stage.inputs, axis, limits) for axis in axes}
-        # What is gathered from holds at least as many categories as what is gathered.
-        categories = (1, most, limits.max_categories)
-        ranges = {axis: categories if _counts_categories(axis) else wide for axis, wide in ranges.items()}
-        ranges |= {axis: _up_to(label_rows(least)) for axis in _row_axes(stage.inputs)}
-        profiles.append(_profile(stage.inputs, ranges | {narrow: (least, usual, most)}))
-    return tuple(profiles)
+        return (_profile(definition, stage, {}, limits),)
+    ranges = _batch_ranges(limits) if AXES[narrow] is Counts.IMAGES else _category_ranges(limits)
+    return tuple(_profile(definition, stage, {narrow: sizes}, limits) for sizes in ranges)
 
 
-def _counts_categories(axis: str) -> bool:
-    return axis == "T" or axis.startswith("K")
+def _batch_ranges(limits: Limits) -> list[Range]:
+    # One image at a time is the usual case, and deserves kernels of its own.
+    ranges = [(1, 1, 1)]
+    if limits.max_batch > 1:
+        ranges.append((2, min(_OPT_BATCH, limits.max_batch), limits.max_batch))
+    return ranges
 
 
-def _row_axes(inputs: Sequence[TensorSpec]) -> list[str]:
-    return [str(tensor.shape[0]) for tensor in inputs if tensor.name == "rows"]
-
-
-def _up_to(rows: int) -> Range:
-    return 1, min(_USUAL_SIDE, rows), rows
-
-
-def _narrow_axis(inputs: Sequence[TensorSpec]) -> str | None:
-    """The axis that most of a stage's work is proportional to, where that is worth narrow profiles."""
-    kept = [tensor.shape[0] for tensor in inputs if tensor.name.startswith("kept")]
-    dynamic = [size for tensor in inputs for size in tensor.shape if isinstance(size, str)]
-    candidates = kept or [axis for axis in dynamic if _counts_categories(axis) or axis == "B"]
-    return str(candidates[0]) if candidates else None
-
-
-def _narrow_ranges(axis: str, limits: Limits) -> list[Range]:
-    if axis == "B":
-        # One picture at a time is the usual case, and deserves kernels of its own.
-        ranges: list[Range] = [(1, 1, 1)]
-        most = limits.max_batch
-        return ranges if most == 1 else [*ranges, (2, min(_USUAL_BATCH, most), most)]
-    most = limits.max_categories
-    clipped = [
-        (least, min(usual, most), min(last, most)) for least, usual, last in _CATEGORY_RANGES if least <= most
+def _category_ranges(limits: Limits) -> list[Range]:
+    largest = limits.max_categories
+    ranges = [
+        (start, min(opt, largest), min(end, largest))
+        for start, opt, end in _CATEGORY_RANGES
+        if start <= largest
     ]
-    least, usual, _ = clipped[-1]
-    return [*clipped[:-1], (least, usual, most)]
+    start, opt, _ = ranges[-1]
+    return [*ranges[:-1], (start, opt, largest)]
 
 
-def _wide(inputs: Sequence[TensorSpec], axis: str, limits: Limits) -> Range:
-    names = [tensor.name for tensor in inputs if axis in tensor.shape]
-    part = next((_PARTS[name] for name in names if name in _PARTS), None)
-    if _counts_categories(axis):
-        most, usual = limits.max_categories, 1
-    elif axis == "B":
-        most, usual = limits.max_batch, 1
-    else:
-        most = part or limits.max_side
-        usual = SENTENCES if axis == "N" else _USUAL_SIDE
-    return 1, min(usual, most), most
+def _profile(
+    definition: StageDefinition, stage: Stage, narrow: Mapping[str, Range], limits: Limits
+) -> Profile:
+    """The profile of a stage with one range of its narrow axis; `narrow` is empty if it has none."""
+    ranges = {
+        axis: narrow.get(axis) or _wide_range(AXES[axis], narrow, limits)
+        for tensor in definition.inputs
+        for axis in tensor.dynamic_axes.values()
+    }
+
+    def shape(tensor: TensorDefinition, sizes: Sequence[int | str], end: int) -> Shape:
+        axes = tensor.dynamic_axes
+        return tuple(
+            ranges[axes[axis]][end] if axis in axes else int(size) for axis, size in enumerate(sizes)
+        )
+
+    return {
+        tensor.name: (
+            shape(tensor, spec.shape, 0),
+            shape(tensor, spec.shape, 1),
+            shape(tensor, spec.shape, 2),
+        )
+        for tensor, spec in zip(definition.inputs, stage.inputs, strict=True)
+        if tensor.dynamic_axes
+    }
 
 
-def _profile(inputs: Sequence[TensorSpec], ranges: Mapping[str, Range]) -> Profile:
-    def shape(tensor: TensorSpec, end: int) -> Shape:
-        return tuple(ranges[size][end] if isinstance(size, str) else size for size in tensor.shape)
-
-    return Profile(
-        {
-            tensor.name: (shape(tensor, 0), shape(tensor, 1), shape(tensor, 2))
-            for tensor in inputs
-            if any(isinstance(size, str) for size in tensor.shape)
-        }
-    )
+def _wide_range(counts: Counts, narrow: Mapping[str, Range], limits: Limits) -> Range:
+    """The range of an axis other than the narrow one."""
+    start, _, end = next(iter(narrow.values()), (1, 1, 1))
+    if counts is Counts.CATEGORIES:
+        # Indices are gathered from at least as many categories as they are.
+        return 1, end, limits.max_categories
+    if counts is Counts.SENTENCES:
+        return 1, SENTENCES, SENTENCES
+    largest = {
+        Counts.SIDE: limits.max_side,
+        Counts.COLUMNS: BAND_SIDE,
+        Counts.ROWS: label_rows(start),
+    }[counts]
+    return 1, min(_OPT_SIDE, largest), largest
 
 
 def _fits(profile: Profile, shapes: Mapping[str, Shape]) -> bool:
     return all(
-        len(shapes[name]) == len(least)
-        and all(low <= size <= high for low, size, high in zip(least, shapes[name], most, strict=True))
-        for name, (least, _, most) in profile.shapes.items()
+        len(shapes[name]) == len(smallest)
+        and all(low <= size <= high for low, size, high in zip(smallest, shapes[name], largest, strict=True))
+        for name, (smallest, _, largest) in profile.items()
     )
 
 
 def _volume(profile: Profile) -> int:
-    return sum(math.prod(most) for _, _, most in profile.shapes.values())
+    return sum(math.prod(largest) for _, _, largest in profile.values())
 
 
 def _misfit(profiles: Sequence[Profile], shapes: Mapping[str, Shape], stage: str | None) -> str:
     where = f"{stage}: " if stage else ""
-    for name in profiles[0].shapes:
-        least, most = _extent([profile.shapes[name] for profile in profiles])
-        found = shapes[name]
-        if len(found) != len(least):
-            return f"{where}{name} has {len(found)} axes, expected {len(least)}, as the manifest says"
-        for axis, (low, size, high) in enumerate(zip(least, found, most, strict=True)):
-            if size < low or (size > high and low == high):
-                wanted = f"{low} to {high}" if low < high else f"{low}"
-                return f"{where}axis {axis} of {name} is {size}, expected {wanted}, as the manifest says"
-            if size > high:
-                return (
-                    f"{where}axis {axis} of {name} is {size}, the engines take at most {high}; "
-                    f"{_advice(name, size)}"
-                )
+    for name in profiles[0]:
+        smallest, largest = _extent([profile[name] for profile in profiles])
+        shape = shapes[name]
+        if len(shape) != len(smallest):
+            return f"{where}{name} has {len(shape)} axes, expected {len(smallest)}, as the manifest says"
+        for axis, (low, size, high) in enumerate(zip(smallest, shape, largest, strict=True)):
+            if low <= size <= high:
+                continue
+            counts = _COUNTS[name][axis]
+            if counts is None or size < low:
+                expected = f"{low} to {high}" if low < high else f"{low}"
+                return f"{where}axis {axis} of {name} is {size}, expected {expected}, as the manifest says"
+            if counts in _FLAGS:
+                advice = f"build them again with `sed-trt build BUNDLE {_FLAGS[counts]} {size}`"
+            else:
+                advice = "give it in smaller parts"
+            return f"{where}axis {axis} of {name} is {size}, the engines take at most {high}; {advice}"
     return f"{where}no profile takes {dict(shapes)}; build the engines again with `sed-trt build BUNDLE`"
 
 
 def _extent(shapes: Sequence[tuple[Shape, Shape, Shape]]) -> tuple[Shape, Shape]:
-    """The least and largest size of each axis over several profiles."""
-    least = tuple(min(sizes) for sizes in zip(*(least for least, _, _ in shapes), strict=True))
-    most = tuple(max(sizes) for sizes in zip(*(most for _, _, most in shapes), strict=True))
-    return least, most
-
-
-def _advice(name: str, size: int) -> str:
-    if name in _PARTS:
-        return "give it in smaller parts"
-    flag = {"image": "--max-side", "pixels": "--max-batch"}.get(name, "--max-categories")
-    return f"build them again with `sed-trt build BUNDLE {flag} {size}`"
+    """The smallest and largest size of each axis over several profiles."""
+    smallest = tuple(min(sizes) for sizes in zip(*(low for low, _, _ in shapes), strict=True))
+    largest = tuple(max(sizes) for sizes in zip(*(high for _, _, high in shapes), strict=True))
+    return smallest, largest

@@ -1,66 +1,105 @@
-"""The store of built engines in BUNDLE/engines: which set fits, and plans checked before they are used.
+"""The built engines in BUNDLE/engines: their records, the choice of a set that fits, and checks of the plans.
 
-A set is one folder, `<backend>-<version>-<target>-<key>`, whose key is over all that went into it.
+A set is one folder, `<backend>-<version>-<target>-<key>`, whose key is a hash of all that it was built
+from. It holds a plan per stage with a record beside it, and build.json, which describes the set.
 """
 
 import hashlib
 import json
+import os
 import re
-import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from ..bundle import Bundle, Manifest, TensorSpec
+import msgspec
+
+from ..bundle import ENGINES_FOLDER, Bundle, Manifest, Sha256, TensorSpec
 from ..errors import InputError
-from ..files import is_file, is_folder
-from .build.tensorrt import NetworkSummary
+from ..files import is_file, is_folder, read_file
+from ..records import Record, RecordError, decode_record
 from .ort.session import library as onnxruntime_library
 from .profiles import Limits, Profile
-from .targets import CPU, CURRENT, PORTABLE, BuildOptions, capability_name, target_fits
-from .trt.library import TENSORRT_BACKENDS, load_library
+from .targets import (
+    CPU,
+    CURRENT,
+    PORTABLE,
+    TENSORRT_BACKENDS,
+    BuildOptions,
+    build_command,
+    capability_name,
+    target_fits,
+)
 
 if TYPE_CHECKING:
     from .device.cuda import Gpu
 
 FORMAT = 1
 BUILD_FILE = "build.json"
-
-Value = TypeVar("Value")
-
-
-class UnreadableError(Exception):
-    """A record is missing, is no JSON or lacks a field; the message names the file and says which."""
+BUILD_BACKENDS = (*TENSORRT_BACKENDS, "onnxruntime")
+# Environment variable: where it is set, TensorRT itself decides whether engines run on a GPU that they were
+# not built for. The GPU check sets it to find out which do.
+ANY_TARGET = "SED_TRT_ANY_TARGET"
 
 
-@dataclass(frozen=True)
-class BuiltStage:
-    """One plan.
+class NetworkSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The layers of a network.
+
+    Attributes:
+        layers: how many there are; None where that is not known.
+        precisions: layer type to the data type of its first output to the number of such layers.
+        convolution_weights: data type to the number of weights in convolutions of it.
+    """
+
+    layers: int | None = None
+    precisions: Mapping[str, Mapping[str, int]] = msgspec.field(default_factory=dict)
+    convolution_weights: Mapping[str, int] = msgspec.field(default_factory=dict)
+
+
+class GraphRecord(msgspec.Struct, frozen=True):
+    """The ONNX graph that a plan was built from, by its sha256."""
+
+    sha256: Sha256
+
+
+class PlanRecord(msgspec.Struct, frozen=True):
+    """The file of a plan: its name, sha256, and size in bytes."""
+
+    file: str
+    sha256: Sha256
+    bytes: int
+
+
+class BuiltStage(msgspec.Struct, frozen=True):
+    """One plan: a serialized TensorRT engine, or a graph that ONNX Runtime optimised.
 
     Attributes:
         name: of the stage.
-        file: the plan.
-        sha256: of the plan, lower-case hexadecimal.
-        bytes: size of the plan.
-        profiles: in the order that the engine counts them; none where nothing is dynamic or for a CPU.
-        onnx_sha256: of the graph it was built from.
+        plan: its file.
+        onnx: the graph it was built from.
+        profiles: in the order that the engine counts them; none for a CPU.
         inputs: as the manifest said when it was built.
         outputs: likewise.
         network: the layers it was built from.
         seconds: how long the build took.
     """
 
-    name: str
-    file: Path
-    sha256: str
-    bytes: int
+    name: str = msgspec.field(name="stage")
+    plan: PlanRecord
+    onnx: GraphRecord
     profiles: tuple[Profile, ...]
-    onnx_sha256: str = ""
-    inputs: tuple[TensorSpec, ...] = ()
-    outputs: tuple[TensorSpec, ...] = ()
-    network: NetworkSummary = field(default_factory=NetworkSummary)
-    seconds: float = 0.0
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    network: NetworkSummary
+    seconds: float
+
+    def __post_init__(self) -> None:
+        axes = {tensor.name: len(tensor.shape) for tensor in self.inputs}
+        for profile in self.profiles:
+            for name, shapes in profile.items():
+                if any(len(shape) != axes.get(name) for shape in shapes):
+                    raise ValueError("the shapes of a profile do not fit the inputs")
 
 
 @dataclass(frozen=True)
@@ -91,133 +130,87 @@ class BuiltEngines:
 
     @property
     def only_gpu(self) -> str | None:
-        """Name of the one GPU model that they are for; None where `target` says all that it takes.
+        """Name of the one GPU model that they are for; None where `target` says all that they run on.
 
-        TensorRT times its kernels on the GPU at hand, and takes them for no other unless it is told to.
+        TensorRT times its kernels on the GPU at hand, and takes them for no other unless an option says so.
         """
         bound = self.backend == "tensorrt" and self.options.hardware_compatibility is None
         return self.gpu if bound else None
 
+    def plan_file(self, stage: str) -> Path:
+        """The file of a stage's plan."""
+        return self.folder / self.stages[stage].plan.file
+
+    @property
+    def bundle(self) -> Path:
+        """The bundle's folder: its engines lie two folders below it."""
+        return self.folder.parent.parent
+
+    @property
+    def command(self) -> str:
+        """The command that builds them again."""
+        return build_command(self.bundle, self.backend, self.target, self.limits, self.options)
+
+
+class _SetRecord(msgspec.Struct, frozen=True):
+    """The fields of build.json; `stages` are the names of the plan files."""
+
+    backend: str
+    version: str
+    target: str
+    limits: Limits
+    options: BuildOptions
+    built: str
+    gpu: str | None
+    stages: Mapping[str, str]
+
 
 def write_stage(engines: BuiltEngines, stage: BuiltStage) -> None:
-    """Write the side-car of a plan beside it; raises OSError."""
-    content = {
-        "format": FORMAT,
-        "stage": stage.name,
-        "backend": engines.backend,
-        "version": engines.version,
-        "target": engines.target,
-        "onnx": {"sha256": stage.onnx_sha256},
-        "plan": {"file": stage.file.name, "sha256": stage.sha256, "bytes": stage.bytes},
-        "profiles": [profile.shapes for profile in stage.profiles],
-        "options": asdict(engines.options),
-        "inputs": [asdict(tensor) for tensor in stage.inputs],
-        "outputs": [asdict(tensor) for tensor in stage.outputs],
-        "network": asdict(stage.network),
-        "seconds": round(stage.seconds, 3),
-    }
-    _write(stage.file.with_suffix(".json"), content)
+    """Write the record of a plan beside it; raises OSError."""
+    target = {"backend": engines.backend, "version": engines.version, "target": engines.target}
+    options = {"options": msgspec.structs.asdict(engines.options)}
+    file = (engines.folder / stage.plan.file).with_suffix(".json")
+    _write(file, target | msgspec.to_builtins(stage) | options)
 
 
 def write_engines(engines: BuiltEngines) -> None:
     """Write build.json, which makes a folder a set of engines; raises OSError."""
-    content = {
-        "format": FORMAT,
-        "backend": engines.backend,
-        "version": engines.version,
-        "target": engines.target,
-        "limits": asdict(engines.limits),
-        "options": asdict(engines.options),
-        "built": engines.built,
-        "gpu": engines.gpu,
-        "stages": {name: stage.file.name for name, stage in engines.stages.items()},
-    }
-    _write(engines.folder / BUILD_FILE, content)
+    content = {name: getattr(engines, name) for name in _SetRecord.__struct_fields__}
+    content["stages"] = {name: stage.plan.file for name, stage in engines.stages.items()}
+    _write(engines.folder / BUILD_FILE, msgspec.to_builtins(content))
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps({"format": FORMAT, **content}, indent=1) + "\n", encoding="utf-8")
 
 
 def read_engines(folder: Path) -> BuiltEngines:
     """The set of engines in a folder, from its JSON files alone.
 
     Raises:
-        UnreadableError: one of them is missing, of another format or malformed.
+        RecordError: one of them is missing, of another format or malformed.
     """
-
-    def engines(data: dict[str, Any]) -> BuiltEngines:
-        return BuiltEngines(
-            folder,
-            str(data["backend"]),
-            str(data["version"]),
-            str(data["target"]),
-            Limits(**data["limits"]),
-            {
-                name: _read(_sidecar(folder, file), _stage(folder, file))
-                for name, file in data["stages"].items()
-            },
-            BuildOptions(**data["options"]),
-            str(data["built"]),
-            data["gpu"],
-        )
-
-    return _read(folder / BUILD_FILE, engines)
+    record = _read(folder / BUILD_FILE, _SetRecord)
+    stages = {}
+    for name, plan in record.stages.items():
+        # A record from elsewhere must not lead outside its own folder.
+        if not plan or Path(plan).name != plan:
+            raise RecordError(f"{folder / BUILD_FILE}: is malformed (the file name {plan!r} is not plain)")
+        file = (folder / plan).with_suffix(".json")
+        stages[name] = stage = _read(file, BuiltStage)
+        if (stage.name, stage.plan.file) != (name, plan):
+            raise RecordError(f"{file}: is malformed (it is not of the stage {name!r} and the file {plan!r})")
+    fields = msgspec.structs.asdict(record) | {"stages": stages}
+    return BuiltEngines(folder=folder, **fields)
 
 
-def _sidecar(folder: Path, file: str) -> Path:
-    # A record from elsewhere must not lead outside its own folder.
-    if Path(file).name != file:
-        raise ValueError(f"the file name {file!r} is not a plain name")
-    return (folder / file).with_suffix(".json")
-
-
-def _stage(folder: Path, file: str) -> Callable[[dict[str, Any]], BuiltStage]:
-    def stage(data: dict[str, Any]) -> BuiltStage:
-        return BuiltStage(
-            str(data["stage"]),
-            folder / file,
-            str(data["plan"]["sha256"]),
-            int(data["plan"]["bytes"]),
-            tuple(_profile(shapes) for shapes in data["profiles"]),
-            str(data["onnx"]["sha256"]),
-            tuple(_tensor(value) for value in data["inputs"]),
-            tuple(_tensor(value) for value in data["outputs"]),
-            NetworkSummary(**data["network"]),
-            float(data["seconds"]),
-        )
-
-    return stage
-
-
-def _profile(shapes: Mapping[str, Any]) -> Profile:
-    ranges = {}
-    for name, (least, usual, most) in shapes.items():
-        ranges[name] = (tuple(least), tuple(usual), tuple(most))
-    return Profile(ranges)
-
-
-def _tensor(data: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(str(data["name"]), str(data["dtype"]), tuple(data["shape"]))
-
-
-def _write(file: Path, content: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def _read(file: Path, make: Callable[[dict[str, Any]], Value]) -> Value:
+def _read(file: Path, kind: type[Record]) -> Record:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        if data["format"] != FORMAT:
-            raise UnreadableError(f"{file}: format {data['format']!r} is unknown, expected {FORMAT}")
-        return make(data)
+        return decode_record(read_file(file), kind, FORMAT)
     except OSError as error:
-        raise UnreadableError(f"{file}: cannot be read ({error.strerror})") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UnreadableError(f"{file}: is malformed ({type(error).__name__}: {error})") from error
-
-
-__all__ = ["BuiltEngines", "BuiltStage", "find_built", "list_built", "read_plan"]
-
-ENGINES_FOLDER = "engines"
-BUILD_BACKENDS = (*TENSORRT_BACKENDS, "onnxruntime")
-_KEY_DIGITS = 12
+        raise RecordError(f"{file}: cannot be read ({error.strerror})") from error
+    except RecordError as error:
+        raise RecordError(f"{file}: is malformed ({error})") from error
 
 
 def installed_version(backend: str) -> str:
@@ -229,46 +222,10 @@ def installed_version(backend: str) -> str:
     if backend not in BUILD_BACKENDS:
         raise InputError(f"backend: {backend!r} builds no engines; choose one of {', '.join(BUILD_BACKENDS)}")
     if backend in TENSORRT_BACKENDS:
+        from .trt.library import load_library
+
         return load_library(backend).version
     return str(onnxruntime_library().__version__)
-
-
-def build_key(
-    manifest: Manifest,
-    profiles: Mapping[str, Sequence[Profile]],
-    options: BuildOptions,
-    only_gpu: str | None = None,
-) -> str:
-    """What a set is built from and for, as 12 hexadecimal digits; see `BuiltEngines.only_gpu`."""
-    content = {
-        "graphs": {name: manifest.files[stage.file].sha256 for name, stage in manifest.stages.items()},
-        "profiles": {name: [profile.shapes for profile in several] for name, several in profiles.items()},
-        "options": asdict(options),
-        "gpu": only_gpu,
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_KEY_DIGITS]
-
-
-def build_command(
-    bundle: Path, backend: str, target: str, limits: Limits | None = None, options: BuildOptions | None = None
-) -> str:
-    """The command that builds such engines."""
-    command = ["sed-trt", "build", shlex.quote(str(bundle)), "--backend", backend]
-    # The CPU needs no naming, and full TensorRT builds for the GPU it is on, whatever else the engines suit.
-    if backend != "tensorrt" and target != CPU:
-        command += ["--target", target]
-    for given, usual in ((limits or Limits(), Limits()), (options or BuildOptions(), BuildOptions())):
-        for name, value in asdict(given).items():
-            if value != getattr(usual, name):
-                command += _flag(name, value)
-    return " ".join(command)
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{flag}" if value else f"--no-{flag}"]
-    return [f"--{flag}", str(value)]
 
 
 def list_built(bundle: Bundle) -> tuple[list[BuiltEngines], list[str]]:
@@ -281,12 +238,12 @@ def list_built(bundle: Bundle) -> tuple[list[BuiltEngines], list[str]]:
     except OSError as error:
         raise InputError(f"{store}: cannot be listed ({error.strerror}); make it readable") from error
     for folder in folders:
-        # Hidden folders are builds that have not come to their end.
+        # Hidden folders are unfinished builds.
         if folder.name.startswith(".") or not is_folder(folder):
             continue
         try:
             sets.append(read_engines(folder))
-        except UnreadableError as error:
+        except RecordError as error:
             damaged.append(str(error))
     return sorted(sets, key=lambda engines: engines.built, reverse=True), damaged
 
@@ -297,88 +254,73 @@ def find_built(bundle: Bundle, backend: str, gpu: "Gpu | None") -> BuiltEngines:
     `gpu` is the one to run on; None accepts a set for any.
 
     Raises:
-        InputError: there is none; says what was found instead, and the command that builds one.
+        InputError: there is none; says what is there instead, and the command that builds one.
     """
     version = installed_version(backend)
     sets, damaged = list_built(bundle)
     sets = [engines for engines in sets if engines.backend == backend]
-    target = _usual_target(backend, gpu)
-
-    def refusal(found: str) -> InputError:
-        like = (sets[0].limits, sets[0].options) if sets else ()
-        command = build_command(bundle.path, backend, target, *like)
-        return InputError(f"{bundle.path}: {found}; run `{command}`")
-
     if not sets:
-        damage = f" ({'; '.join(damaged)})" if damaged else ""
-        raise refusal(f"holds no engines for {backend}{damage}")
-    current = [engines for engines in sets if is_built_from(engines, bundle.manifest)]
-    if not current:
-        raise refusal(f"its engines for {backend} were built from other graphs than it holds now")
-    usable = [engines for engines in current if _runs_with(engines, version)]
-    if not usable:
-        raise refusal(f"its engines {_other_version(current, version)}")
-    if gpu is None or backend not in TENSORRT_BACKENDS:
-        return usable[0]
-    fitting = [engines for engines in usable if _runs_on(engines, gpu)]
-    if not fitting:
-        raise refusal(f"its engines for {backend} {_other_gpu(usable, gpu)}")
-    return fitting[0]
+        problem = f"holds no engines for {backend}" + (f" ({'; '.join(damaged)})" if damaged else "")
+    elif not (current := [engines for engines in sets if is_built_from(engines, bundle.manifest)]):
+        problem = f"its engines for {backend} were built from other graphs than it holds now"
+    elif not (usable := [engines for engines in current if _runs_with(engines, version)]):
+        problem = f"its engines {_other_version(current, version)}"
+    elif not (fitting := [engines for engines in usable if _runs_on(engines, gpu)]):
+        problem = f"its engines for {backend} {_other_gpu(usable, gpu)}"
+    else:
+        return fitting[0]
+    similar = (sets[0].limits, sets[0].options) if sets else ()
+    command = build_command(bundle.path, backend, _default_target(backend, gpu), *similar)
+    raise InputError(f"{bundle.path}: {problem}; run `{command}`")
 
 
 def check_runs_here(engines: BuiltEngines, gpu: "Gpu") -> None:
-    """Refuse engines of `TENSORRT_BACKENDS` that the installed version or this GPU does not take.
+    """Refuse engines of `TENSORRT_BACKENDS` that were built for another version or GPU.
 
     Raises:
-        InputError: it is so; says what they were built for, and the command that builds such for here.
+        InputError: they were; names both, and the command that builds engines for this machine.
     """
     version = installed_version(engines.backend)
     if not _runs_with(engines, version):
-        found = _other_version([engines], version)
+        problem = _other_version([engines], version)
     elif not _runs_on(engines, gpu):
-        found = _other_gpu([engines], gpu)
+        problem = _other_gpu([engines], gpu)
     else:
         return
-    target = _usual_target(engines.backend, gpu)
-    # The engines of a bundle lie two folders below it.
-    bundle = engines.folder.parent.parent
-    command = build_command(bundle, engines.backend, target, engines.limits, engines.options)
-    raise InputError(f"{engines.folder}: {found}; run `{command}`")
+    target = _default_target(engines.backend, gpu)
+    command = build_command(engines.bundle, engines.backend, target, engines.limits, engines.options)
+    raise InputError(f"{engines.folder}: {problem}; run `{command}`")
 
 
-def read_plan(built: BuiltEngines, stage: str) -> bytes:
-    """The plan of a stage, which is what was built.
+def read_plan(engines: BuiltEngines, stage: str) -> bytes:
+    """The plan of a stage, checked to be what was built.
 
     Raises:
         InputError: it is missing, truncated or altered; names the command that builds it again.
     """
-    record = built.stages[stage]
-    # The engines of a bundle lie two folders below it.
-    bundle = built.folder.parent.parent
-    command = build_command(bundle, built.backend, built.target, built.limits, built.options)
-    remedy = f"build it again with `{command} --force`"
+    file, expected = engines.plan_file(stage), engines.stages[stage].plan
+    remedy = f"build it again with `{engines.command} --force`"
     try:
-        plan = record.file.read_bytes()
+        plan = read_file(file)
     except OSError as error:
-        raise InputError(f"{record.file}: cannot be read ({error.strerror}); {remedy}") from error
-    if len(plan) != record.bytes:
-        raise InputError(
-            f"{record.file}: was truncated or altered after the build ({len(plan)} bytes, expected "
-            f"{record.bytes}); {remedy}"
-        )
+        raise InputError(f"{file}: cannot be read ({error.strerror}); {remedy}") from error
     digest = hashlib.sha256(plan).hexdigest()
-    if digest != record.sha256:
+    if (len(plan), digest) != (expected.bytes, expected.sha256):
         raise InputError(
-            f"{record.file}: was altered after the build (sha256 {digest[:12]}…, expected "
-            f"{record.sha256[:12]}…); {remedy}"
+            f"{file}: was altered after the build ({len(plan)} bytes, sha256 {digest[:12]}…, expected "
+            f"{expected.bytes} bytes, {expected.sha256[:12]}…); {remedy}"
         )
     return plan
 
 
+def graph_hashes(manifest: Manifest) -> dict[str, str]:
+    """Stage name to the sha256 of its graph."""
+    return {name: manifest.files[stage.file].sha256 for name, stage in manifest.stages.items()}
+
+
 def is_built_from(engines: BuiltEngines, manifest: Manifest) -> bool:
     """Whether engines were built from the graphs that a manifest lists."""
-    graphs = {name: manifest.files[stage.file].sha256 for name, stage in manifest.stages.items()}
-    return graphs == {name: stage.onnx_sha256 for name, stage in engines.stages.items()}
+    return graph_hashes(manifest) == {name: stage.onnx.sha256 for name, stage in engines.stages.items()}
 
 
 def is_complete(folder: Path) -> bool:
@@ -386,19 +328,25 @@ def is_complete(folder: Path) -> bool:
     if not is_file(folder / BUILD_FILE):
         return False
     try:
-        stages = read_engines(folder).stages.values()
-        return all(stage.file.stat().st_size == stage.bytes for stage in stages)
-    except (UnreadableError, OSError):
+        engines = read_engines(folder)
+        return all(
+            engines.plan_file(name).stat().st_size == stage.plan.bytes
+            for name, stage in engines.stages.items()
+        )
+    except (RecordError, OSError):
         return False
 
 
-def _usual_target(backend: str, gpu: "Gpu | None") -> str:
+def _default_target(backend: str, gpu: "Gpu | None") -> str:
     if backend not in TENSORRT_BACKENDS:
         return CPU
-    if gpu is None or not load_library(backend).builds_for_others:
+    from .trt.library import load_library
+
+    library = load_library(backend)
+    if gpu is None or not library.builds_for_others:
         return PORTABLE
     name = capability_name(gpu.capability)
-    if name in load_library(backend).capabilities():
+    if name in library.capabilities():
         return name
     return PORTABLE if target_fits(PORTABLE, gpu.capability) else CURRENT
 
@@ -409,28 +357,29 @@ def _runs_with(engines: BuiltEngines, installed: str) -> bool:
     if not engines.options.version_compatible:
         return False
     built, here = _numbers(engines.version), _numbers(installed)
-    return built[0] == here[0] and built <= here
-
-
-def _runs_on(engines: BuiltEngines, gpu: "Gpu") -> bool:
-    return target_fits(engines.target, gpu.capability) and engines.only_gpu in (None, gpu.name)
-
-
-def _other_version(found: Sequence[BuiltEngines], installed: str) -> str:
-    versions = _listed([engines.version for engines in found])
-    return f"were built by {found[0].backend} {versions}, but {installed} is installed"
-
-
-def _other_gpu(found: Sequence[BuiltEngines], gpu: "Gpu") -> str:
-    targets = _listed(
-        [f"{each.target} on {each.only_gpu}" if each.only_gpu else each.target for each in found]
-    )
-    return f"were built for {targets}, but this GPU, {gpu.name}, is {capability_name(gpu.capability)}"
+    return built[:1] == here[:1] and built <= here
 
 
 def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
-def _listed(values: Sequence[str]) -> str:
-    return ", ".join(sorted(set(values)))
+def _runs_on(engines: BuiltEngines, gpu: "Gpu | None") -> bool:
+    if gpu is None or engines.backend not in TENSORRT_BACKENDS:
+        return True
+    fits = target_fits(engines.target, gpu.capability) and engines.only_gpu in (None, gpu.name)
+    return fits or ANY_TARGET in os.environ
+
+
+def _other_version(sets: Sequence[BuiltEngines], installed: str) -> str:
+    versions = ", ".join(sorted({engines.version for engines in sets}))
+    return f"were built by {sets[0].backend} {versions}, but {installed} is installed"
+
+
+def _other_gpu(sets: Sequence[BuiltEngines], gpu: "Gpu | None") -> str:
+    assert gpu is not None
+    targets = {
+        f"{engines.target} on {engines.only_gpu}" if engines.only_gpu else engines.target for engines in sets
+    }
+    here = f"{gpu.name}, is {capability_name(gpu.capability)}"
+    return f"were built for {', '.join(sorted(targets))}, but this GPU, {here}"

@@ -1,11 +1,20 @@
-"""What engines are built for and how: the target GPU and the options of a build."""
+"""The target GPU and the options of a build, and the command line that gives both."""
 
 import re
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from ..errors import InputError
+from .profiles import Limits
 
+# The backends that build engines for NVIDIA GPUs, fastest first.
+TENSORRT_BACKENDS = ("tensorrt", "tensorrt-rtx")
+
+# A GPU's compute capability, for example (8, 6).
 Capability = tuple[int, int]
 
 PORTABLE = "portable"
@@ -13,8 +22,11 @@ AMPERE_PLUS = "ampere-plus"
 CURRENT = "current"
 CPU = "cpu"
 
-# Turing is left out of both by TensorRT-RTX and TensorRT.
-_SETS = {PORTABLE: (8, 0), AMPERE_PLUS: (8, 0)}
+HARDWARE_COMPATIBILITY = (AMPERE_PLUS, "same-capability")
+OPTIMIZATION_LEVELS = range(6)
+
+# Minimum compute capability of the targets that stand for many GPUs: both libraries leave out Turing.
+_MIN_CAPABILITIES = {PORTABLE: (8, 0), AMPERE_PLUS: (8, 0)}
 
 GPUS: Mapping[str, Capability] = {
     "t4": (7, 5),
@@ -70,50 +82,43 @@ def named_capability(target: str) -> Capability | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-_CAPABILITIES = tuple(capability_name(capability) for capability in sorted(set(GPUS.values())))
-
-
 def canonical_target(text: str) -> str:
-    """What a user calls a target as "sm86" and the like, "portable", "current" or "cpu".
+    """The name of a target as a user wrote it, as "sm86" and the like, "portable", "current" or "cpu".
 
     Case, spaces and dashes do not matter, nor does "NVIDIA" or "RTX" in front of a product's name.
 
     Raises:
-        InputError: nothing is called so; lists what is.
+        InputError: unknown target; lists the known ones.
     """
     plain = re.sub(r"[\s_-]", "", text.lower()).removeprefix("nvidia")
-    if plain in (PORTABLE, CURRENT, CPU) or plain in _CAPABILITIES:
+    capabilities = [capability_name(capability) for capability in sorted(set(GPUS.values()))]
+    if plain in (PORTABLE, CURRENT, CPU, *capabilities):
         return plain
     for name in (plain, plain.removeprefix("rtx")):
         if name in GPUS:
             return capability_name(GPUS[name])
     raise InputError(
         f"target: {text!r} is unknown; choose {PORTABLE}, {CURRENT}, {CPU}, a compute capability "
-        f"({', '.join(_CAPABILITIES)}) or a GPU ({', '.join(GPUS)})"
+        f"({', '.join(capabilities)}) or a GPU ({', '.join(GPUS)})"
     )
 
 
 def target_fits(target: str, capability: Capability) -> bool:
     """Whether engines built for `target` are meant to run on a GPU of this compute capability."""
-    if target in _SETS:
-        return capability >= _SETS[target]
+    if target in _MIN_CAPABILITIES:
+        return capability >= _MIN_CAPABILITIES[target]
     return named_capability(target) == capability
 
 
-HARDWARE_COMPATIBILITY = ("ampere-plus", "same-capability")
-OPTIMIZATION_LEVELS = range(6)
-
-
-@dataclass(frozen=True)
-class BuildOptions:
+class BuildOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Options of a build; None leaves the library's default. No library has them all: see `refuse`.
 
     Attributes:
         workspace: bytes of scratch memory that a kernel may use.
         optimization_level: 0 (builds fast) to 5 (runs fast).
         timing_cache: whether to keep measured kernel times beside the engines, for the next build.
-        hardware_compatibility: other GPUs that the engines shall run on, slower: "ampere-plus" is compute
-            capability 8.0 and later, "same-capability" is every model of this GPU's.
+        hardware_compatibility: other GPUs that shall run the engines, more slowly: "ampere-plus" is compute
+            capability 8.0 and later, "same-capability" is every GPU with the compute capability of this one.
         version_compatible: whether later versions of the same major version shall run the engines.
         refit: whether weights can be replaced in a built engine.
 
@@ -140,20 +145,44 @@ class BuildOptions:
                 f"hardware compatibility: {other!r} is unknown; choose {' or '.join(HARDWARE_COMPATIBILITY)}"
             )
 
-    def asked(self) -> tuple[str, ...]:
-        """Names of the options that ask for something."""
-        return tuple(field.name for field in fields(self) if getattr(self, field.name) not in (None, False))
+    def chosen(self) -> tuple[str, ...]:
+        """Names of the options that are not left at the library's default."""
+        return tuple(
+            name for name, value in msgspec.structs.asdict(self).items() if value not in (None, False)
+        )
 
-    def refuse(self, backend: str, lacking: frozenset[str]) -> None:
-        """Refuse what a library lacks.
+    def refuse(self, backend: str, missing: frozenset[str]) -> None:
+        """Refuse options that a library does not have.
 
         Raises:
-            InputError: an option of `lacking` is asked for.
+            InputError: an option of `missing` is chosen.
         """
-        if missing := [name for name in self.asked() if name in lacking]:
-            raise no_such_option(missing[0], backend)
+        if refused := [name for name in self.chosen() if name in missing]:
+            raise no_such_option(refused[0], backend)
 
 
 def no_such_option(name: str, backend: str) -> InputError:
-    """The error of an option, by its field's name, that a backend lacks."""
+    """The error of an option, by the name of its field, that a backend does not have."""
     return InputError(f"option {name.replace('_', ' ')}: {backend} has no such option; leave it out")
+
+
+def build_command(
+    bundle: Path, backend: str, target: str, limits: Limits | None = None, options: BuildOptions | None = None
+) -> str:
+    """The command that builds such engines."""
+    command = ["sed-trt", "build", shlex.quote(str(bundle)), "--backend", backend]
+    # The CPU needs no naming, and full TensorRT builds for the GPU it is on, whatever else the engines suit.
+    if backend != "tensorrt" and target != CPU:
+        command += ["--target", target]
+    for chosen, default in ((limits or Limits(), Limits()), (options or BuildOptions(), BuildOptions())):
+        for name, value in msgspec.structs.asdict(chosen).items():
+            if value != getattr(default, name):
+                command += _flag(name, value)
+    return " ".join(command)
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", str(value)]

@@ -1,4 +1,4 @@
-"""A whole export: graphs, tokenizer, manifest, verification; a complete bundle or none."""
+"""The export of a checkpoint: graphs, tokenizer, manifest, verification; a complete bundle or none."""
 
 import hashlib
 import shutil
@@ -8,26 +8,33 @@ from importlib import metadata
 from pathlib import Path
 
 import onnxruntime
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from .. import __version__
 from ..bundle import MANIFEST_FILE, TOKENIZER_FILE, Bundle, Manifest, file_record, write_manifest
 from ..errors import InputError
 from ..files import exists, is_file, is_folder, resolved
 from ..model import SED
-from ..model.labels import VOTE_RANKS
+from ..model.text import tokenizer
+from ..stages import VOTE_RANKS
 from .onnx_graph import write_graph
-from .precision import OPSETS, check_precision, lowered_spec, quantize_graph, stage_precision
+from .precision import OPSETS, check_precision, lower_spec, quantize_graph, stage_precision
 from .stages import GraphSpec, graph_specs
-from .tokenizer import write_tokenizer
-from .verification import Check, derive_inputs, rounding, verification_inputs, verify_stage
+from .verification import Check, derive_inputs, emulate_half, verification_inputs, verify_stage
 
 LIBRARIES = ("torch", "onnx", "onnxscript", "open_clip_torch", "timm", "tokenizers", "numpy")
+# open_clip's pattern of what it tokenizes separately: contractions, words, digits, runs of anything else.
+WORD_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 Progress = Callable[[str, int, int], None]
 
 
 class VerificationError(InputError):
-    """An exported stage differs from PyTorch by more than its limit."""
+    """An exported stage differs from PyTorch by more than its limit.
+
+    Attributes:
+        checks: of all stages.
+    """
 
     def __init__(self, message: str, checks: list[Check]) -> None:
         super().__init__(message)
@@ -45,23 +52,24 @@ def export_bundle(
 
     Args:
         checkpoint: a published `.pth` or a `.safetensors` of this package.
-        output: the bundle's folder, or a link to it; a bundle that is there is replaced once the new one is
+        output: the bundle's folder, or a link to it; an existing bundle is replaced once the new one is
             complete.
         preset: name of the preset; None means read from the checkpoint.
-        progress: called with (what is being done, steps done, steps in all).
+        progress: called with (current step, steps done, steps in all).
         precision: "fp32", "fp16", "bf16" or "int8", which is for the CPU.
 
     Returns:
         The checks, all passed.
 
     Raises:
-        InputError: the checkpoint or the precision is bad, or the folder is taken or cannot be written.
+        InputError: the checkpoint or the precision is bad, or the folder contains something other than a
+            bundle, or cannot be written.
         VerificationError: a stage is over its limit; no bundle is left.
     """
     check_precision(precision)
     output = resolved(Path(output))
     check_folder(output)
-    report = progress or (lambda _what, _done, _total: None)
+    report = progress or (lambda _step, _done, _total: None)
     model = SED.from_checkpoint(checkpoint, preset)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -84,24 +92,35 @@ def export_bundle(
 
 
 def check_folder(output: Path) -> None:
-    """Refuse a folder that cannot be replaced, or holds something other than a bundle.
+    """Refuse a folder that cannot be replaced, or contains something other than a bundle.
 
     Args:
         output: absolute and free of links.
 
     Raises:
-        InputError: it is or does so, or it is a file.
+        InputError: it is such a folder, or a file.
     """
     if Path.cwd().is_relative_to(output):
-        raise InputError(f"{output}: is the current folder or holds it; name another folder for the bundle")
-    if exists(output) and not is_folder(output):
+        raise InputError(
+            f"{output}: is the current folder or contains it; name another folder for the bundle"
+        )
+    try:
+        # Found out before the work: a name that is too long, a link to itself, a file as a parent.
+        output.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror}); choose another folder") from error
+    if not is_folder(output):
         raise InputError(f"{output}: is a file; name a folder for the bundle")
     try:
-        taken = is_folder(output) and any(output.iterdir())
+        has_content = any(output.iterdir())
     except OSError as error:
         raise InputError(f"{output}: cannot be listed ({error.strerror}); name another folder") from error
-    if taken and not is_file(output / MANIFEST_FILE):
-        raise InputError(f"{output}: is not empty and holds no bundle; name another folder or empty this one")
+    if has_content and not is_file(output / MANIFEST_FILE):
+        raise InputError(
+            f"{output}: is not empty and contains no bundle; name another folder or empty this one"
+        )
 
 
 def write_files(
@@ -112,12 +131,13 @@ def write_files(
     common = {"sed_trt": __version__, "preset": model.preset.name}
     for done, spec in enumerate(specs):
         report(f"exporting {spec.name}", done, 2 * len(specs))
-        # An FP32 stage is the same file in every bundle, and so are the text embeddings cached by its hash.
-        own = stage_precision(spec.name, precision)
-        properties = {**common, "precision": own, "stage": spec.name}
+        # Not the bundle's: an FP32 stage is the same file in every bundle, so that bundles share the text
+        # embeddings that are cached by its hash.
+        lowest = stage_precision(spec.stage, precision)
+        properties = {**common, "precision": lowest, "stage": spec.name}
         path = folder / f"{spec.name}.onnx"
-        stages[spec.name] = write_graph(lowered_spec(spec, own), path, OPSETS[own], properties)
-        if own == "int8":
+        stages[spec.name] = write_graph(lower_spec(spec, lowest), path, OPSETS[lowest], properties)
+        if lowest == "int8":
             quantize_graph(path, properties)
     write_tokenizer(folder / TOKENIZER_FILE)
     with checkpoint.open("rb") as file:
@@ -149,12 +169,12 @@ def verify(model: SED, specs: list[GraphSpec], bundle: Bundle, report: Progress)
     """
     tensors = verification_inputs(model)
     checks: list[Check] = []
-    with rounding(bundle) as rounded:
+    with emulate_half(bundle) as runnable:
         for done, spec in enumerate(specs, start=len(specs)):
             report(f"verifying {spec.name}", done, 2 * len(specs))
             derive_inputs(spec, tensors, model)
-            own = stage_precision(spec.name, bundle.manifest.precision)
-            checks += verify_stage(spec, rounded, tensors, own)
+            precision = stage_precision(spec.stage, bundle.manifest.precision)
+            checks += verify_stage(spec, runnable, tensors, precision)
     report("done", 2 * len(specs), 2 * len(specs))
     failed = [check for check in checks if not check.passed]
     if failed:
@@ -170,20 +190,46 @@ def verify(model: SED, specs: list[GraphSpec], bundle: Bundle, report: Progress)
     return checks
 
 
-def put_in_place(built: Path, output: Path) -> None:
-    """Move a complete bundle to its folder, replacing the bundle that is there.
+def put_in_place(complete: Path, output: Path) -> None:
+    """Move a complete bundle to its folder, replacing an old bundle there.
 
     Raises:
-        OSError: it cannot be moved; the bundle that was there is left.
+        OSError: it cannot be moved; the old bundle is left.
     """
     if not exists(output):
-        built.rename(output)
+        complete.rename(output)
         return
-    old = built.with_name(f"{built.name}.old")
+    old = complete.with_name(f"{complete.name}.old")
     output.rename(old)
     try:
-        built.rename(output)
+        complete.rename(output)
     except OSError:
         old.rename(output)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def write_tokenizer(path: Path) -> None:
+    """Write open_clip's tokenizer as `tokenizer.json`, which the runtime reads without open_clip.
+
+    Unlike open_clip's it repairs neither mojibake nor HTML entities: `runtime.vocabulary.clean` does.
+    """
+    source = tokenizer()
+    merges = sorted(source.bpe_ranks, key=source.bpe_ranks.__getitem__)
+    start, end = (source.decoder[token] for token in (source.sot_token_id, source.eot_token_id))
+    result = Tokenizer(models.BPE(vocab=source.encoder, merges=merges, end_of_word_suffix="</w>"))
+    result.normalizer = normalizers.Sequence(
+        [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(), normalizers.Lowercase()]
+    )
+    result.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    result.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in (start, end)])
+    result.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}",
+        special_tokens=[(start, source.sot_token_id), (end, source.eot_token_id)],
+    )
+    result.save(str(path))

@@ -1,6 +1,7 @@
-"""Exact rewrites of decoder parts for faster graphs."""
+"""Exact rewrites of a decoder stage for faster graphs: `TokenBlock`, then `FusedUp`."""
 
 import copy
+from itertools import product
 from typing import cast
 
 import torch
@@ -10,65 +11,57 @@ from torch import Tensor, nn
 from ..model.decoder import HEADS, DecoderStage
 
 
-def fused_kernel(up: Tensor, conv: Tensor) -> Tensor:
-    """A 2x2 transposed convolution of stride 2, then a 3x3 one with padding 1, as one transposed convolution.
+class TokenBlock(nn.Module):
+    """The first half of `DecoderStage`, before its transposed convolution, for one image.
 
-    Output row Y of the pair reads row Y + a - 1 of the up-sampled map, which tap i = 0, 1 made of row y with
-    Y + a - 1 = 2y + i; a kernel of 4 with stride 2 and padding 1 has Y = 2y - 1 + k, hence k = i - a + 2.
-    Nothing lies outside the map in either, so borders agree.
-
-    Args:
-        up: (in, features, 2, 2).
-        conv: (out, features, 3, 3).
-
-    Returns:
-        (in, out, 4, 4), for stride 2 and padding 1.
-    """
-    fused = up.new_zeros(up.shape[0], conv.shape[0], 4, 4)
-    for i, j in torch.cartesian_prod(torch.arange(2), torch.arange(2)).tolist():
-        for a, b in torch.cartesian_prod(torch.arange(3), torch.arange(3)).tolist():
-            fused[:, :, i - a + 2, j - b + 2] += up[:, :, i, j] @ conv[:, :, a, b].T
-    return fused
-
-
-class FusedUp(nn.Module):
-    """What `DecoderStage` does from its transposed convolution on, for one image.
-
-    The first 3x3 convolution is a sum over what it reads: the features, whose share is fused with the
-    transposed convolution, the cost guidance, and the image guidance, whose share is the same for every
-    category. The bias of the transposed convolution, which zero padding cuts at the border, is a map that
-    joins the latter.
+    Everything except the depthwise convolution reads one pixel of one category, or one pixel of all, so it is
+    computed on tokens (pixels, K, width). The layer scale is folded into the linear layer before it, and
+    queries, keys and values come from one product.
     """
 
-    bias: Tensor
-
-    def __init__(self, stage: DecoderStage, side: int) -> None:
-        """`side` is h = w of the features."""
+    def __init__(self, stage: DecoderStage) -> None:
         super().__init__()
-        own, image = stage.conv.split_kernel()
-        features, cost = own.detach().split([stage.conv.features, stage.conv.guidance], dim=1)
-        kernel = fused_kernel(stage.up.weight.detach(), features)
+        block, attention = stage.cnext, stage.attention
+        self.conv_dw, self.norm = block.conv_dw, block.norm
+        self.fc1, self.act, self.fc2 = block.mlp.fc1, block.mlp.act, copy.deepcopy(block.mlp.fc2)
+        self.norm1, self.norm2, self.mlp = attention.norm1, attention.norm2, attention.MLP
+        layers = (attention.attention.q, attention.attention.k, attention.attention.v)
+        # On "meta", since drawing random weights that are replaced would advance the random generator.
         with torch.device("meta"):
-            self.up = nn.ConvTranspose2d(kernel.shape[0], kernel.shape[1], 4, stride=2, padding=1, bias=False)
-        self.up.weight = nn.Parameter(kernel, requires_grad=False)
-        self.cost = nn.Parameter(cost, requires_grad=False)
-        self.image = nn.Parameter(image.detach(), requires_grad=False)
-        level = cast(Tensor, stage.up.bias).detach().view(1, -1, 1, 1).expand(-1, -1, 2 * side, 2 * side)
-        self.register_buffer("bias", F.conv2d(level, features, padding=1))
-        self.rest = stage.conv.double_conv[1:]
+            self.project = nn.Linear(layers[0].in_features, 3 * layers[0].out_features)
+        self.attend = BlockAttention(layers[0].out_features)
+        scale = block.gamma
+        assert scale is not None and self.fc2.bias is not None
+        with torch.no_grad():
+            self.fc2.weight.mul_(scale.unsqueeze(1))
+            self.fc2.bias.mul_(scale)
+            self.project.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]))
+            self.project.bias = nn.Parameter(torch.cat([layer.bias for layer in layers]))
 
-    def forward(self, x: Tensor, image: Tensor, cost: Tensor) -> Tensor:
-        """(K, width, h, w), (1, _, 2h, 2w) and (K, _, 2h, 2w) to (K, out, 2h, 2w)."""
-        shared = F.conv2d(image, self.image, padding=1) + self.bias
-        refined: Tensor = self.rest(self.up(x) + F.conv2d(cost, self.cost, padding=1) + shared)
-        return refined
+    def forward(self, x: Tensor, alive: Tensor) -> Tensor:
+        """Refine the features.
+
+        Args:
+            x: (K, width, h, w).
+            alive: bool (K,), False for padding, which no category attends to.
+
+        Returns:
+            (K, width, h, w).
+        """
+        sides = x.shape[2:]
+        convolved = self.conv_dw(x).flatten(2).permute(2, 0, 1)
+        tokens = x.flatten(2).permute(2, 0, 1) + self.fc2(self.act(self.fc1(self.norm(convolved))))
+        mixed = tokens + self.attend(self.project(self.norm1(tokens)), alive)
+        mixed = mixed + self.mlp(self.norm2(mixed))
+        # The class attention adds its input once more.
+        return (tokens + mixed).permute(1, 2, 0).unflatten(2, sides)
 
 
 class BlockAttention(nn.Module):
-    """Linear attention whose heads are blocks of one matrix product: nothing is split or transposed for them.
+    """Linear attention of all heads in one matrix product, without splitting or transposing the tokens.
 
-    A summary of full width costs HEADS times the arithmetic of the heads' own, which is little beside the
-    projections, and masking its other blocks gives the same.
+    The summary of all channels with all is computed and the blocks that mix two heads are set to zero. That
+    takes HEADS times the arithmetic of separate heads, which is little beside the projections.
     """
 
     blocks: Tensor
@@ -83,7 +76,7 @@ class BlockAttention(nn.Module):
 
         Args:
             projected: queries, keys and values, (pixels, K, 3 width).
-            alive: bool (K,), False for categories that nobody attends to.
+            alive: bool (K,), False for padding, which no category attends to.
 
         Returns:
             (pixels, K, width).
@@ -96,51 +89,77 @@ class BlockAttention(nn.Module):
         return (query @ summary) / (query @ norm + 1e-6)
 
 
-class TokenBlock(nn.Module):
-    """What `DecoderStage` does before its transposed convolution, for one image.
+class FusedUp(nn.Module):
+    """The second half of `DecoderStage`, from its transposed convolution on, for one image.
 
-    Everything but the depthwise convolution looks at one pixel of one category, or at one pixel of all, so
-    all of it is computed on tokens (pixels, K, width). The layer scale is folded into the linear layer before
-    it, and queries, keys and values come from one product.
+    The first 3x3 convolution is a sum over its three inputs: the features, whose share is fused with the
+    transposed convolution; the cost guidance; and the image guidance, whose share is the same for every
+    category. The bias of the transposed convolution becomes a map, since zero padding cuts it off at the
+    border; it is added to the image guidance's share.
     """
 
-    def __init__(self, stage: DecoderStage) -> None:
+    bias: Tensor
+
+    def __init__(self, stage: DecoderStage, side: int) -> None:
+        """Fuse the layers of `stage` for features of h = w = `side`."""
         super().__init__()
-        block, attention = stage.cnext, stage.attention
-        self.conv_dw, self.norm = block.conv_dw, block.norm
-        self.fc1, self.act, self.fc2 = block.mlp.fc1, block.mlp.act, copy.deepcopy(block.mlp.fc2)
-        self.norm1, self.norm2, self.mlp = attention.norm1, attention.norm2, attention.MLP
-        layers = (attention.attention.q, attention.attention.k, attention.attention.v)
-        # Its values follow; drawing random ones first would move the generator.
+        own, image = stage.conv.split_kernel()
+        features, cost = own.detach().split([stage.conv.features, stage.conv.guidance], dim=1)
+        kernel = fused_kernel(stage.up.weight.detach(), features)
         with torch.device("meta"):
-            self.project = nn.Linear(layers[0].in_features, 3 * layers[0].out_features)
-        self.attend = BlockAttention(layers[0].out_features)
-        scale = block.gamma
-        assert scale is not None and self.fc2.bias is not None
-        with torch.no_grad():
-            self.fc2.weight.mul_(scale.unsqueeze(1))
-            self.fc2.bias.mul_(scale)
-            self.project.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]))
-            self.project.bias = nn.Parameter(torch.cat([layer.bias for layer in layers]))
+            self.up = nn.ConvTranspose2d(kernel.shape[0], kernel.shape[1], 4, stride=2, padding=1, bias=False)
+        self.up.weight = nn.Parameter(kernel, requires_grad=False)
+        self.cost = nn.Parameter(cost, requires_grad=False)
+        self.image = nn.Parameter(image.detach(), requires_grad=False)
+        level = cast(Tensor, stage.up.bias).detach().view(1, -1, 1, 1).expand(-1, -1, 2 * side, 2 * side)
+        self.register_buffer("bias", F.conv2d(level, features, padding=1))
+        self.rest = stage.conv.double_conv[1:]
 
-    def forward(self, x: Tensor, alive: Tensor) -> Tensor:
-        """(K, width, h, w) and bool (K,) to (K, width, h, w)."""
-        sides = x.shape[2:]
-        convolved = self.conv_dw(x).flatten(2).permute(2, 0, 1)
-        tokens = x.flatten(2).permute(2, 0, 1) + self.fc2(self.act(self.fc1(self.norm(convolved))))
-        mixed = tokens + self.attend(self.project(self.norm1(tokens)), alive)
-        mixed = mixed + self.mlp(self.norm2(mixed))
-        # The class attention adds its input once more.
-        return (tokens + mixed).permute(1, 2, 0).unflatten(2, sides)
+    def forward(self, x: Tensor, image: Tensor, cost: Tensor) -> Tensor:
+        """Up-sample the features and mix in the guidance.
+
+        Args:
+            x: features, (K, width, h, w).
+            image: image guidance, (1, _, 2h, 2w).
+            cost: cost guidance, (K, _, 2h, 2w).
+
+        Returns:
+            (K, out, 2h, 2w).
+        """
+        shared = F.conv2d(image, self.image, padding=1) + self.bias
+        refined: Tensor = self.rest(self.up(x) + F.conv2d(cost, self.cost, padding=1) + shared)
+        return refined
 
 
-def shuffled(layer: nn.ConvTranspose2d) -> nn.Sequential:
-    """The same as a convolution to four channels for each, which then become the 2x2 pixels of one.
+def fused_kernel(up: Tensor, conv: Tensor) -> Tensor:
+    """A 2x2 transposed convolution of stride 2, then a 3x3 one with padding 1, as one transposed convolution.
 
-    Pixel (2y + r) of the result reads row y + d at the tap k = r + padding - 2d of the transposed kernel.
+    Output row Y of the pair reads row Y + a - 1 of the up-sampled map, to which tap i = 0, 1 contributes row
+    y with Y + a - 1 = 2y + i; a kernel of 4 with stride 2 and padding 1 has Y = 2y - 1 + k, so k = i - a + 2.
+    Both read zeros outside the map, so borders agree.
 
     Args:
-        layer: kernel 2 without padding, or kernel 4 with padding 1; stride 2.
+        up: (in, features, 2, 2).
+        conv: (out, features, 3, 3).
+
+    Returns:
+        (in, out, 4, 4), for stride 2 and padding 1.
+    """
+    fused = up.new_zeros(up.shape[0], conv.shape[0], 4, 4)
+    for i, j in product(range(2), repeat=2):
+        for a, b in product(range(3), repeat=2):
+            fused[:, :, i - a + 2, j - b + 2] += up[:, :, i, j] @ conv[:, :, a, b].T
+    return fused
+
+
+def as_pixel_shuffle(layer: nn.ConvTranspose2d) -> nn.Sequential:
+    """A transposed convolution of stride 2 as a convolution to four times the channels and a pixel shuffle.
+
+    The four channels become the 2x2 pixels of one. Row 2y + r of the result reads row y + d of the input at
+    the tap k = r + padding - 2d of the transposed kernel.
+
+    Args:
+        layer: kernel 2 without padding, or kernel 4 with padding 1; (K, in, h, w) to (K, out, 2h, 2w).
     """
     weight: Tensor = layer.weight.detach()
     channels, out, size, _ = weight.shape

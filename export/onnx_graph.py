@@ -1,10 +1,10 @@
-"""From a stage's module to an ONNX file."""
+"""From a stage's module to an ONNX file, which differs only with the versions of the libraries."""
 
 import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -12,6 +12,7 @@ import onnx_ir
 import torch
 
 from ..bundle import Stage, TensorSpec
+from ..stages import TensorDefinition
 from .stages import GraphSpec
 
 
@@ -22,14 +23,14 @@ def write_graph(spec: GraphSpec, path: Path, opset: int, metadata: Mapping[str, 
         spec: the stage.
         path: the file to write.
         opset: version of the ONNX operators.
-        metadata: goes into the graph's metadata_props.
+        metadata: the graph's metadata_props.
 
     Returns:
         The stage as the manifest describes it.
     """
-    dynamic = {
-        name: {axis: torch.export.Dim.DYNAMIC for axis in axes} for name, axes in spec.input_axes.items()
-    }
+    dynamic = tuple(
+        {axis: torch.export.Dim.DYNAMIC for axis in tensor.dynamic_axes} for tensor in spec.stage.inputs
+    )
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             spec.module.eval(),
@@ -37,16 +38,15 @@ def write_graph(spec: GraphSpec, path: Path, opset: int, metadata: Mapping[str, 
             dynamo=True,
             opset_version=opset,
             input_names=list(spec.inputs),
-            output_names=list(spec.output_axes),
-            dynamic_shapes=tuple(dynamic.values()),
+            output_names=[tensor.name for tensor in spec.stage.outputs],
+            dynamic_shapes=dynamic,
             optimize=True,
         )
     assert program is not None
-    free_names(program.model.graph)
+    rename_clashing_values(program.model.graph)
     model = program.model_proto
-    for values, axes in ((model.graph.input, spec.input_axes), (model.graph.output, spec.output_axes)):
-        for value in values:
-            name_axes(value, axes[value.name])
+    name_axes(model.graph.input, spec.stage.inputs)
+    name_axes(model.graph.output, spec.stage.outputs)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, dict(metadata))
     strip_traces(model)
@@ -55,8 +55,8 @@ def write_graph(spec: GraphSpec, path: Path, opset: int, metadata: Mapping[str, 
     return Stage(path.name, describe(model.graph.input), describe(model.graph.output))
 
 
-def free_names(graph: onnx_ir.Graph) -> None:
-    """Rename values inside the graph that the exporter called the same as one of its outputs."""
+def rename_clashing_values(graph: onnx_ir.Graph) -> None:
+    """Rename values inside the graph that have the name of one of its outputs."""
     outputs = {value.name: value for value in graph.outputs}
     for node in graph:
         for value in node.outputs:
@@ -64,14 +64,15 @@ def free_names(graph: onnx_ir.Graph) -> None:
                 value.name = f"{value.name}.inner"
 
 
-def name_axes(value: onnx.ValueInfoProto, axes: Mapping[int, str]) -> None:
-    """Give the dynamic axes of a graph input or output their names."""
-    for axis, name in axes.items():
-        value.type.tensor_type.shape.dim[axis].dim_param = name
+def name_axes(values: Iterable[onnx.ValueInfoProto], tensors: Sequence[TensorDefinition]) -> None:
+    """Give the dynamic axes of graph inputs or outputs the names that the stage's definition has for them."""
+    for value, tensor in zip(values, tensors, strict=True):
+        for axis, name in tensor.dynamic_axes.items():
+            value.type.tensor_type.shape.dim[axis].dim_param = name
 
 
 def strip_traces(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes on nodes and values: they hold paths and stack traces of this machine."""
+    """Delete the exporter's metadata of nodes and values: paths and stack traces of this machine."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -80,11 +81,11 @@ def strip_traces(model: onnx.ModelProto) -> None:
     for initializer in model.graph.initializer:
         del initializer.metadata_props[:]
     del model.graph.metadata_props[:]
-    # Their symbolic sizes carry the tracer's names, which no longer match the renamed axes.
+    # The symbolic sizes in it have the tracer's names, which no longer match the renamed axes.
     del model.graph.value_info[:]
 
 
-def describe(values: list[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
+def describe(values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
     """The manifest's description of graph inputs or outputs."""
     return tuple(
         TensorSpec(

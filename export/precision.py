@@ -1,4 +1,4 @@
-"""The precisions of an export: what is computed in half or 8 bits, and which islands stay FP32, and why."""
+"""The precisions of an export: how a stage is lowered to half or 8 bits, and what in it stays FP32."""
 
 import copy
 import logging
@@ -16,40 +16,32 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..model.decoder import CostMap, Head
 from ..model.scout import Scout
-from .fusions import BlockAttention, shuffled
+from ..stages import COMPUTE, StageDefinition
+from .fusions import BlockAttention, as_pixel_shuffle
 from .stages import GraphSpec
 
-# Of weights and activations as PyTorch traces them; `quantize` makes 8 bits of an FP32 graph.
+# The dtype in which PyTorch traces a lowered stage; `quantize_graph` then makes the 8-bit graph.
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.float32}
 
 # ONNX has no convolution of bfloat16 before opset 22; the others use what older versions of the engines read.
 OPSETS = {"fp32": 20, "fp16": 20, "bf16": 22, "int8": 20}
 
-FP32_STAGES = {
-    "text": "runs once per vocabulary, so half would save nothing that anyone waits for",
-    "pixels": "is a resize of a byte picture, without weights; `image` rounds what it gives",
-    "label": "compares probabilities, which in half are often equal",
-}
-
-# Made by the host or by an FP32 stage; the stage that takes them rounds where it must.
-FP32_INPUTS = ("pixels", "text")
-
 
 @dataclass(frozen=True)
 class Island:
-    """Modules that compute in FP32 inside a half-precision stage.
+    """A kind of module that computes in FP32 inside a half-precision stage.
 
     Attributes:
         name: of the island.
-        modules: their types.
+        modules: types of the modules.
         reason: why half is not enough.
-        widens: whether what they give stays FP32; otherwise it is rounded to half again.
+        fp32_output: whether their outputs stay FP32; otherwise they are rounded to half.
     """
 
     name: str
     modules: tuple[type[nn.Module], ...]
     reason: str
-    widens: bool = False
+    fp32_output: bool = False
 
 
 ISLANDS = (
@@ -61,7 +53,7 @@ ISLANDS = (
         "heads",
         (Head, Scout),
         "votes and labels follow from logits that may differ in the last bits",
-        widens=True,
+        fp32_output=True,
     ),
 )
 
@@ -76,40 +68,45 @@ def check_precision(precision: str) -> None:
         raise InputError(f"precision: {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
 
 
-def stage_precision(stage: str, precision: str) -> str:
-    """The precision of one stage of a bundle of `precision`: that, or "fp32"."""
-    lowered = stage in INT8_STAGES if precision == "int8" else stage not in FP32_STAGES
+def stage_precision(stage: StageDefinition, precision: str) -> str:
+    """The precision of one stage in a bundle of `precision`: that, or "fp32"."""
+    lowered = stage.int8_reason is not None if precision == "int8" else stage.fp32_reason is None
     return precision if lowered else "fp32"
 
 
-def lowered_spec(spec: GraphSpec, precision: str, left_out: Sequence[Island] = ()) -> GraphSpec:
-    """How the stage of `spec`, which is FP32, is traced in one of `PRECISIONS`.
+def lower_spec(spec: GraphSpec, precision: str, half_islands: Sequence[Island] = ()) -> GraphSpec:
+    """The spec that the stage of an FP32 `spec` is traced from in one of `PRECISIONS`.
 
-    The islands `left_out` are computed in half, to measure what they are worth.
+    Args:
+        spec: in FP32; it is left unchanged.
+        precision: one of `PRECISIONS`.
+        half_islands: islands to compute in half all the same, to measure what they are worth.
     """
     dtype = PRECISIONS[precision]
-    if dtype == torch.float32 or spec.name in FP32_STAGES:
+    if dtype == torch.float32 or spec.stage.fp32_reason is not None:
         return spec
     inputs = {
-        name: tensor.to(dtype) if tensor.is_floating_point() and name not in FP32_INPUTS else tensor
-        for name, tensor in spec.inputs.items()
+        tensor.name: spec.inputs[tensor.name].to(dtype)
+        if tensor.dtype == COMPUTE
+        else spec.inputs[tensor.name]
+        for tensor in spec.stage.inputs
     }
     module = copy.deepcopy(spec.module)
-    _lower(module, dtype, left_out)
+    _lower(module, dtype, half_islands)
     return replace(spec, module=module, inputs=inputs)
 
 
-def _lower(module: nn.Module, dtype: torch.dtype, left_out: Sequence[Island]) -> None:
-    """Bring the weights and the arithmetic of a module to `dtype`, but for the islands inside it."""
+def _lower(module: nn.Module, dtype: torch.dtype, half_islands: Sequence[Island]) -> None:
+    """Bring the weights and the arithmetic of a module to `dtype`, except in the islands inside it."""
     for island in ISLANDS:
         if not isinstance(module, island.modules):
             continue
-        if island in left_out:
+        if island in half_islands:
             # It may take an FP32 input of the stage.
             module.register_forward_pre_hook(lambda _module, inputs: _cast(inputs, dtype))
             break
         module.register_forward_pre_hook(lambda _module, inputs: _cast(inputs, torch.float32))
-        if not island.widens:
+        if not island.fp32_output:
             module.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
         return
     # Not module.to, which would reach into the islands.
@@ -122,9 +119,9 @@ def _lower(module: nn.Module, dtype: torch.dtype, left_out: Sequence[Island]) ->
     for name, child in module.named_children():
         if dtype == torch.bfloat16 and isinstance(child, nn.ConvTranspose2d) and child.stride == (2, 2):
             # TensorRT-RTX has no transposed convolution of bfloat16.
-            child = shuffled(child)
+            child = as_pixel_shuffle(child)
             module._modules[name] = child
-        _lower(child, dtype, left_out)
+        _lower(child, dtype, half_islands)
 
 
 def _cast(values: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
@@ -134,19 +131,16 @@ def _cast(values: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
     )
 
 
-INT8_STAGES = {"image": "most of its time is in products with weights; of the decoder's time little is"}
-
-
 def quantize_graph(path: Path, metadata: Mapping[str, str]) -> None:
     """Replace an FP32 graph by one whose products with weights are 8-bit; inputs and outputs stay FP32.
 
     Args:
         path: of the graph.
-        metadata: goes into the new graph's metadata_props.
+        metadata: the new graph's metadata_props.
     """
     with tempfile.TemporaryDirectory(prefix="sed-trt-") as folder:
         quantized = Path(folder, path.name)
-        # It advises, on the root logger, to run an optimiser first that this graph has no use for.
+        # It advises, on the root logger, to run an optimiser first, which does nothing for these graphs.
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:

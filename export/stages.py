@@ -1,6 +1,9 @@
-"""One thin module per stage of the deployed network, and what the export needs to trace each."""
+"""One module per stage of the deployed network, and the example inputs that each is traced with."""
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +12,7 @@ from ..model import SED
 from ..model.clip import dense_features
 from ..model.labels import LOWEST, label_band, to_pixels, vote_table
 from ..model.scout import Scout
-from . import stages
+from ..stages import STAGES, StageDefinition, TensorDefinition
 from .fusions import FusedUp, TokenBlock
 
 
@@ -21,20 +24,20 @@ class TextStage(nn.Module):
         self.clip = model.clip
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """int64 (N, context length) to unit vectors, (N, C)."""
+        """Unit vectors, (N, C), from tokens, int64 (N, L)."""
         embedding: Tensor = self.clip.encode_text(tokens, normalize=True)
         return embedding
 
 
 class PixelsStage(nn.Module):
-    """A picture to the network's square input."""
+    """An image of any size to the network's square input."""
 
     def __init__(self, model: SED) -> None:
         super().__init__()
         self.size = model.preset.image_size
 
     def forward(self, image: Tensor) -> Tensor:
-        """uint8 (1, H, W, 3) to float32 (1, 3, S, S)."""
+        """Normalised pixels, float32 (1, 3, S, S), from an image, uint8 (1, H, W, 3)."""
         return to_pixels(image, self.size)
 
 
@@ -49,7 +52,11 @@ class ImageStage(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Embed a batch.
 
-        (B, 3, S, S) to embed (B, C, h, h) and guidance (B, _, 2h, 2h), (B, _, 4h, 4h), (B, _, 8h, 8h).
+        Args:
+            pixels: float32 (B, 3, S, S).
+
+        Returns:
+            The embedding (B, C, h, h) and the guidance (B, _, 2h, 2h), (B, _, 4h, 4h), (B, _, 8h, 8h).
         """
         embed, maps = dense_features(self.visual, pixels.to(self.decoder.conv1.weight.dtype))
         first, second, third = self.decoder.image_guidance(maps)
@@ -57,46 +64,85 @@ class ImageStage(nn.Module):
 
 
 class ScoutStage(nn.Module):
-    """head0 of every category, without the features it is defined on."""
+    """head0 of every category, without the features that the published network computes for it."""
 
     def __init__(self, model: SED) -> None:
         super().__init__()
-        self.cost_map = model.cost_map
+        self.cost_map = model.decoder.cost_map
         self.scout = Scout(model.decoder.conv1, model.decoder.head0, model.preset.grid)
 
     def forward(self, embed: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, C, h, h) and (T, P, C) to logits0 (T, h, h) and votes0 (8, T)."""
+        """Logits0 (T, h, h) and votes0 (ranks, T) from the embedding (1, C, h, h) and text (T, P, C)."""
         logits = self.scout(self.cost_map(embed, text))
         return logits, vote_table(logits)
 
 
 class DecodeStage(nn.Module):
-    """What decode1, decode2 and decode3 share: the cost guidance, the decoder stage, its head.
+    """A decoder stage with its cost guidance and head, for the categories kept by the rejection before it.
 
-    The kept indices of a decoder stage may end in entries of -1, which fill the category axis up to a size
-    that an engine has met before: nothing real depends on those categories, and their logits are `LOWEST`.
+    The kept indices may end in entries of -1, which pad the category axis to a size that an engine has run
+    before: no other category's result depends on them, and their logits are `LOWEST`.
     """
 
     def __init__(self, model: SED, index: int) -> None:
+        """`index` is 0, 1 or 2 for decode1, decode2 or decode3."""
         super().__init__()
-        stage = model.decoder.stages[index]
-        self.project = model.decoder.decoder_corr_guidance_projection[index]
+        decoder = model.decoder
+        stage = decoder.stages[index]
+        self.project = decoder.decoder_corr_guidance_projection[index]
         self.block = TokenBlock(stage)
         self.up = FusedUp(stage, model.preset.grid * 2**index)
-        self.head = model.decoder.stage_heads[index]
+        self.head = decoder.stage_heads[index]
+        self.is_last = self.head is decoder.head
 
-    def decode(
-        self, x: Tensor, cost: Tensor, guidance: Tensor, alive: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, cost: Tensor, kept: Tensor, guidance: Tensor) -> tuple[Tensor, ...]:
+        """Decode the kept categories.
+
+        Args:
+            x: features of the T categories before, (T, width, h, h).
+            cost: their cost guidance, (T, _, h, h).
+            kept: int64 (K,).
+            guidance: image guidance, (1, _, 2h, 2h).
+
+        Returns:
+            As `decode`.
+        """
+        alive = kept >= 0
+        return self.decode(gather(x, kept), gather(cost, kept), guidance, alive)
+
+    def decode(self, x: Tensor, cost: Tensor, guidance: Tensor, alive: Tensor) -> tuple[Tensor, ...]:
         """Run the decoder stage.
 
-        Features (K, width, h, h), cost map or guidance (K, _, h, h), image guidance (1, _, 2h, 2h) and
-        bool (K,) to the next features and cost guidance (K, _, 2h, 2h) and the head's logits (K, 2h, 2h).
+        Args:
+            x: features of the kept categories, (K, width, h, h).
+            cost: their cost map or cost guidance, (K, _, h, h).
+            guidance: image guidance, (1, _, 2h, 2h).
+            alive: bool (K,), False for padding.
+
+        Returns:
+            The next features and cost guidance, (K, _, 2h, 2h), the head's logits, (K, 2h, 2h), and their
+            votes, (ranks, K); the last stage gives logits alone.
         """
         cost = self.project(cost)
         x = self.up(self.block(x, alive), guidance, cost)
         logits = self.head(x).squeeze(1)
-        return x, cost, torch.where(alive.view(-1, 1, 1), logits, LOWEST)
+        logits = torch.where(alive.view(-1, 1, 1), logits, LOWEST)
+        return (logits,) if self.is_last else (x, cost, logits, vote_table(logits, alive))
+
+
+class Decode1Stage(DecodeStage):
+    """Decoder stage 1, which computes the features and the cost map of the kept categories itself."""
+
+    def __init__(self, model: SED) -> None:
+        super().__init__(model, index=0)
+        self.cost_map = model.decoder.cost_map
+        self.conv1 = model.decoder.conv1
+
+    def forward(self, embed: Tensor, text: Tensor, kept: Tensor, guidance: Tensor) -> tuple[Tensor, ...]:
+        """As `DecodeStage.forward`, from the embedding (1, C, h, h) and the vocabulary (T, P, C)."""
+        alive = kept >= 0
+        cost = self.cost_map(embed, gather(text, kept))
+        return self.decode(self.conv1(cost), cost, guidance, alive)
 
 
 def gather(values: Tensor, kept: Tensor) -> Tensor:
@@ -104,171 +150,105 @@ def gather(values: Tensor, kept: Tensor) -> Tensor:
     return values.index_select(0, kept.clamp(min=0))
 
 
-class Decode1Stage(DecodeStage):
-    """The cost map's features and decoder stage 1, of the categories that head0 kept."""
-
-    def __init__(self, model: SED) -> None:
-        super().__init__(model, 0)
-        self.cost_map = model.cost_map
-        self.conv1 = model.decoder.conv1
-
-    def forward(
-        self, embed: Tensor, text: Tensor, kept0: Tensor, guidance1: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Decode the kept categories.
-
-        (1, C, h, h), (T, P, C), int64 (K1,), (1, _, 2h, 2h) to x1 and cost1 (K1, _, 2h, 2h), logits1
-        (K1, 2h, 2h) and votes1 (8, K1).
-        """
-        alive = kept0 >= 0
-        cost = self.cost_map(embed, gather(text, kept0))
-        x, cost, logits = self.decode(self.conv1(cost), cost, guidance1, alive)
-        return x, cost, logits, vote_table(logits, alive)
-
-
-class Decode2Stage(DecodeStage):
-    """Decoder stage 2, of the categories that head1 kept."""
-
-    def __init__(self, model: SED) -> None:
-        super().__init__(model, 1)
-
-    def forward(
-        self, x1: Tensor, cost1: Tensor, kept1: Tensor, guidance2: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Decode the kept categories.
-
-        (K1, _, 2h, 2h) twice, int64 (K2,), (1, _, 4h, 4h) to x2 and cost2 (K2, _, 4h, 4h), logits2
-        (K2, 4h, 4h) and votes2 (8, K2).
-        """
-        alive = kept1 >= 0
-        x, cost, logits = self.decode(gather(x1, kept1), gather(cost1, kept1), guidance2, alive)
-        return x, cost, logits, vote_table(logits, alive)
-
-
-class Decode3Stage(DecodeStage):
-    """Decoder stage 3, of the categories that head2 kept."""
-
-    def __init__(self, model: SED) -> None:
-        super().__init__(model, 2)
-
-    def forward(self, x2: Tensor, cost2: Tensor, kept2: Tensor, guidance3: Tensor) -> Tensor:
-        """(K2, _, 4h, 4h) twice, int64 (K3,), (1, _, 8h, 8h) to logits (K3, 8h, 8h)."""
-        return self.decode(gather(x2, kept2), gather(cost2, kept2), guidance3, kept2 >= 0)[2]
-
-
 class LabelStage(nn.Module):
-    """Logits to labels and scores of a band of output rows."""
+    """Logits to labels and scores of a band of output rows and columns."""
 
     def forward(self, logits: Tensor, kept: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """(K3, 8h, 8h), int64 (K3,), (R,), (W,) to labels int32 (R, W) and scores (R, W)."""
+        """Labels int32 (R, Q) and scores (R, Q) from (K3, 8h, 8h), int64 (K3,), (R,), (Q,)."""
         labels, scores = label_band(logits, kept, rows, columns)
         # TensorRT has no 16-bit unsigned type; the host narrows the result.
         return labels.to(torch.int32), scores
 
 
+MODULES: Mapping[str, Callable[[SED], nn.Module]] = {
+    "text": TextStage,
+    "pixels": PixelsStage,
+    "image": ImageStage,
+    "scout": ScoutStage,
+    "decode1": Decode1Stage,
+    "decode2": partial(DecodeStage, index=1),
+    "decode3": partial(DecodeStage, index=2),
+    "label": lambda _model: LabelStage(),
+}
+
+# Sizes of the dynamic axes of the example inputs. Tracing takes a size of 1 as fixed, and axes of equal size
+# as the same, so those of one stage differ.
+EXAMPLE_AXES: dict[str, int] = {
+    "N": 3, "B": 2, "T": 5, "K1": 4, "K2": 3, "K3": 2, "H": 90, "W": 120, "R": 50, "Q": 60,
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class GraphSpec:
-    """How one stage is exported.
+    """What one graph is exported from.
 
     Attributes:
-        name: of the stage and, with ".onnx", of its file.
-        module: what is traced.
+        stage: its names, dtypes and shapes.
+        module: the module that is traced.
         inputs: example inputs by name, in order.
-        input_axes: for each input, axis to name, of those that are dynamic.
-        output_axes: for each output by name, in order, axis to name of those that are dynamic.
     """
 
-    name: str
+    stage: StageDefinition
     module: nn.Module
     inputs: dict[str, Tensor]
-    input_axes: dict[str, dict[int, str]]
-    output_axes: dict[str, dict[int, str]]
+
+    @property
+    def name(self) -> str:
+        """Name of the stage."""
+        return self.stage.name
+
+    def run(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs by name, without gradients, for the inputs among `tensors`."""
+        with torch.no_grad():
+            outputs = self.module(*(tensors[name] for name in self.inputs))
+        values = outputs if isinstance(outputs, tuple) else (outputs,)
+        return {output.name: value for output, value in zip(self.stage.outputs, values, strict=True)}
 
 
 def graph_specs(model: SED) -> list[GraphSpec]:
-    """The eight stages of `model`, in the order they run.
-
-    No dynamic axis of an example has size 1: it would be taken as fixed.
-    """
-    preset, grid = model.preset, model.preset.grid
-    size, embed_dim, prompts = preset.image_size, preset.embed_dim, len(model.templates)
-    widths, guide = preset.decoder_widths, preset.guidance_widths
-    embed = torch.randn(1, embed_dim, grid, grid)
-    text = nn.functional.normalize(torch.randn(5, prompts, embed_dim), dim=-1)
-    # Three of four, so that no two axes of an example happen to agree.
-    kept = torch.tensor([0, 2, 3])
-    guidance = [
-        torch.randn(1, width, grid * up, grid * up) for width, up in zip(guide, (2, 4, 8), strict=True)
-    ]
-
-    def features(stage: int) -> Tensor:
-        side = grid * 2**stage
-        return torch.randn(4, widths[stage], side, side)
-
-    def cost(stage: int) -> Tensor:
-        side = grid * 2**stage
-        return torch.randn(4, guide[stage - 1], side, side)
-
+    """The stages of `model`, in the order that they run."""
+    sizes = EXAMPLE_AXES | fixed_sizes(model)
     return [
         GraphSpec(
-            "text",
-            stages.TextStage(model),
-            {"tokens": torch.randint(0, model.clip.vocab_size, (3, model.clip.context_length))},
-            {"tokens": {0: "N"}},
-            {"embedding": {0: "N"}},
-        ),
-        GraphSpec(
-            "pixels",
-            stages.PixelsStage(model),
-            {"image": torch.randint(0, 256, (1, 90, 120, 3), dtype=torch.uint8)},
-            {"image": {1: "H", 2: "W"}},
-            {"pixels": {}},
-        ),
-        GraphSpec(
-            "image",
-            stages.ImageStage(model),
-            {"pixels": torch.randn(2, 3, size, size)},
-            {"pixels": {0: "B"}},
-            {"embed": {0: "B"}, "guidance1": {0: "B"}, "guidance2": {0: "B"}, "guidance3": {0: "B"}},
-        ),
-        GraphSpec(
-            "scout",
-            stages.ScoutStage(model),
-            {"embed": embed, "text": text},
-            {"embed": {}, "text": {0: "T"}},
-            {"logits0": {0: "T"}, "votes0": {1: "T"}},
-        ),
-        GraphSpec(
-            "decode1",
-            stages.Decode1Stage(model),
-            {"embed": embed, "text": text, "kept0": kept, "guidance1": guidance[0]},
-            {"embed": {}, "text": {0: "T"}, "kept0": {0: "K1"}, "guidance1": {}},
-            {"x1": {0: "K1"}, "cost1": {0: "K1"}, "logits1": {0: "K1"}, "votes1": {1: "K1"}},
-        ),
-        GraphSpec(
-            "decode2",
-            stages.Decode2Stage(model),
-            {"x1": features(1), "cost1": cost(1), "kept1": kept, "guidance2": guidance[1]},
-            {"x1": {0: "K1"}, "cost1": {0: "K1"}, "kept1": {0: "K2"}, "guidance2": {}},
-            {"x2": {0: "K2"}, "cost2": {0: "K2"}, "logits2": {0: "K2"}, "votes2": {1: "K2"}},
-        ),
-        GraphSpec(
-            "decode3",
-            stages.Decode3Stage(model),
-            {"x2": features(2), "cost2": cost(2), "kept2": kept, "guidance3": guidance[2]},
-            {"x2": {0: "K2"}, "cost2": {0: "K2"}, "kept2": {0: "K3"}, "guidance3": {}},
-            {"logits": {0: "K3"}},
-        ),
-        GraphSpec(
-            "label",
-            stages.LabelStage(),
-            {
-                "logits": torch.randn(3, grid * 8, grid * 8),
-                "kept": kept,
-                "rows": torch.rand(50) * 7,
-                "columns": torch.rand(60) * 7,
-            },
-            {"logits": {0: "K3"}, "kept": {0: "K3"}, "rows": {0: "R"}, "columns": {0: "W"}},
-            {"labels": {0: "R", 1: "W"}, "scores": {0: "R", 1: "W"}},
-        ),
+            stage,
+            MODULES[stage.name](model),
+            {tensor.name: example_input(tensor, sizes) for tensor in stage.inputs},
+        )
+        for stage in STAGES
     ]
+
+
+def fixed_sizes(model: SED) -> dict[str, int]:
+    """The values that `stages.SIZES` have for a model."""
+    preset, grid = model.preset, model.preset.grid
+    _, after1, after2, _ = preset.decoder_widths
+    guidance1, guidance2, guidance3 = preset.guidance_widths
+    return {
+        "L": model.clip.context_length,
+        "C": preset.embed_dim,
+        "P": len(model.templates),
+        "S": preset.image_size,
+        "h": grid,
+        "2h": 2 * grid,
+        "4h": 4 * grid,
+        "8h": 8 * grid,
+        "G1": guidance1,
+        "G2": guidance2,
+        "G3": guidance3,
+        "D1": after1,
+        "D2": after2,
+        "E1": guidance1,
+        "E2": guidance2,
+    }
+
+
+def example_input(tensor: TensorDefinition, sizes: Mapping[str, int]) -> Tensor:
+    """An input of plausible values, in FP32 where it follows the bundle's precision."""
+    shape = [sizes[size] if isinstance(size, str) else size for size in tensor.shape]
+    if tensor.dtype == "uint8":
+        return torch.randint(0, 256, shape, dtype=torch.uint8)
+    if tensor.dtype == "int64":
+        # Tokens, or the first categories.
+        return torch.arange(math.prod(shape)).reshape(shape)
+    values = torch.randn(shape)
+    return nn.functional.normalize(values, dim=-1) if tensor.name == "text" else values

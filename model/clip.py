@@ -1,4 +1,4 @@
-"""CLIP from open_clip and timm, and its image tower read densely: one embedding per position."""
+"""CLIP from open_clip and timm, and its dense image features: one embedding per position."""
 
 from typing import cast
 
@@ -32,7 +32,7 @@ def sed_tiny_convnext(pretrained: bool = False, **kwargs: object) -> ConvNeXt:
         "depths": (2, 2, 4, 2),
         "dims": SED_TINY.trunk_widths,
         "conv_mlp": False,
-        # From scratch in an hour: the usual 1e-6 would leave every block switched off for most of it.
+        # It is trained from scratch in an hour; with timm's 1e-6 a block would have no effect for most of it.
         "ls_init_value": 0.3,
     }
     return convnext_atto(pretrained=pretrained, **{**kwargs, **sizes})
@@ -45,7 +45,7 @@ def build_clip(preset: Preset) -> CLIP:
 
 
 def dense_features(visual: TimmModel, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Run the image tower and its head at every position of the last map on its own.
+    """Run the image tower, and its head at each position of the last map separately.
 
     Args:
         visual: the image tower of `build_clip`.

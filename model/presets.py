@@ -10,9 +10,9 @@ class Preset:
     """Sizes of one SED network.
 
     Attributes:
-        name: how users name it.
-        clip: the open_clip model it is built on.
-        image_size: side of the square the network sees, in pixels; a multiple of 32.
+        name: of the preset, as users give it.
+        clip: the open_clip model that it is built on.
+        image_size: side S of the network's square input in pixels; a multiple of 32.
         embed_dim: width C of the CLIP embedding shared by image and text.
         trunk_widths: channels of res2, res3, res4 and res5 (strides 4, 8, 16, 32).
         decoder_widths: decoder channels before stage 1 and after stages 1, 2 and 3.

@@ -9,20 +9,19 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .clip import build_clip, dense_features
-from .decoder import CostMap, Decoder
+from .decoder import Decoder
 from .labels import VOTE_RANKS, label_map, survivors, to_pixels, vote_table
 from .presets import Preset
-from .scout import Scout
 from .text import encode_vocabulary, templates_of
 
 
 @dataclass(frozen=True)
 class Output:
-    """What one forward pass gives.
+    """Logits of every category at every head.
 
     Attributes:
-        logits: (B, T, 8h, 8w), before the sigmoid.
-        aux: the aux heads' logits, (B, T, h, w), (B, T, 2h, 2w), (B, T, 4h, 4w).
+        logits: of the last head, (B, T, 8h, 8w), before the sigmoid.
+        aux: of the aux heads head0, head1, head2: (B, T, h, w), (B, T, 2h, 2w), (B, T, 4h, 4w).
     """
 
     logits: Tensor
@@ -31,11 +30,11 @@ class Output:
 
 @dataclass(frozen=True)
 class Rejected:
-    """What a pass with early rejection gives.
+    """Logits of the categories that early rejection left.
 
     Attributes:
-        logits: (K3, 8h, 8w) of the categories left.
-        kept: int64 (K3,), which categories those are.
+        logits: of the last head, (K3, 8h, 8w), before the sigmoid.
+        kept: int64 (K3,), the category that each of them stands for.
         survivors: at head0, head1 and head2, which of the categories entering that point survived, int64
             (K1,), (K2,), (K3,).
     """
@@ -53,7 +52,6 @@ class SED(nn.Module):
         self.preset = preset
         self.templates = templates_of(preset)
         self.clip = build_clip(preset)
-        self.cost_map = CostMap()
         self.decoder = Decoder(preset, prompts=len(self.templates))
 
     @classmethod
@@ -89,19 +87,19 @@ class SED(nn.Module):
             Unit vectors, float32 (T, P, C).
 
         Raises:
-            InputError: no names, or an empty one.
+            InputError: no names, an empty one, or one that is too long.
         """
-        with torch.no_grad():
-            return encode_vocabulary(self.clip, names, self.templates, progress=progress)
+        return encode_vocabulary(self.clip, names, self.templates, progress)
 
     def encode_images(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Embed pictures and project their guidance.
+        """Embed images and project their guidance.
 
         Args:
             images: RGB uint8 (B, H, W, 3), any H and W.
 
         Returns:
-            The embedding, (B, C, h, h), and the image guidance of stages 1, 2, 3.
+            The embedding, (B, C, h, h), and the image guidance of stages 1, 2, 3: (B, _, 2h, 2h),
+            (B, _, 4h, 4h), (B, _, 8h, 8h).
         """
         pixels = to_pixels(images.to(self.device), self.preset.image_size)
         embed, maps = dense_features(self.clip.visual, pixels)
@@ -115,51 +113,36 @@ class SED(nn.Module):
             text: unit vectors of `encode_vocabulary`, (T, P, C) for all images, or (B, T, P, C).
 
         Returns:
-            Logits (B, T, 8h, 8w) and three aux maps (B, T, h, h), (B, T, 2h, 2h), (B, T, 4h, 4h).
+            Logits (B, T, 8h, 8h) and three aux maps (B, T, h, h), (B, T, 2h, 2h), (B, T, 4h, 4h).
         """
         return self.decode(*self.encode_images(images), text)
 
     def decode(self, embed: Tensor, guidance: Sequence[Tensor], text: Tensor) -> Output:
-        """Logits of every category of pictures that `encode_images` embedded.
+        """`forward` for images that are embedded already.
 
         Args:
-            embed: (B, C, h, h).
-            guidance: the image guidance of stages 1, 2, 3.
-            text: unit vectors, (T, P, C) for all images, or (B, T, P, C).
+            embed: the embedding of `encode_images`, (B, C, h, h).
+            guidance: its image guidance.
+            text: as in `forward`.
 
         Returns:
-            Logits (B, T, 8h, 8w) and three aux maps (B, T, h, h), (B, T, 2h, 2h), (B, T, 4h, 4h).
+            As `forward`.
         """
-        decoder, batch = self.decoder, embed.shape[0]
-        guide = self.cost_map(embed, text.to(self.device))
-        x = decoder.conv1(guide)
-        # The aux heads learn from the features but do not shape them.
-        logits = [decoder.head0(x.detach())]
-        steps = zip(
-            decoder.stages,
-            decoder.decoder_corr_guidance_projection,
-            guidance,
-            decoder.stage_heads,
-            strict=True,
-        )
-        for stage, project, image, head in steps:
-            guide = project(guide)
-            x = stage(x, image, guide)
-            logits.append(head(x if head is decoder.head else x.detach()))
-        maps = [each.squeeze(1).unflatten(0, (batch, -1)) for each in logits]
-        return Output(logits=maps[3], aux=(maps[0], maps[1], maps[2]))
+        heads = self.decoder(embed, guidance, text.to(self.device))
+        first, second, third, last = (logits.unflatten(0, (embed.shape[0], -1)) for logits in heads)
+        return Output(logits=last, aux=(first, second, third))
 
     @torch.no_grad()
-    def reject(self, image: Tensor, text: Tensor, k: int = VOTE_RANKS) -> Rejected:
-        """One image through the decoder, dropping after each aux head the categories no pixel wants.
+    def reject(self, image: Tensor, text: Tensor, k: int | None = VOTE_RANKS) -> Rejected:
+        """Decode one image and drop after each aux head the categories that are nowhere among the k best.
 
         Args:
             image: RGB uint8 (H, W, 3).
             text: unit vectors, (T, P, C).
-            k: a category survives if it is among the k best at some pixel; 1 to 8.
+            k: a category survives if it is among the k best at some pixel; 1 to 8; None keeps them all.
 
         Returns:
-            Logits (K3, 8h, 8w) of the categories left, and which survived at each point.
+            Logits (K3, 8h, 8h) of the categories left, and which survived at each point.
 
         Raises:
             InputError: k is not 1 to 8.
@@ -170,45 +153,37 @@ class SED(nn.Module):
     def decode_rejecting(
         self, embed: Tensor, guidance: Sequence[Tensor], text: Tensor, k: int | None = VOTE_RANKS
     ) -> Rejected:
-        """`reject` for one picture that `encode_images` embedded.
+        """`reject` for an image that is embedded already.
 
         Args:
-            embed: (1, C, h, h).
-            guidance: the image guidance of stages 1, 2, 3.
+            embed: the embedding of `encode_images`, (1, C, h, h).
+            guidance: its image guidance.
             text: unit vectors, (T, P, C).
-            k: a category survives if it is among the k best at some pixel; 1 to 8; None keeps them all.
+            k: as in `reject`.
 
         Returns:
-            Logits (K3, 8h, 8w) of the categories left, and which survived at each point.
+            As `reject`.
 
         Raises:
             InputError: k is not 1 to 8.
         """
         if k is None:
             logits = self.decode(embed, guidance, text).logits[0]
-            every = torch.arange(len(text), device=logits.device)
+            every = torch.arange(len(logits), device=logits.device)
             return Rejected(logits=logits, kept=every, survivors=(every, every, every))
         if not 1 <= k <= VOTE_RANKS:
             raise InputError(
                 f"k is {k}; rejection counts the first {VOTE_RANKS} ranks, so give 1 to {VOTE_RANKS}"
             )
-        decoder, text = self.decoder, text.to(self.device)
-        aux = Scout(decoder.conv1, decoder.head0, self.preset.grid)(self.cost_map(embed, text))
-        dropped = []
-        chosen = survivors(vote_table(aux), k)
-        dropped.append(chosen)
-        kept = chosen
-        guide = self.cost_map(embed, text[kept])
-        x = decoder.conv1(guide)
-        for index, stage in enumerate(decoder.stages):
-            if index > 0:
-                chosen = survivors(vote_table(aux), k)
-                dropped.append(chosen)
-                kept, x, guide = kept[chosen], x[chosen], guide[chosen]
-            guide = decoder.decoder_corr_guidance_projection[index](guide)
-            x = stage(x, guidance[index], guide)
-            aux = decoder.stage_heads[index](x).squeeze(1)
-        return Rejected(logits=aux, kept=kept, survivors=(dropped[0], dropped[1], dropped[2]))
+        kept_by_point: list[Tensor] = []
+
+        def keep(logits: Tensor) -> Tensor:
+            kept_by_point.append(survivors(vote_table(logits), k))
+            return kept_by_point[-1]
+
+        logits = self.decoder(embed, guidance, text.to(self.device), keep)[-1]
+        first, second, third = kept_by_point
+        return Rejected(logits=logits, kept=first[second][third], survivors=(first, second, third))
 
     @torch.no_grad()
     def segment(self, image: Tensor, text: Tensor, k: int | None = VOTE_RANKS) -> Tensor:
@@ -217,7 +192,7 @@ class SED(nn.Module):
         Args:
             image: RGB uint8 (H, W, 3).
             text: unit vectors, (T, P, C).
-            k: early rejection's k, 1 to 8; None means no rejection.
+            k: as in `reject`.
 
         Returns:
             Category indices, int64 (H, W).
@@ -225,5 +200,11 @@ class SED(nn.Module):
         Raises:
             InputError: k is not 1 to 8.
         """
-        left = self.decode_rejecting(*self.encode_images(image.unsqueeze(0)), text, k)
+        left = self.reject(image, text, k)
         return label_map(left.logits, left.kept, *image.shape[:2])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch raised `error` because the memory of the GPU or of the CPU is too small."""
+    # For the CPU PyTorch has no exception of its own.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

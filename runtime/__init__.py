@@ -1,16 +1,15 @@
 """Segmentation from a bundle, with neither PyTorch nor the onnx package."""
 
-from .pipeline import EncodedPicture
+from .pipeline import EncodedImage
 from .rejection import Budget, KeepAll, MinPixels, Rejection, TopK, parse_rejection
 from .result import Result
 from .segmenter import Segmenter
 from .stream import StreamItem
-from .vocabularies import published
-from .vocabulary import Vocabulary, read_vocabulary
+from .vocabulary import Vocabulary, parse_names, published, read_vocabulary
 
 __all__ = [
     "Budget",
-    "EncodedPicture",
+    "EncodedImage",
     "KeepAll",
     "MinPixels",
     "Rejection",
@@ -19,6 +18,7 @@ __all__ = [
     "StreamItem",
     "TopK",
     "Vocabulary",
+    "parse_names",
     "parse_rejection",
     "published",
     "read_vocabulary",

@@ -1,5 +1,6 @@
-"""Pictures from anywhere as 8-bit RGB."""
+"""Images from files, PIL images and arrays as 8-bit RGB, and their resize by the shorter side."""
 
+import stat
 import struct
 import warnings
 from pathlib import Path
@@ -9,9 +10,12 @@ from PIL import Image, ImageOps
 
 from ..errors import InputError
 
-Source = str | Path | Image.Image | np.ndarray
+ImageSource = str | Path | Image.Image | np.ndarray
 
 MAX_MEGAPIXELS = 100
+# The longer side after a resize by the shorter one, in pixels.
+LONGEST_SIDE = 2560
+
 # What Pillow's decoders raise on broken content, besides their own OSError subclasses.
 _DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, KeyError, struct.error)
 
@@ -19,15 +23,16 @@ _DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, TypeError, Index
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def load_image(source: Source) -> np.ndarray:
-    """The picture as uint8 RGB (H, W, 3), C-contiguous, upright by its EXIF orientation.
+def load_image(source: ImageSource) -> np.ndarray:
+    """The image as uint8 RGB (H, W, 3), C-contiguous, upright by its EXIF orientation.
 
     `source` is a path, a PIL image of any mode or a uint8 array (H, W, 3). Transparent parts are shown on
     white, 16-bit grey is scaled to 8 bits, and of an animation the first frame is taken.
 
     Raises:
-        InputError: the file is missing, empty, truncated or no image; the picture has more than
-            `MAX_MEGAPIXELS` million pixels; the array is not uint8 (H, W, 3).
+        InputError: the file is missing, empty, truncated, no image or no file at all (a folder, pipe, socket
+            or device); the image has more than `MAX_MEGAPIXELS` million pixels; the array is not uint8
+            (H, W, 3).
     """
     if isinstance(source, np.ndarray):
         return _checked_array(source)
@@ -64,13 +69,18 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
 
 
 def _check_file(path: Path) -> None:
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r}: no such file, a file name holds no null byte; give an image file")
     try:
-        size = path.stat().st_size
+        status = path.stat()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no such file, or it cannot be reached; give an image file") from error
-    if path.is_dir():
+    if stat.S_ISDIR(status.st_mode):
         raise InputError(f"{path}: is a folder, expected an image file")
-    if path.is_file() and size == 0:
+    # To open a pipe would wait for a writer, perhaps for ever.
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path}: is a pipe, socket or device, expected an image file")
+    if status.st_size == 0:
         raise InputError(f"{path}: is empty (0 bytes), expected an image file")
 
 
@@ -111,23 +121,6 @@ def _deep_grey_to_rgb(image: Image.Image, name: str) -> np.ndarray:
     return np.repeat(narrow[:, :, None], 3, axis=2)
 
 
-LONGEST_SIDE = 2560
-
-
-def short_side_size(height: int, width: int, short_side: int, longest: int = LONGEST_SIDE) -> tuple[int, int]:
-    """Height and width in pixels after detectron2's ResizeShortestEdge, at least 1.
-
-    The shorter side becomes `short_side` unless the longer one would then pass `longest`, which it becomes
-    instead; sizes round half up.
-    """
-    scale = short_side / min(height, width)
-    new_height, new_width = scale * height, scale * width
-    if max(new_height, new_width) > longest:
-        scale = longest / max(new_height, new_width)
-        new_height, new_width = scale * new_height, scale * new_width
-    return max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
-
-
 def resize_short_side(image: np.ndarray, short_side: int | None) -> np.ndarray:
     """uint8 RGB (H, W, 3) with its shorter side resized to `short_side` pixels, bilinear as Pillow does it.
 
@@ -142,6 +135,20 @@ def resize_short_side(image: np.ndarray, short_side: int | None) -> np.ndarray:
     if size == (height, width):
         return image
     return np.array(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def short_side_size(height: int, width: int, short_side: int, longest: int = LONGEST_SIDE) -> tuple[int, int]:
+    """Height and width in pixels after detectron2's ResizeShortestEdge, at least 1.
+
+    The shorter side becomes `short_side` unless the longer one would then pass `longest`, which it becomes
+    instead; sizes round half up.
+    """
+    scale = short_side / min(height, width)
+    new_height, new_width = scale * height, scale * width
+    if max(new_height, new_width) > longest:
+        scale = longest / max(new_height, new_width)
+        new_height, new_width = scale * new_height, scale * new_width
+    return max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
 
 
 def check_short_side(short_side: int | None) -> None:

@@ -1,87 +1,48 @@
-"""The four steps from a picture to its result; each may run in a thread of its own."""
+"""The four steps from an image to its result, each of which may run in a thread of its own.
+
+`prepare` loads the image and makes the network's input; `encode` runs the image encoder on a batch of inputs;
+`decode` runs the scout and the decoder on one image with a vocabulary, and rejects categories in between;
+`label` makes the label map. `warm_up` runs all of them at every size that images can need.
+"""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from ..bundle import Manifest
-from ..engines.engine import Engines, Value
-from ..engines.profiles import SENTENCES, label_rows
-from .images import Source, load_image, resize_short_side
-from .labels import label_map
+from ..engines.engine import Engine, Engines, Value
+from ..engines.profiles import BAND_SIDE, SENTENCES, label_rows
+from ..host import label_bands, source_coordinates
+from ..stages import DECODER, STAGES
+from .images import ImageSource, load_image, resize_short_side
 from .rejection import Rejection, padded
 from .result import Result
-from .vocabulary import Categories
+from .text import Progress
+from .vocabulary import Vocabulary
 
-
-@contextmanager
-def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
-    """Set `timings[stage]` to the wall time of the block in milliseconds."""
-    start = time.perf_counter()
-    yield
-    timings[stage] = (time.perf_counter() - start) * 1000
+# By stage of the decoder, the tensors that later stages take.
+_NEEDED_LATER = {
+    stage.name: {tensor.name for later in STAGES[STAGES.index(stage) + 1 :] for tensor in later.inputs}
+    for stage in DECODER
+}
+# Height and width of the label maps of a warm-up.
+_LABEL_SIDE = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Decoded:
-    """What the decoder leaves of one image.
+class PreparedImage:
+    """An image and the network's input.
 
     Attributes:
-        logits: float32 (K', 8h, 8h), K' >= K: one map per surviving category, then padding that never wins.
-        kept_ids: int64 (K,), rising indices of the survivors in the vocabulary.
-        kept: categories alive after `scout`, `decode1` and `decode2`.
+        image: uint8 RGB (H, W, 3).
+        pixels: the input, float32 (1, 3, S, S).
+        timings: milliseconds by step and stage.
     """
-
-    logits: Value
-    kept_ids: np.ndarray
-    kept: tuple[int, int, int]
-
-
-def decode(
-    engines: Engines,
-    features: Mapping[str, Value],
-    text: Value,
-    rejection: Rejection,
-    timings: dict[str, float],
-) -> Decoded:
-    """Run `scout` and the three decoder stages on one image.
-
-    `features` are the outputs of the stage `image` with a batch axis of 1, `text` is float32 (T, P, C). Sets
-    the milliseconds of each stage in `timings`.
-    """
-
-    def run(stage: str, inputs: dict[str, Value]) -> dict[str, Any]:
-        engine = engines[stage]
-        with timed(timings, stage):
-            return engine.run(inputs)
-
-    def decode_stage(number: int, kept: np.ndarray, inputs: dict[str, Value]) -> dict[str, Any]:
-        indices = {f"kept{number - 1}": padded(kept, engines.buckets)}
-        guidance = {f"guidance{number}": features[f"guidance{number}"]}
-        return run(f"decode{number}", inputs | indices | guidance)
-
-    image_and_text = {"embed": features["embed"], "text": text}
-    scouted = run("scout", image_and_text)
-    kept0 = rejection.keep(scouted["votes0"])
-    first = decode_stage(1, kept0, image_and_text)
-    # A policy must not see the padding, which would count for it as categories without a vote.
-    kept1 = rejection.keep(first["votes1"][:, : len(kept0)])
-    second = decode_stage(2, kept1, {"x1": first["x1"], "cost1": first["cost1"]})
-    kept2 = rejection.keep(second["votes2"][:, : len(kept1)])
-    third = decode_stage(3, kept2, {"x2": second["x2"], "cost2": second["cost2"]})
-    return Decoded(third["logits"], kept0[kept1][kept2], (len(kept0), len(kept1), len(kept2)))
-
-
-_FEATURES = ("embed", "guidance1", "guidance2", "guidance3")
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A picture, uint8 (H, W, 3), with the network's input made of it, (1, 3, S, S)."""
 
     image: np.ndarray
     pixels: Value
@@ -89,14 +50,14 @@ class Prepared:
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedPicture:
-    """A picture with what the stage `image` made of it.
+class EncodedImage:
+    """An image and its features, ready to be decoded with any vocabulary.
 
     Attributes:
-        engines: that made it; only they can go on with it.
-        image: uint8 (H, W, 3).
-        features: the outputs of the stage by name, in the bundle's precision and where the engines keep
-            them: the embedding, (1, C, h, h), and the image guidance of the three stages.
+        engines: those that encoded the image; no others can decode the features.
+        image: uint8 RGB (H, W, 3).
+        features: the outputs of the stage `image` by name, with a batch axis of 1, in the bundle's precision
+            and where the engines compute: the embedding, (1, C, h, h), and the guidance of three stages.
         timings: milliseconds by step and stage.
     """
 
@@ -107,173 +68,209 @@ class EncodedPicture:
 
 
 @dataclass(frozen=True, eq=False)
-class Refined:
-    """A picture, uint8 (H, W, 3), with what the decoder left of it."""
+class DecodedImage:
+    """An image and the logits of the categories that were kept.
+
+    Attributes:
+        image: uint8 RGB (H, W, 3).
+        logits: float32 (K', 8h, 8h), K' >= K: one map per kept category, then padding that never wins.
+        kept_ids: int64 (K,), rising indices of the kept categories in the vocabulary.
+        kept: categories left after each rejection point.
+        timings: milliseconds by step and stage.
+    """
 
     image: np.ndarray
-    decoded: Decoded
+    logits: Value
+    kept_ids: np.ndarray
+    kept: tuple[int, ...]
     timings: dict[str, float]
 
 
-def prepare(engines: Engines, source: Source, short_side: int | None) -> Prepared:
-    """Load a picture, resize it and run the stage `pixels`; raises InputError as `load_image` does."""
+def prepare(engines: Engines, source: ImageSource, short_side: int | None) -> PreparedImage:
+    """Load an image, resize its shorter side and run the stage `pixels`.
+
+    Raises:
+        InputError: as `load_image` and `resize_short_side`, or the image is too large for the engines.
+    """
     timings: dict[str, float] = {}
-    with timed(timings, "load"):
+    with _timed(timings, "load"):
         image = load_image(source)
-    with timed(timings, "resize"):
+    with _timed(timings, "resize"):
         resized = resize_short_side(image, short_side)
     engine = engines["pixels"]
-    with timed(timings, "pixels"):
+    with _timed(timings, "pixels"):
         pixels = engine.run({"image": resized[None]})["pixels"]
-    return Prepared(image, pixels, timings)
+    return PreparedImage(image, pixels, timings)
 
 
-def encode(engines: Engines, batch: Sequence[Prepared]) -> list[EncodedPicture]:
-    """Run the stage `image` once on a batch of pictures; each is charged its part of the time."""
+def encode(engines: Engines, batch: Sequence[PreparedImage]) -> list[EncodedImage]:
+    """Run the stage `image` once on a batch; each image's timings get an equal share of its time."""
     engine = engines["image"]
     timings: dict[str, float] = {}
-    with timed(timings, "image"):
+    with _timed(timings, "image"):
         outputs = engine.run({"pixels": engines.stack([item.pixels for item in batch])})
     share = {"image": timings["image"] / len(batch)}
     return [
-        EncodedPicture(
+        EncodedImage(
             engines,
             item.image,
-            {name: outputs[name][row : row + 1] for name in _FEATURES},
+            {name: value[row : row + 1] for name, value in outputs.items()},
             item.timings | share,
         )
         for row, item in enumerate(batch)
     ]
 
 
-def refine(encoded: EncodedPicture, vocabulary: Categories, rejection: Rejection) -> Refined:
-    """Run the decoder on one picture."""
+def decode(encoded: EncodedImage, vocabulary: Vocabulary, rejection: Rejection) -> DecodedImage:
+    """Run the scout and the decoder stages on one image, and reject categories after each of them.
+
+    Raises:
+        InputError: the engines were built for fewer categories, or the device's memory is too small.
+    """
+    engines = encoded.engines
     timings = dict(encoded.timings)
-    decoded = decode(encoded.engines, encoded.features, vocabulary.text, rejection, timings)
-    return Refined(encoded.image, decoded, timings)
+    # Tensors by name; those that no later stage takes are dropped, so that their memory can be used again.
+    values: dict[str, Any] = encoded.features | {"text": vocabulary.on_device(engines)}
+    kept_ids = indices = np.arange(len(vocabulary), dtype=np.int64)
+    kept: list[int] = []
+    for stage in DECODER:
+        if stage.kept:
+            values[stage.kept] = padded(indices, engines.buckets)
+        engine = engines[stage.name]
+        inputs = {tensor.name: values[tensor.name] for tensor in stage.inputs}
+        with _timed(timings, stage.name):
+            values |= engine.run(inputs)
+        if stage.votes:
+            # A policy must not see the padding, which it would take for categories without votes.
+            indices = rejection.keep(values[stage.votes][:, : len(kept_ids)])
+            kept_ids = kept_ids[indices]
+            kept.append(len(kept_ids))
+        for name in values.keys() - _NEEDED_LATER[stage.name]:
+            del values[name]
+    return DecodedImage(encoded.image, values["logits"], kept_ids, tuple(kept), timings)
 
 
-def label(engines: Engines, refined: Refined, names: tuple[str, ...]) -> Result:
-    """Label one picture at its own size."""
-    timings, decoded = dict(refined.timings), refined.decoded
+def label(engines: Engines, decoded: DecodedImage, names: tuple[str, ...]) -> Result:
+    """Label every pixel of one image, at the image's own size; `names` are those of the vocabulary."""
+    timings = dict(decoded.timings)
     engine = engines["label"]
-    with timed(timings, "label"):
-        labels, scores = label_map(engine, decoded.logits, decoded.kept_ids, *refined.image.shape[:2])
-    return Result(labels, scores, names, decoded.kept, decoded.kept_ids, timings, refined.image)
+    with _timed(timings, "label"):
+        labels, scores = label_map(engine, decoded.logits, decoded.kept_ids, *decoded.image.shape[:2])
+    return Result(labels, scores, names, decoded.kept, decoded.kept_ids, timings, decoded.image)
 
 
-def finish(encoded: EncodedPicture, vocabulary: Categories, rejection: Rejection) -> Result:
-    """Decode one picture and label it at its own size."""
-    return label(encoded.engines, refine(encoded, vocabulary, rejection), vocabulary.names)
+def label_map(
+    engine: Engine, logits: Value, kept_ids: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels uint16 and scores float32, both (height, width), from logits (K', h, w).
+
+    `engine` runs the stage `label`. Labels are entries of `kept_ids`, int64 (K,), K <= K'; scores are
+    probabilities. Maps in `logits` beyond K are padding and never win.
+    """
+    kept = np.pad(kept_ids, (0, logits.shape[0] - len(kept_ids)))
+    labels = np.empty((height, width), dtype=np.uint16)
+    scores = np.empty((height, width), dtype=np.float32)
+    rows = source_coordinates(logits.shape[1], height)
+    columns = source_coordinates(logits.shape[2], width)
+    bands = label_bands(height, width, len(kept), label_rows(len(kept)), BAND_SIDE)
+    for down, across in bands:
+        outputs = engine.run({"logits": logits, "kept": kept, "rows": rows[down], "columns": columns[across]})
+        labels[down, across] = outputs["labels"]
+        scores[down, across] = outputs["scores"]
+    return labels, scores
 
 
-Progress = Callable[[int, int], None]
-Inputs = dict[str, Value]
+def finish(encoded: EncodedImage, vocabulary: Vocabulary, rejection: Rejection) -> Result:
+    """Decode and label one image."""
+    return label(encoded.engines, decode(encoded, vocabulary, rejection), vocabulary.names)
 
-_LABEL_SIDE = 64
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    """Set `timings[stage]` to the wall time of the block in milliseconds."""
+    start = time.perf_counter()
+    yield
+    timings[stage] = (time.perf_counter() - start) * 1000
 
 
 def warm_up(
-    engines: Engines, manifest: Manifest, text: Value | None, batch: int, progress: Progress | None = None
+    engines: Engines,
+    manifest: Manifest,
+    vocabulary: Vocabulary | None,
+    batch: int,
+    progress: Progress | None = None,
 ) -> None:
-    """Run all stages on an empty picture: the encoder on 1 to `batch` of them, the decoder at every bucket.
+    """Run every stage at every size that images can need, on an empty image.
 
-    `text` are the embeddings that will be used, float32 (T, P, C). Buckets too large for T are left out;
-    without it all are visited, and the stage `text` too. `progress` is called with the runs done and their
-    total.
+    Args:
+        engines: those to warm up.
+        manifest: of their bundle.
+        vocabulary: the one that will be used: larger buckets of category counts are left out. With None all
+            buckets are visited, and the stage `text` runs too, but `scout` and `decode1` take one category.
+        batch: the encoder runs on 1 to so many images.
+        progress: called with the number of encoder and decoder runs done and their total.
 
     Raises:
         InputError: a size is beyond what the engines take, or the device's memory is too small.
     """
-    if text is None:
+    buckets = engines.buckets
+    if vocabulary is None:
         _run_text(engines, manifest)
         text = np.zeros((1, len(manifest.templates), manifest.embed_dim), dtype=np.float32)
         text[..., 0] = 1
-        sizes: Sequence[int] = engines.buckets or (1,)
+        vocabulary, sizes = Vocabulary(("",), text), buckets or (1,)
+    elif buckets is None:
+        sizes = (len(vocabulary),)
     else:
-        sizes = _sizes(engines.buckets, text.shape[0])
-    total = batch + len(sizes) + len(sizes) * (len(sizes) + 1)
+        sizes = buckets[: 1 + sum(size < len(vocabulary) for size in buckets)]
+    triples = list(_size_triples(sizes))
     done = 0
-    features: dict[str, Any] = {}
+
+    def report_one_more() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, batch + len(triples))
+
+    empty = np.zeros((manifest.image_size, manifest.image_size, 3), dtype=np.uint8)
+    prepared = prepare(engines, empty, None)
     for count in range(1, batch + 1):
-        features = _run_encoder(engines, manifest, count)
-        done += 1
-        _tell(progress, done, total)
-    for _ in _run_decoder(engines, features, text, sizes):
-        done += 1
-        _tell(progress, done, total)
-
-
-def _sizes(buckets: Sequence[int] | None, categories: int) -> Sequence[int]:
-    """The sizes that kept indices of up to so many categories are padded to."""
-    if buckets is None:
-        return (categories,)
-    smaller = [size for size in buckets if size < categories]
-    return buckets[: len(smaller) + 1]
+        encoded = encode(engines, [prepared] * count)[0]
+        report_one_more()
+    for triple in triples:
+        decoded = decode(encoded, vocabulary, _FixedSizes(triple))
+        if triple[0] == triple[2]:
+            height = min(_LABEL_SIDE, label_rows(triple[2]))
+            label_map(engines["label"], decoded.logits, decoded.kept_ids, height, _LABEL_SIDE)
+        report_one_more()
 
 
 def _run_text(engines: Engines, manifest: Manifest) -> None:
-    # A CPU gains nothing from a full batch but the time it takes.
+    # A full batch is what a GPU is tuned for; on a CPU it would only take longer.
     sentences = 1 if engines.buckets is None else SENTENCES
     engines["text"].run({"tokens": np.zeros((sentences, manifest.context_length), dtype=np.int64)})
 
 
-def _run_encoder(engines: Engines, manifest: Manifest, count: int) -> dict[str, Any]:
-    """The features of the first of `count` empty pictures."""
-    side = manifest.image_size
-    picture = np.zeros((1, side, side, 3), dtype=np.uint8)
-    pixels = engines["pixels"].run({"image": picture})["pixels"]
-    outputs = engines["image"].run({"pixels": engines.stack([pixels] * count)})
-    return {name: value[0:1] for name, value in outputs.items()}
+def _size_triples(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Numbers of categories to keep at the three rejection points, one triple for each decode.
+
+    `decode2` sees the first two numbers of a triple and `decode3` the last two. Every pair of the rising
+    `sizes` in which the second is not larger comes up in both places, in as few triples as possible; a
+    triple of three equal sizes comes up once for each size.
+    """
+    for position, middle in enumerate(sizes):
+        for first, last in zip_longest(sizes[position:], sizes[position::-1], fillvalue=middle):
+            yield first, middle, last
 
 
-def _run_decoder(
-    engines: Engines, features: dict[str, Any], text: Value, sizes: Sequence[int]
-) -> Iterator[None]:
-    """Run the decoder at every size, and from every size to every one that is not larger."""
-    image_and_text = {"embed": features["embed"], "text": text}
-    engines["scout"].run(image_and_text)
-    last = {}
-    for size in sizes:
-        kept = _kept(size, text.shape[0])
-        first = engines["decode1"].run(image_and_text | {"kept0": kept, "guidance1": features["guidance1"]})
-        yield
-        for smaller in (other for other in sizes if other <= size):
-            second = engines["decode2"].run(_inputs(2, first, _kept(smaller, size), features))
-            last[smaller] = second
-            yield
-    for size in sizes:
-        for smaller in (other for other in sizes if other <= size):
-            third = engines["decode3"].run(_inputs(3, last[size], _kept(smaller, size), features))
-            if smaller == size:
-                _run_label(engines, third["logits"])
-            yield
+class _FixedSizes:
+    """A rejection policy that keeps given numbers of categories, whatever the votes."""
 
+    def __init__(self, sizes: Iterable[int]) -> None:
+        self._sizes = iter(sizes)
 
-def _inputs(number: int, before: dict[str, Any], kept: np.ndarray, features: dict[str, Any]) -> Inputs:
-    names = (f"x{number - 1}", f"cost{number - 1}")
-    guidance = f"guidance{number}"
-    return {name: before[name] for name in names} | {
-        f"kept{number - 1}": kept,
-        guidance: features[guidance],
-    }
-
-
-def _kept(size: int, categories: int) -> np.ndarray:
-    """The first of so many categories, padded to `size`."""
-    indices = np.arange(size, dtype=np.int64)
-    indices[categories:] = -1
-    return indices
-
-
-def _run_label(engines: Engines, logits: Value) -> None:
-    categories = logits.shape[0]
-    columns = np.zeros(_LABEL_SIDE, dtype=np.float32)
-    rows = columns[: label_rows(categories)]
-    kept = np.zeros(categories, dtype=np.int64)
-    engines["label"].run({"logits": logits, "kept": kept, "rows": rows, "columns": columns})
-
-
-def _tell(progress: Progress | None, done: int, total: int) -> None:
-    if progress is not None:
-        progress(done, total)
+    def keep(self, votes: np.ndarray) -> np.ndarray:
+        """The first indices, as many as the next size, padded with -1 where there are fewer categories."""
+        indices = np.arange(next(self._sizes), dtype=np.int64)
+        indices[votes.shape[1] :] = -1
+        return indices

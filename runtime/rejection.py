@@ -1,4 +1,4 @@
-"""Early rejection: which categories stay alive, judged by the vote table of a stage.
+"""Early rejection: policies that choose, from the vote table of a stage, the categories to keep.
 
 A vote table is an integer array (R, T): votes[r, t] counts the pixels at which category t has the r-th
 largest logit. Every policy keeps at least one category and returns indices in rising order.
@@ -10,10 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
-from ..bundle import VOTE_RANKS
 from ..errors import InputError
+from ..stages import VOTE_RANKS
 
-# Far above any number of pixels or categories, and int() takes no more than some thousand.
+# Of a number in a policy's text; int() refuses some thousand digits, and no image needs more than nine.
 MAX_DIGITS = 9
 
 
@@ -23,13 +23,13 @@ class Rejection(Protocol):
     def keep(self, votes: np.ndarray) -> np.ndarray:
         """Sorted int64 indices (K,) of the categories of `votes` (R, T) that survive, 1 <= K <= T.
 
-        A stream may call it from several threads, for several pictures in between each other.
+        A stream may call it from several threads, with the votes of several images in any order.
         """
 
 
 @dataclass(frozen=True)
 class TopK:
-    """Keep what is among the k best at any pixel: the rule of the SED paper, which takes k = 8."""
+    """Keep the categories among the k best at any pixel: the rule of the SED paper, with k = 8."""
 
     k: int = 8
 
@@ -43,9 +43,9 @@ class TopK:
 
 @dataclass(frozen=True)
 class MinPixels:
-    """Keep what is among the k best at `pixels` pixels or more.
+    """Keep the categories among the k best at `pixels` pixels or more.
 
-    Pixels are those of the cost map at hand, so the same number is a smaller area at each later point.
+    Pixels are those of the stage's logits, so the same number is a smaller area at each later stage.
     """
 
     k: int = 8
@@ -62,7 +62,7 @@ class MinPixels:
 
 @dataclass(frozen=True)
 class Budget:
-    """Keep the `categories` with the highest scores, or all if there are fewer: a shape known beforehand.
+    """Keep the `categories` with the highest scores, or all if there are fewer: their number is fixed.
 
     The score is the Borda count: a vote at rank r of R weighs R - r. Ties go to the lower index.
     """
@@ -114,11 +114,11 @@ def parse_rejection(text: str) -> Rejection:
     raise InputError(f"rejection: {text!r:.60} is unknown; choose one of {FORMS}")
 
 
-def _check_number(policy: str, name: str, value: int, most: int | None = None) -> None:
+def _check_number(policy: str, name: str, value: int, limit: int | None = None) -> None:
     # bool is an int to Python, but True is no number of anything.
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < 1 or (most is not None and value > most):
-        range_ = "of at least 1" if most is None else f"from 1 to {most}"
+    if not whole or value < 1 or (limit is not None and value > limit):
+        range_ = "of at least 1" if limit is None else f"from 1 to {limit}"
         raise InputError(f"rejection {policy}: {name} is {value!r:.60}, expected a whole number {range_}")
 
 
@@ -137,8 +137,8 @@ def padded(kept: np.ndarray, buckets: Sequence[int] | None) -> np.ndarray:
     """Kept indices, int64 (K,), followed by -1 up to the smallest of the rising `buckets` that holds them.
 
     A GPU backend is slow the first time it meets a shape, and the stages take -1 for a category that is not
-    there. Indices come back as they are where `buckets` is None or K is larger than the largest, which the
-    engine then refuses with its own limit.
+    there. The indices are returned unchanged where `buckets` is None or K is larger than the largest, which
+    the engine then refuses with its own limit.
     """
     for size in buckets or ():
         if size >= len(kept):

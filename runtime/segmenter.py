@@ -1,6 +1,5 @@
-"""The runtime's front: a bundle opened, ready to segment."""
+"""`Segmenter`: an opened bundle that segments images."""
 
-import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -8,18 +7,22 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..engines.backends import open_engines
+from ..engines.engine import Engines
 from ..errors import InputError
-from .images import Source, check_short_side
-from .pipeline import EncodedPicture, encode, finish, prepare, warm_up
+from .images import ImageSource, check_short_side
+from .pipeline import EncodedImage, encode, finish, prepare, warm_up
 from .rejection import Rejection, TopK
 from .result import Result
 from .stream import StreamItem, stream_results
 from .text import Progress, SentenceTokenizer, TextCache, cached_embeddings, embed_names
-from .vocabulary import HeldVocabularies, HeldVocabulary, Vocabulary, checked_names
+from .vocabulary import Vocabulary, VocabularyCache, checked_names
+
+# A vocabulary as users give it: names are embedded first, and `parse_names` reads a text.
+Categories = Vocabulary | Sequence[str]
 
 
 class Segmenter:
-    """Segments pictures with the stages of one bundle. Safe to use from several threads.
+    """Segments images with the stages of one bundle. Safe to use from several threads.
 
     Attributes:
         bundle: the opened bundle.
@@ -27,47 +30,60 @@ class Segmenter:
         backend_reason: why that backend was taken, as one phrase.
     """
 
-    def __init__(self, bundle: str | Path, backend: str | None = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: str | Path,
+        backend: str | None = "auto",
+        threads: int | None = None,
+        vocabularies: int = 4,
+        engines: Engines | None = None,
+    ) -> None:
         """Open a bundle folder; engines open on first use.
 
-        `backend` is one of `sed_trt.engines.backends.BACKENDS`, None being "auto"; `threads` bounds the CPU
-        threads of one stage, None being one per core.
+        Args:
+            bundle: the folder.
+            backend: one of `sed_trt.engines.backends.BACKENDS`; None is "auto", the fastest that works.
+            threads: CPU threads of one stage; None is one per core.
+            vocabularies: how many vocabularies given by their names stay in memory, those used last. Each
+                takes 4 T P C bytes on the host and on a GPU as much (150 categories of sed-b: 31 MB).
+            engines: of this bundle, if they are open already; `backend` and `threads` are then not used.
 
         Raises:
-            InputError: no bundle there, a file of it is missing, or the backend is unknown or not there.
+            InputError: no bundle there, a file of it is missing, the backend is unknown or does not work
+                here, or `threads` or `vocabularies` is less than 1.
         """
+        if vocabularies < 1:
+            raise InputError(f"vocabularies: {vocabularies} is too few, expected at least 1")
         self.bundle = Bundle.open(bundle)
-        self._engines = open_engines(self.bundle, backend, threads)
+        self._engines = open_engines(self.bundle, backend, threads) if engines is None else engines
         self.backend = self._engines.backend
         self.backend_reason = self._engines.reason
-        self._latest: Vocabulary | None = None
-        self._latest_lock = threading.Lock()
-        self._held = HeldVocabularies(self._engines)
+        self._vocabularies = VocabularyCache(vocabularies)
 
     def vocabulary(self, names: Sequence[str], progress: Progress | None = None) -> Vocabulary:
-        """Embed category names, or read from the cache on disk the embeddings of those that it has.
+        """Embed category names, or read their embeddings from the cache on disk.
 
-        A name may hold synonyms separated by ", ". Embeddings are kept as they are made, so that after an
-        interruption only the rest is made. `progress` is called with the categories done so far, those of
-        the cache included, and their total, and not at all when the cache has all.
+        Args:
+            names: the categories, ", " separating synonyms of one; or a text such as "sky, tree, car", or
+                "tree, trees; car" with synonyms.
+            progress: called with the categories done so far, those of the cache included, and their total;
+                not called when the cache has all. Embeddings are cached as they are computed, so that after
+                an interruption only the rest is computed.
 
         Raises:
             InputError: no names, too many, or one is blank, too long or a duplicate.
         """
         checked = checked_names(names)
-        with self._latest_lock:
-            if self._latest is None or self._latest.names != checked:
-                self._latest = self._embedded(checked, progress)
-            return self._latest
+        return self._vocabularies.get(checked, lambda: self._embed(checked, progress))
 
-    def encode(self, image: Source, short_side: int | None = 640) -> EncodedPicture:
-        """Run the part of the network that depends on the picture alone.
+    def encode(self, image: ImageSource, short_side: int | None = 640) -> EncodedImage:
+        """Run the part of the network that depends on the image alone.
 
-        `image` and `short_side` are those of a call. What comes out takes the picture's place in calls of
+        `image` and `short_side` are those of a call. The encoded image takes the image's place in calls of
         this segmenter, as often as there are vocabularies or rejection policies to try on it.
 
         Raises:
-            InputError: the picture cannot be read, `short_side` is out of range, the engines were built for
+            InputError: the image cannot be read, `short_side` is out of range, the engines were built for
                 fewer pixels, or the GPU's memory is too small.
         """
         (encoded,) = encode(self._engines, [prepare(self._engines, image, short_side)])
@@ -75,101 +91,104 @@ class Segmenter:
 
     def __call__(
         self,
-        image: Source | EncodedPicture,
-        vocabulary: Vocabulary | Sequence[str],
+        image: ImageSource | EncodedImage,
+        vocabulary: Categories,
         rejection: Rejection | None = None,
         short_side: int | None = 640,
     ) -> Result:
-        """Segment one picture: a path, a PIL image, a uint8 RGB array (H, W, 3), or what `encode` made of it.
+        """Segment one image.
 
-        `rejection` is TopK(8) where None. The picture's shorter side is first resized to `short_side` pixels
-        (the longer to at most 2560), as in the published evaluation; None leaves it as it is. For
-        an encoded picture `encode` was told that. Labels come at the picture's own size.
+        Args:
+            image: a path, a PIL image, a uint8 RGB array (H, W, 3), or an image that `encode` encoded.
+            vocabulary: of `vocabulary`, or what that takes.
+            rejection: the policy that drops categories between stages; None is TopK(8).
+            short_side: pixels that the shorter side is resized to first (the longer to at most 2560), as in
+                the published evaluation; None leaves the image as it is. An encoded image was resized before.
+
+        Returns:
+            Labels at the image's own size.
 
         Raises:
-            InputError: the picture cannot be read, names are bad, a vocabulary's embeddings are not float32
-                or not of this bundle's shape, `short_side` is out of range, another segmenter encoded the
-                picture, the engines were built for less (categories, pixels), or the GPU's memory is too
-                small.
+            InputError: the image cannot be read, names are bad, a vocabulary's embeddings are not float32 or
+                not of this bundle's shape, `short_side` is out of range, another segmenter encoded the image,
+                the engines were built for fewer categories or pixels, or the GPU's memory is too small.
         """
-        if isinstance(image, EncodedPicture) and image.engines is not self._engines:
+        if isinstance(image, EncodedImage) and image.engines is not self._engines:
             raise InputError(
                 "image: it was encoded by another segmenter; encode it with the one that segments it"
             )
-        embedded = self._held_vocabulary(vocabulary)
-        encoded = image if isinstance(image, EncodedPicture) else self.encode(image, short_side)
-        return finish(encoded, embedded, rejection or TopK())
+        checked = self._checked_vocabulary(vocabulary)
+        encoded = image if isinstance(image, EncodedImage) else self.encode(image, short_side)
+        return finish(encoded, checked, rejection or TopK())
 
     def stream(
         self,
-        images: Iterable[Source],
-        vocabulary: Vocabulary | Sequence[str],
+        images: Iterable[ImageSource],
+        vocabulary: Categories,
         rejection: Rejection | None = None,
         short_side: int | None = 640,
         batch: int = 4,
     ) -> Generator[StreamItem, None, None]:
-        """Segment many pictures in order, overlapping loading, encoder, decoder, labelling and the caller.
+        """Segment many images in order; loading, encoder, decoder, labelling and the caller overlap.
 
-        The encoder runs on `batch` pictures at a time (8-bit bundles on one), so the first result waits for
-        as many (or for the end of `images`). A picture that cannot be read becomes an item with its error;
-        any other exception is raised from the iterator. Memory is bounded whatever the number of pictures;
+        The encoder runs on `batch` images at a time (8-bit bundles on one), so the first result waits for
+        as many (or for the end of `images`). An image that cannot be read becomes an item with its error;
+        any other exception is raised from the iterator. Memory is bounded whatever the number of images;
         closing the iterator stops the work.
 
         Raises:
             InputError: at once, for a bad vocabulary, `short_side` or `batch`.
         """
-        if batch < 1:
-            raise InputError(f"batch: {batch} is too few, expected at least 1")
+        _check_batch(batch)
         check_short_side(short_side)
-        embedded = self._held_vocabulary(vocabulary)
-        # 8-bit products take their scale from the whole batch: a picture's labels would depend on the others.
+        checked = self._checked_vocabulary(vocabulary)
+        # 8-bit products take their scale from the whole batch: an image's labels would depend on the others.
         batch = 1 if self.bundle.manifest.precision == "int8" else batch
-        return stream_results(self._engines, images, embedded, rejection or TopK(), short_side, batch)
+        return stream_results(self._engines, images, checked, rejection or TopK(), short_side, batch)
 
     def warmup(
-        self,
-        vocabulary: Vocabulary | Sequence[str] | None = None,
-        batch: int = 1,
-        progress: Progress | None = None,
+        self, vocabulary: Categories | None = None, batch: int = 1, progress: Progress | None = None
     ) -> None:
-        """Run every stage at every size that pictures will need, so that none of them waits for a first run.
+        """Run every stage at every size that images will need, so that none of them waits for a first run.
 
-        With a `vocabulary` sizes that it cannot need are left out; without one its own number of categories,
-        which `scout` and `decode1` take unpadded, is not covered. `batch` is the one that `stream` will be
-        given. `progress` is called with the runs done and their total.
+        Args:
+            vocabulary: sizes that it cannot need are left out. With None all are visited, except that
+                `scout` and `decode1` take the vocabulary's own number of categories, which is then unknown.
+            batch: the one that `stream` will be given.
+            progress: called with the runs done and their total.
 
         Raises:
             InputError: as a call does, or `batch` is less than 1.
         """
-        if batch < 1:
-            raise InputError(f"batch: {batch} is too few, expected at least 1")
-        text = None if vocabulary is None else self._held_vocabulary(vocabulary).text
-        warm_up(self._engines, self.bundle.manifest, text, batch, progress)
+        _check_batch(batch)
+        checked = None if vocabulary is None else self._checked_vocabulary(vocabulary)
+        warm_up(self._engines, self.bundle.manifest, checked, batch, progress)
 
-    def _held_vocabulary(self, vocabulary: Vocabulary | Sequence[str]) -> HeldVocabulary:
-        return self._held(self._checked_vocabulary(vocabulary))
-
-    def _checked_vocabulary(self, vocabulary: Vocabulary | Sequence[str]) -> Vocabulary:
+    def _checked_vocabulary(self, vocabulary: Categories) -> Vocabulary:
+        """Embed names if need be, check the shape for this bundle, and copy the embeddings to the device."""
         if not isinstance(vocabulary, Vocabulary):
-            return self.vocabulary(vocabulary)
-        shape, text = self._text_shape(len(vocabulary)), vocabulary.text
+            vocabulary = self.vocabulary(vocabulary)
+        manifest, text = self.bundle.manifest, vocabulary.text
+        shape = (len(vocabulary), len(manifest.templates), manifest.embed_dim)
         if text.shape != shape or text.dtype != np.float32:
             raise InputError(
                 f"vocabulary: its embeddings are {text.dtype} {text.shape}, {self.bundle.path} expects "
                 f"float32 {shape} (categories, templates, width); "
                 "make it with the vocabulary method of this segmenter"
             )
+        vocabulary.on_device(self._engines)
         return vocabulary
 
-    def _embedded(self, names: tuple[str, ...], progress: Progress | None) -> Vocabulary:
+    def _embed(self, names: tuple[str, ...], progress: Progress | None) -> Vocabulary:
         manifest = self.bundle.manifest
 
         def embed(missing: Sequence[str]) -> Iterator[np.ndarray]:
             tokenizer = SentenceTokenizer(self.bundle)
             return embed_names(missing, manifest.templates, tokenizer, self._engines["text"])
 
-        shape = self._text_shape(len(names))
-        return Vocabulary(names, cached_embeddings(names, shape, TextCache(manifest), embed, progress))
+        return Vocabulary(names, cached_embeddings(names, TextCache.of_bundle(manifest), embed, progress))
 
-    def _text_shape(self, categories: int) -> tuple[int, int, int]:
-        return categories, len(self.bundle.manifest.templates), self.bundle.manifest.embed_dim
+
+def _check_batch(batch: int) -> None:
+    if batch < 1:
+        raise InputError(f"batch: {batch} is too few, expected at least 1")

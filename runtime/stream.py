@@ -1,4 +1,4 @@
-"""Many pictures at once: read, encoded, decoded and labelled in threads that run ahead of the consumer."""
+"""Streams of images, whose loading, encoding, decoding and labelling overlap in threads."""
 
 import os
 import queue
@@ -10,35 +10,132 @@ from typing import TypeVar
 
 from ..engines.engine import Engines
 from ..errors import InputError
-from .images import Source
-from .pipeline import EncodedPicture, Prepared, Refined, encode, label, prepare, refine
+from .images import ImageSource
+from .pipeline import DecodedImage, EncodedImage, PreparedImage, decode, encode, label, prepare
 from .rejection import Rejection
 from .result import Result
-from .vocabulary import Categories
+from .vocabulary import Vocabulary
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Output = TypeVar("Output")
 
-# More would wait for memory and disk rather than for a core.
-_MOST_THREADS = 8
+# One result would do if all images took equally long; the second evens out their differences.
+_RESULTS_AHEAD = 2
+
+
+@dataclass(frozen=True, eq=False)
+class StreamItem:
+    """One image of a stream.
+
+    Attributes:
+        source: the image as it was given.
+        result: None where the image could not be read.
+        error: the message that says why, else None.
+    """
+
+    source: ImageSource
+    result: Result | None
+    error: str | None = None
+
+
+# An image between two steps: its source, and the last step's output or the error of an unreadable file.
+_Passed = tuple[ImageSource, Output | str]
+
+
+def stream_results(
+    engines: Engines,
+    images: Iterable[ImageSource],
+    vocabulary: Vocabulary,
+    rejection: Rejection,
+    short_side: int | None,
+    batch: int,
+) -> Generator[StreamItem, None, None]:
+    """Segment images in order; see `Segmenter.stream`.
+
+    At most a few batches are in memory at a time, whatever the number of images.
+    """
+
+    def load(source: ImageSource) -> _Passed[PreparedImage]:
+        try:
+            return source, prepare(engines, source, short_side)
+        except InputError as error:
+            return source, str(error)
+
+    def decode_one(encoded: EncodedImage) -> DecodedImage:
+        return decode(encoded, vocabulary, rejection)
+
+    def label_one(decoded: DecodedImage) -> Result:
+        return label(engines, decoded, vocabulary.names)
+
+    # The second batch is loaded while the encoder runs on the first; a whole batch leaves it at once.
+    loaded = prefetch(map_threaded(load, images, pool_size()), batch)
+    encoded = prefetch(_closing(_encode_batches(engines, loaded, batch), loaded), batch)
+    decoded = _closing(map_threaded(_unless_failed(decode_one), encoded, engines.decodes_at_once), encoded)
+    labelled = prefetch(_closing(map(_unless_failed(label_one), decoded), decoded), _RESULTS_AHEAD)
+    try:
+        for source, outcome in labelled:
+            if isinstance(outcome, str):
+                yield StreamItem(source, None, outcome)
+            else:
+                yield StreamItem(source, outcome)
+    finally:
+        labelled.close()
+
+
+def _encode_batches(
+    engines: Engines, loaded: Iterable[_Passed[PreparedImage]], batch: int
+) -> Iterator[_Passed[EncodedImage]]:
+    waiting: list[_Passed[PreparedImage]] = []
+    for item in loaded:
+        waiting.append(item)
+        if len(waiting) == batch:
+            yield from _encode_batch(engines, waiting)
+            waiting = []
+    yield from _encode_batch(engines, waiting)
+
+
+def _encode_batch(engines: Engines, loaded: list[_Passed[PreparedImage]]) -> Iterator[_Passed[EncodedImage]]:
+    prepared = [outcome for _, outcome in loaded if isinstance(outcome, PreparedImage)]
+    encoded = iter(encode(engines, prepared) if prepared else [])
+    for source, outcome in loaded:
+        yield source, outcome if isinstance(outcome, str) else next(encoded)
+
+
+def _unless_failed(step: Callable[[Item], Output]) -> Callable[[_Passed[Item]], _Passed[Output]]:
+    """`step` as a function of images between steps, which passes error messages on."""
+
+    def passed(item: _Passed[Item]) -> _Passed[Output]:
+        source, outcome = item
+        return source, outcome if isinstance(outcome, str) else step(outcome)
+
+    return passed
+
+
+def _closing(items: Iterable[Item], source: Generator[object, None, None]) -> Generator[Item, None, None]:
+    """Yield `items`, which are made from `source`, and close `source` at the end or when this is closed."""
+    try:
+        yield from items
+    finally:
+        source.close()
 
 
 def pool_size() -> int:
-    """Threads for work that needs a core each, such as reading or writing pictures: at least 2."""
-    return min(_MOST_THREADS, max(2, os.cpu_count() or 1))
+    """Threads for work that needs a core each, such as reading or writing images: 2 to 8."""
+    # More would wait for memory and disk rather than for a core.
+    return min(8, max(2, os.cpu_count() or 1))
 
 
-def in_threads(
-    work: Callable[[Item], Made], items: Iterable[Item], threads: int
-) -> Generator[Made, None, None]:
-    """Yield `work(item)` for each item, in order, made in so many threads.
+def map_threaded(
+    work: Callable[[Item], Output], items: Iterable[Item], threads: int
+) -> Generator[Output, None, None]:
+    """Yield `work(item)` for each item, in order, computed in so many threads.
 
-    Each is yielded once it is made, whether or not the next item has come; a thread of its own advances
-    `items`. About twice as many items as threads are in work or wait. An exception in `work` or `items` is
-    raised here, after what came before it. Closing this generator waits for what is in work.
+    Each output is yielded as soon as it is there, whether or not the next item has come; a thread of its own
+    advances `items`. About twice as many items as threads are in work or wait. An exception in `work` or
+    `items` is raised here, after the outputs before it. Closing this generator waits for the work under way.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="sed-trt-work") as pool:
-        futures = run_ahead((pool.submit(work, item) for item in items), threads)
+        futures = prefetch((pool.submit(work, item) for item in items), threads)
         try:
             for future in futures:
                 yield future.result()
@@ -47,166 +144,53 @@ def in_threads(
             pool.shutdown(cancel_futures=True)
 
 
-class _End:
-    """The last thing in the queue: the iterator ended, by itself or with an error."""
+def prefetch(items: Generator[Item, None, None], depth: int) -> Generator[Item, None, None]:
+    """Yield `items` in order, while a thread advances them by up to `depth` items more.
 
-    def __init__(self, error: BaseException | None = None) -> None:
-        self.error = error
-
-
-def run_ahead(items: Generator[Item, None, None], depth: int) -> Generator[Item, None, None]:
-    """Yield what `items` yields, in order, while a thread makes up to `depth` further items.
-
-    An exception in `items` is raised here. Closing this generator stops the thread after the item it is
-    making, and closes `items` in it.
+    An exception in `items` is raised here. Closing this generator stops the thread after the item it is at,
+    and closes `items` in it.
     """
-    line: queue.Queue[Item | _End] = queue.Queue(depth)
+    ready: queue.Queue[Item | _End] = queue.Queue(depth)
     stop = threading.Event()
-    thread = threading.Thread(target=_work, args=(items, line, stop), daemon=True)
+
+    def advance() -> None:
+        end = _End()
+        try:
+            for item in items:
+                ready.put(item)
+                if stop.is_set():
+                    break
+            items.close()
+        except BaseException as error:
+            end = _End(error)
+        ready.put(end)
+
+    thread = threading.Thread(target=advance, daemon=True)
     thread.start()
     try:
-        yield from _take(line)
+        yield from _until_end(ready)
     finally:
         stop.set()
         while thread.is_alive():
             # The thread may be waiting for room in the queue.
             try:
-                line.get(timeout=0.02)
+                ready.get(timeout=0.02)
             except queue.Empty:
                 continue
 
 
-def _work(
-    items: Generator[Item, None, None], line: "queue.Queue[Item | _End]", stop: threading.Event
-) -> None:
-    end = _End()
-    try:
-        for item in items:
-            line.put(item)
-            if stop.is_set():
-                break
-        items.close()
-    except BaseException as error:
-        end = _End(error)
-    line.put(end)
+class _End:
+    """The last entry of a queue: the items came to their end, or raised an error."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
 
 
-def _take(line: "queue.Queue[Item | _End]") -> Iterator[Item]:
+def _until_end(ready: "queue.Queue[Item | _End]") -> Iterator[Item]:
     while True:
-        item = line.get()
+        item = ready.get()
         if isinstance(item, _End):
             if item.error is not None:
                 raise item.error
             return
         yield item
-
-
-# One is enough for steps of even pace; the second evens out pictures of different sizes.
-_AHEAD = 2
-
-
-@dataclass(frozen=True, eq=False)
-class StreamItem:
-    """One picture of a stream as it was given, with its result or with why there is none."""
-
-    source: Source
-    result: Result | None
-    error: str | None = None
-
-
-Step = TypeVar("Step")
-Next = TypeVar("Next")
-# A picture on its way: what was made of it so far, or the message of the error that ended it.
-_Moving = tuple[Source, Step | str]
-
-
-def stream_results(
-    engines: Engines,
-    images: Iterable[Source],
-    vocabulary: Categories,
-    rejection: Rejection,
-    short_side: int | None,
-    batch: int,
-) -> Generator[StreamItem, None, None]:
-    """Segment pictures in order; see `Segmenter.stream`.
-
-    At most a few batches are in memory at a time, whatever the number of pictures.
-    """
-
-    def load(source: Source) -> _Moving[Prepared]:
-        try:
-            return source, prepare(engines, source, short_side)
-        except InputError as error:
-            return source, str(error)
-
-    # The second batch is read while the encoder has the first; a whole batch leaves the encoder at once.
-    loaded = run_ahead(in_threads(load, images, pool_size()), batch)
-    encoded = run_ahead(_encode_batches(engines, loaded, batch), batch)
-    refined = _decode(engines, encoded, vocabulary, rejection)
-    results = run_ahead(_each(lambda item: label(engines, item, vocabulary.names), refined), _AHEAD)
-    try:
-        for source, outcome in results:
-            yield (
-                StreamItem(source, None, outcome) if isinstance(outcome, str) else StreamItem(source, outcome)
-            )
-    finally:
-        results.close()
-
-
-def _encode_batches(
-    engines: Engines, loaded: Generator[_Moving[Prepared], None, None], batch: int
-) -> Generator[_Moving[EncodedPicture], None, None]:
-    waiting: list[_Moving[Prepared]] = []
-    try:
-        for item in loaded:
-            waiting.append(item)
-            if len(waiting) == batch:
-                yield from _encode(engines, waiting)
-                waiting = []
-        yield from _encode(engines, waiting)
-    finally:
-        loaded.close()
-
-
-def _encode(engines: Engines, loaded: list[_Moving[Prepared]]) -> Iterator[_Moving[EncodedPicture]]:
-    good = [outcome for _, outcome in loaded if isinstance(outcome, Prepared)]
-    encoded = iter(encode(engines, good) if good else [])
-    for source, outcome in loaded:
-        yield source, outcome if isinstance(outcome, str) else next(encoded)
-
-
-def _decode(
-    engines: Engines,
-    encoded: Generator[_Moving[EncodedPicture], None, None],
-    vocabulary: Categories,
-    rejection: Rejection,
-) -> Generator[_Moving[Refined], None, None]:
-    """Decode as many pictures at a time as suits the backend."""
-
-    def decode(item: EncodedPicture) -> Refined:
-        return refine(item, vocabulary, rejection)
-
-    try:
-        yield from in_threads(_passing(decode), encoded, engines.decodes_at_once)
-    finally:
-        encoded.close()
-
-
-def _each(
-    work: Callable[[Step], Next], items: Generator[_Moving[Step], None, None]
-) -> Generator[_Moving[Next], None, None]:
-    """Bring every picture one step further."""
-    try:
-        yield from map(_passing(work), items)
-    finally:
-        items.close()
-
-
-def _passing(work: Callable[[Step], Next]) -> Callable[[_Moving[Step]], _Moving[Next]]:
-    """`work` for pictures on their way: an error passes through."""
-
-    def step(item: _Moving[Step]) -> _Moving[Next]:
-        source, outcome = item
-        return source, outcome if isinstance(outcome, str) else work(outcome)
-
-    return step

@@ -1,4 +1,8 @@
-"""Category names to text embeddings: tokens, prompts, and the cache on disk."""
+"""Text embeddings of category names: the tokenizer, the prompts, and the cache on disk.
+
+A name's embedding is the mean over its synonyms, for each prompt template. Embeddings are stored on disk by
+name, in one file for each text encoder.
+"""
 
 import hashlib
 import json
@@ -21,9 +25,27 @@ from ..engines.engine import Engine
 from ..engines.profiles import SENTENCES
 from ..errors import InputError
 from ..files import is_file
-from .vocabulary import clean, synonyms
+from ..host import average_prompts, prompt_sentences
+from .vocabulary import clean
 
-PADDING_ID = 0
+CACHE_VARIABLE = "SED_TRT_CACHE"
+# A killed process loses the embeddings of this time; a shorter one would write to disk after every batch.
+STORE_EVERY_S = 2.0
+
+# Called with the number of categories done and their total.
+Progress = Callable[[int, int], None]
+# Yields the embeddings, float32 (_, P, C), of names in their order, a few names at a time.
+Embed = Callable[[Sequence[str]], Iterator[np.ndarray]]
+
+_PADDING_ID = 0
+_CACHE_FORMAT = 1
+_SCHEMA = "CREATE TABLE IF NOT EXISTS embeddings (name TEXT PRIMARY KEY, checksum INTEGER, embedding BLOB)"
+# Another process may hold the file's lock, which it needs for far less time.
+_LOCK_TIMEOUT_S = 30.0
+# Codes of a file that is damaged or no database of ours, rather than busy, read-only or out of room.
+_DAMAGED = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR))
+
+_logger = logging.getLogger(__name__)
 
 
 class SentenceTokenizer:
@@ -49,7 +71,7 @@ class SentenceTokenizer:
         Raises:
             InputError: a sentence has more tokens than the text encoder reads.
         """
-        tokens = np.full((len(sentences), self.context_length), PADDING_ID, dtype=np.int64)
+        tokens = np.full((len(sentences), self.context_length), _PADDING_ID, dtype=np.int64)
         encodings = self._tokenizer.encode_batch([clean(sentence) for sentence in sentences])
         for row, encoding, sentence in zip(tokens, encodings, sentences, strict=True):
             if len(encoding.ids) > self.context_length:
@@ -76,36 +98,11 @@ def embed_names(
     Raises:
         InputError: a name is too long for the text encoder once it stands in a template.
     """
-    for group in _groups(names, len(templates)):
-        sentences = [
-            template.replace("{}", word)
-            for name in group
-            for word in synonyms(name)
-            for template in templates
-        ]
-        embedded = _embed_sentences(sentences, tokenizer, engine)
-        rows, start = [], 0
-        for name in group:
-            count = len(synonyms(name)) * len(templates)
-            per_synonym = embedded[start : start + count].reshape(-1, len(templates), embedded.shape[-1])
-            mean = per_synonym.mean(axis=0)
-            rows.append(mean / np.linalg.norm(mean, axis=-1, keepdims=True))
-            start += count
-        yield np.stack(rows).astype(np.float32, copy=False)
-
-
-def _groups(names: Sequence[str], templates: int) -> Iterator[list[str]]:
-    """Split names so that each group fills about one batch; a name is never split."""
-    group: list[str] = []
-    sentences = 0
-    for name in names:
-        count = len(synonyms(name)) * templates
-        if group and sentences + count > SENTENCES:
-            yield group
-            group, sentences = [], 0
-        group.append(name)
-        sentences += count
-    yield group
+    # Groups that fill about one batch of the text encoder.
+    size = max(1, SENTENCES // len(templates))
+    for group in (names[start : start + size] for start in range(0, len(names), size)):
+        sentences = prompt_sentences(group, templates)
+        yield average_prompts(_embed_sentences(sentences, tokenizer, engine), group, len(templates))
 
 
 def _embed_sentences(sentences: list[str], tokenizer: SentenceTokenizer, engine: Engine) -> np.ndarray:
@@ -113,21 +110,9 @@ def _embed_sentences(sentences: list[str], tokenizer: SentenceTokenizer, engine:
         tokens = tokenizer.encode(sentences)
     except InputError as error:
         raise InputError(f"vocabulary: {error}") from error
-    # A single name with many synonyms can exceed the batch.
+    # Synonyms can exceed the batch.
     batches = [tokens[start : start + SENTENCES] for start in range(0, len(tokens), SENTENCES)]
     return np.concatenate([engine.run({"tokens": batch})["embedding"] for batch in batches])
-
-
-CACHE_VARIABLE = "SED_TRT_CACHE"
-
-_FORMAT = 1
-_SCHEMA = "CREATE TABLE IF NOT EXISTS embeddings (name TEXT PRIMARY KEY, checksum INTEGER, embedding BLOB)"
-# Another process may hold the file; what it keeps in one go takes far less.
-_PATIENCE_S = 30.0
-# Codes that say the file is damaged or none of ours, rather than busy, read-only or out of room.
-_DAMAGED = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR))
-
-_logger = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
@@ -137,33 +122,50 @@ def cache_folder() -> Path:
 
 
 class TextCache:
-    """The embeddings that a bundle's text encoder has made. Safe to use from several processes at once.
+    """The embeddings that one text encoder made of category names, on disk.
 
-    Bundles with the same text graph, tokenizer and templates share them. What cannot be read is missing, and
-    what cannot be written is logged; neither is an error.
+    Several threads and processes may use one at once; a process that is killed damages nothing. A file that
+    cannot be read counts as empty, and one that cannot be written is logged; neither is an error.
 
     Attributes:
-        path: an SQLite database; it may be deleted at any time that nobody uses it.
+        path: an SQLite database; it may be deleted whenever no process uses it.
+        shape: P templates and C values of the embedding of one name, float32.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
-        recipe = [
-            _FORMAT,
+    def __init__(self, digest: str, shape: tuple[int, int]) -> None:
+        """Choose the file; nothing is read or written yet.
+
+        Args:
+            digest: hexadecimal SHA-256 of all that embeddings depend on besides the name: the text encoder's
+                weights, its tokenizer, the templates. Equal digests share a file.
+            shape: (P, C) of the embedding of one name.
+        """
+        self.path = cache_folder() / "text" / f"{digest[:32]}.sqlite"
+        self.shape = shape
+
+    @classmethod
+    def of_bundle(cls, manifest: Manifest) -> "TextCache":
+        """The cache of a bundle; bundles with the same text graph, tokenizer and templates share it."""
+        contents = [
+            _CACHE_FORMAT,
             manifest.files[manifest.stages["text"].file].sha256,
             manifest.files[TOKENIZER_FILE].sha256,
             manifest.templates,
         ]
-        key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
-        self.path = cache_folder() / "text" / f"{key[:32]}.sqlite"
+        digest = hashlib.sha256(json.dumps(contents).encode()).hexdigest()
+        return cls(digest, (len(manifest.templates), manifest.embed_dim))
 
-    def load(self, names: Sequence[str], text: np.ndarray) -> list[int]:
-        """Fill the rows of `text`, float32 (T, P, C), of the T names that are kept.
+    def load(self, names: Sequence[str]) -> tuple[np.ndarray, list[int]]:
+        """Read the embeddings of T names.
 
         Returns:
-            Rising positions of the names that are missing, or whose embedding is damaged.
+            Their embeddings, float32 (T, P, C), and the rising positions of the names that are missing or
+            whose embedding is damaged; the rows at these positions are undefined.
         """
+        text = np.empty((len(names), *self.shape), np.float32)
+        everything = list(range(len(names)))
         if not is_file(self.path):
-            return list(range(len(names)))
+            return text, everything
         missing: list[int] = []
         try:
             with closing(self._open("rw")) as database:
@@ -174,26 +176,26 @@ class TextCache:
                     if row is None or not _is_whole(row[0], row[1], text[position].nbytes):
                         missing.append(position)
                     else:
-                        text[position] = np.frombuffer(row[1], "<f4").reshape(text.shape[1:])
+                        text[position] = np.frombuffer(row[1], "<f4").reshape(self.shape)
         except (OSError, sqlite3.Error) as error:
             _logger.info("%s: cannot be read (%s); its embeddings are made again", self.path, error)
-            return list(range(len(names)))
-        return missing
+            return text, everything
+        return text, missing
 
     def store(self, names: Sequence[str], text: np.ndarray) -> bool:
-        """Keep the embeddings, float32 (T, P, C), of T names: all of them or, if that fails, none.
+        """Write the embeddings, float32 (T, P, C), of T names: all of them or, if that fails, none.
 
         Returns:
-            Whether they are kept.
+            Whether they were written.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # SQLite's own lock does not cover the removal of a damaged file.
-            with FileLock(self.path.with_suffix(".lock"), timeout=_PATIENCE_S):
+            with FileLock(self.path.with_suffix(".lock"), timeout=_LOCK_TIMEOUT_S):
                 try:
                     self._insert(names, text)
                 except sqlite3.Error as error:
-                    if not _tells_of_damage(error):
+                    if not _is_damage(error):
                         raise
                     self._remove()
                     self._insert(names, text)
@@ -212,15 +214,17 @@ class TextCache:
                 )
 
     def _remove(self) -> None:
-        # A journal that is left would be played into the new file.
+        # SQLite would apply a journal that is left to the new file.
         for path in (self.path.with_name(f"{self.path.name}-journal"), self.path):
             path.unlink(missing_ok=True)
 
     def _open(self, mode: str) -> sqlite3.Connection:
-        return sqlite3.connect(f"{self.path.absolute().as_uri()}?mode={mode}", timeout=_PATIENCE_S, uri=True)
+        return sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode={mode}", timeout=_LOCK_TIMEOUT_S, uri=True
+        )
 
 
-def _tells_of_damage(error: sqlite3.Error) -> bool:
+def _is_damage(error: sqlite3.Error) -> bool:
     # The low byte is the kind of an error, the others its details. Other errors of input and output than a
     # file that ends early are those of the disk.
     code = error.sqlite_errorcode
@@ -231,45 +235,34 @@ def _is_whole(checksum: object, content: object, size: int) -> bool:
     return isinstance(content, bytes) and len(content) == size and zlib.crc32(content) == checksum
 
 
-# Called with the categories done and their total.
-Progress = Callable[[int, int], None]
-Embed = Callable[[Sequence[str]], Iterator[np.ndarray]]
-
-# What an interruption can cost, against a write to disk after every batch.
-KEEP_EVERY_S = 2.0
-
-
 def cached_embeddings(
-    names: Sequence[str],
-    shape: tuple[int, int, int],
-    cache: TextCache,
-    embed: Embed,
-    progress: Progress | None = None,
+    names: Sequence[str], cache: TextCache, embed: Embed, progress: Progress | None = None
 ) -> np.ndarray:
-    """Embeddings of T names, float32 of `shape` (T, P, C).
+    """Read the embeddings of T names from `cache`, and embed and store those that it lacks.
 
     Args:
-        names: what to embed.
-        shape: of the result.
-        cache: read first; what is made goes there every `KEEP_EVERY_S` seconds and when the work ends, by an
-            exception too.
-        embed: makes the embeddings of names in order, a few at a time; called only when some are missing.
-        progress: called after each few with the names done, those of the cache included, and T.
+        names: category names.
+        cache: embeddings are stored every `STORE_EVERY_S` seconds and at the end, also when `embed` raises,
+            so that the next call embeds only the rest.
+        embed: called once with the missing names, and not at all when there are none.
+        progress: called after each group of names with the names done, those of the cache included, and T.
+
+    Returns:
+        float32 (T, P, C).
     """
-    text = np.empty(shape, np.float32)
-    missing = cache.load(names, text)
+    text, missing = cache.load(names)
     if not missing:
         return text
-    kept = done = 0
+    stored = done = 0
     writable = True
 
-    def keep() -> None:
-        nonlocal kept, writable
-        positions = missing[kept:done]
+    def store() -> None:
+        nonlocal stored, writable
+        positions = missing[stored:done]
         # One warning about a cache that cannot be written is enough.
         if positions and writable:
             writable = cache.store([names[position] for position in positions], text[positions])
-        kept = done
+        stored = done
 
     latest = time.monotonic()
     try:
@@ -278,9 +271,9 @@ def cached_embeddings(
             done += len(rows)
             if progress is not None:
                 progress(len(names) - len(missing) + done, len(names))
-            if time.monotonic() - latest >= KEEP_EVERY_S:
-                keep()
+            if time.monotonic() - latest >= STORE_EVERY_S:
+                store()
                 latest = time.monotonic()
     finally:
-        keep()
+        store()
     return text

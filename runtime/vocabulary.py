@@ -1,13 +1,13 @@
-"""A vocabulary: category names with their embeddings, and where the names come from."""
+"""Vocabularies: category names, the files and texts they come from, and their text embeddings."""
 
 import html
 import json
 import threading
-import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
-from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import ftfy
 import numpy as np
@@ -15,44 +15,188 @@ import numpy as np
 from ..engines.engine import Engines, Value
 from ..errors import InputError
 from ..files import is_file
-from .vocabularies import published, published_names
-
-
-def clean(text: str) -> str:
-    """Mend mojibake, resolve HTML entities, collapse white space and lower the case, as open_clip does."""
-    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split()).lower()
-
+from ..host import synonyms
 
 MAX_NAME_LENGTH = 1000
 # Label maps are uint16.
 MAX_CATEGORIES = 65535
+# One file for each published vocabulary.
+_PUBLISHED = resources.files(__package__) / "vocabularies"
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """Category names and their unit-length text embeddings, float32 (T, P, C): T categories, P templates."""
+    """Category names and their text embeddings.
+
+    Attributes:
+        names: T categories; ", " separates the synonyms of one.
+        text: unit vectors under each of P prompt templates, float32 (T, P, C).
+    """
 
     names: tuple[str, ...]
     text: np.ndarray
+    _on_device: WeakKeyDictionary[Engines, Value] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False
+    )
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        """Copies and pickles hold no device memory."""
+        return Vocabulary, (self.names, self.text)
 
-def synonyms(name: str) -> list[str]:
-    """The synonyms that a category name holds, which ", " separates."""
-    return name.split(", ")
+    def on_device(self, engines: Engines) -> Value:
+        """The embeddings where `engines` compute.
+
+        They are copied there on the first call and released with this vocabulary or with the engines.
+
+        Raises:
+            InputError: the device's memory is too small.
+        """
+        with self._lock:
+            if engines not in self._on_device:
+                self._on_device[engines] = engines.to_device(self.text)
+            return self._on_device[engines]
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A place for one vocabulary, whose lock is taken while it is embedded."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    vocabulary: Vocabulary | None = None
+
+
+class VocabularyCache:
+    """The vocabularies used last, by their names. Safe to use from several threads.
+
+    Threads that ask for different vocabularies neither wait for nor displace each other as long as there are
+    no more than `size` of them; of several threads that ask for the same one, the first embeds it.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Keep `size` vocabularies, at least 1."""
+        self._size = size
+        # From the one used longest ago to the one used last.
+        self._slots: dict[tuple[str, ...], _Slot] = {}
+        self._lock = threading.Lock()
+
+    def get(self, names: tuple[str, ...], embed: Callable[[], Vocabulary]) -> Vocabulary:
+        """The vocabulary of these names; `embed` makes it, and its exceptions are raised here."""
+        with self._lock:
+            slot = self._slots.pop(names, None) or _Slot()
+            self._slots[names] = slot
+        with slot.lock:
+            if slot.vocabulary is None:
+                try:
+                    slot.vocabulary = embed()
+                finally:
+                    self._evict(names, slot)
+            return slot.vocabulary
+
+    def _evict(self, names: tuple[str, ...], slot: _Slot) -> None:
+        """Forget `slot` if embedding failed, else the vocabularies beyond `size`, those under way apart."""
+        with self._lock:
+            complete = [key for key, each in self._slots.items() if each.vocabulary is not None]
+            surplus = complete[: -self._size]
+            if slot.vocabulary is None and self._slots.get(names) is slot:
+                surplus.append(names)
+            for key in surplus:
+                del self._slots[key]
+
+
+def parse_names(text: str) -> list[str]:
+    """Category names that a text lists.
+
+    Where the text holds ";" or a line break, these separate categories, and commas separate the synonyms of
+    one: "tree, trees; car" are two categories. Otherwise commas separate categories: "sky, tree, car" are
+    three. Blank lines and a separator at the end of a line or category are ignored.
+
+    Returns:
+        Names with synonyms separated by ", ", as they stand: `checked_names` refuses blank ones.
+    """
+    stripped = text.strip()
+    if ";" in stripped or len(stripped.splitlines()) > 1:
+        return _parse_lines(stripped)
+    return _split(stripped, ",") if stripped else []
+
+
+def _parse_lines(text: str) -> list[str]:
+    """Category names that line breaks and ";" separate, with synonyms that commas separate."""
+    entries = [entry for line in text.splitlines() if line.strip() for entry in _split(line, ";")]
+    return [", ".join(_split(entry, ",")) for entry in entries]
+
+
+def _split(text: str, separator: str) -> list[str]:
+    return [part.strip() for part in text.strip().removesuffix(separator).split(separator)]
+
+
+def read_vocabulary(source: str | Path) -> list[str]:
+    """Category names of a published vocabulary such as "ade150", or of a file.
+
+    A text file lists one category per line, or several separated by ";"; commas separate the synonyms of one,
+    and blank lines are ignored. A file named *.json holds a list of names, in which ", " separates synonyms.
+
+    Raises:
+        InputError: neither a published name nor a file, or the file is not UTF-8 text or not a list of names.
+    """
+    path = Path(source)
+    if str(source) in published_names():
+        return published(str(source))
+    if not is_file(path):
+        raise InputError(
+            f"vocabulary: {str(source)!r:.60} is neither a file nor a published vocabulary; "
+            f"give a file or one of {', '.join(published_names())}"
+        )
+    try:
+        # Editors on Windows put a byte-order mark before the first name.
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text ({error}); save it as UTF-8") from error
+    names = _parse_json(text, path) if path.suffix.lower() == ".json" else _parse_lines(text)
+    if not names:
+        raise InputError(f"{path}: holds no category names, expected one per line or a JSON list")
+    return names
+
+
+def _parse_json(text: str, path: Path) -> list[str]:
+    try:
+        names = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON ({error}); write a list of names") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f'{path}: is not a list of names; write them as ["sky", "tree"]')
+    return names
+
+
+def published_names() -> list[str]:
+    """Names that `published` knows, sorted."""
+    return sorted(Path(file.name).stem for file in _PUBLISHED.iterdir())
+
+
+def published(name: str) -> list[str]:
+    """Category names of a vocabulary of the published evaluation, such as "ade150".
+
+    Raises:
+        InputError: there is no vocabulary of this name.
+    """
+    if name not in published_names():
+        raise InputError(f"vocabulary: {name!r} is unknown; choose one of {', '.join(published_names())}")
+    names: list[str] = json.loads((_PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
+    return names
 
 
 def checked_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The names without surrounding white space.
+    """The names without surrounding white space; a text is read by `parse_names`.
 
     Raises:
         InputError: no names or too many, or one is no text, blank, over `MAX_NAME_LENGTH` characters, holds a
-            blank synonym, or says the same as an earlier one.
+            blank synonym, or is equal to an earlier one up to upper and lower case.
     """
     if isinstance(names, str):
-        raise InputError(f"vocabulary: is the single text {names!r:.60}, expected a list of names")
+        names = parse_names(names)
     if not names:
         raise InputError("vocabulary: holds no category names, expected at least one")
     if len(names) > MAX_CATEGORIES:
@@ -87,80 +231,6 @@ def _check_name(name: str, number: int) -> None:
         raise InputError(f"{where}, {name!r:.60}, holds a blank synonym; remove the surplus comma")
 
 
-def read_vocabulary(given: str | Path) -> list[str]:
-    """Category names of a published vocabulary, of a text file (one name per line) or of a JSON list.
-
-    Blank lines of a text file are skipped.
-
-    Raises:
-        InputError: neither a published name nor a file, or the file is not UTF-8 text or not a list of names.
-    """
-    path = Path(given)
-    if str(given) in published_names():
-        return published(str(given))
-    if not is_file(path):
-        raise InputError(
-            f"vocabulary: {str(given)!r:.60} is neither a file nor a published vocabulary; "
-            f"give a file or one of {', '.join(published_names())}"
-        )
-    try:
-        # Editors on Windows put a byte-order mark before the first name.
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error}); save it as UTF-8") from error
-    names = _from_json(text, path) if path.suffix.lower() == ".json" else _from_lines(text)
-    if not names:
-        raise InputError(f"{path}: holds no category names, expected one per line or a JSON list")
-    return names
-
-
-def _from_lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _from_json(text: str, path: Path) -> list[str]:
-    try:
-        names = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path}: is not JSON ({error}); write a list of names") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f'{path}: is not a list of names; write them as ["sky", "tree"]')
-    return names
-
-
-class Categories(Protocol):
-    """What decoding needs of a vocabulary."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The T category names."""
-
-    @property
-    def text(self) -> Value:
-        """Their embeddings, float32 (T, P, C), on the host or where the backend computes."""
-
-
-@dataclass(frozen=True, eq=False)
-class HeldVocabulary:
-    """A vocabulary whose embeddings, float32 (T, P, C), are where a backend computes."""
-
-    names: tuple[str, ...]
-    text: Value
-
-
-class HeldVocabularies:
-    """The vocabularies that one set of engines was given; each is held as long as its user keeps it."""
-
-    def __init__(self, engines: Engines) -> None:
-        self._engines = engines
-        self._held: weakref.WeakKeyDictionary[Vocabulary, HeldVocabulary] = weakref.WeakKeyDictionary()
-        self._lock = threading.Lock()
-
-    def __call__(self, vocabulary: Vocabulary) -> HeldVocabulary:
-        """The vocabulary on the backend; raises InputError when a device has no room for it."""
-        with self._lock:
-            held = self._held.get(vocabulary)
-            if held is None:
-                held = HeldVocabulary(vocabulary.names, self._engines.hold(vocabulary.text))
-                self._held[vocabulary] = held
-            return held
+def clean(text: str) -> str:
+    """Mend mojibake, resolve HTML entities, collapse white space and lower the case, as open_clip does."""
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split()).lower()

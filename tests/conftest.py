@@ -1,14 +1,17 @@
 """What several test files share: sed-tiny's checkpoint and bundle, sed-b filled with known weights."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
-from sed_trt.bundle import STAGES
+from sed_trt.benchmarks.known_weights import write_known_checkpoint
 from sed_trt.export import export_bundle
 from sed_trt.model import SED
-from sed_trt.tests.fakes.golden import write_published_checkpoint
+from sed_trt.stages import STAGE_NAMES
 from sed_trt.tests.fakes.own_data import write_own
 from sed_trt.tests.paths import ROOT
 
@@ -33,62 +36,81 @@ def tiny_model(tiny_checkpoint: Path) -> SED:
     return SED.from_checkpoint(tiny_checkpoint)
 
 
-def exported(checkpoint: Path, folders: pytest.TempPathFactory, precision: str) -> Path:
-    """The bundle of a checkpoint in a precision, in a new folder."""
-    folder = folders.mktemp("bundles") / f"{checkpoint.stem}-{precision}"
-    export_bundle(checkpoint, folder, precision=precision)
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of one test run share."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
     return folder
 
 
+def made_once(path: Path, make: Callable[[Path], object]) -> Path:
+    """`path`, made by `make(path)` in the first process that wants it; the others wait."""
+    done = path.with_name(f".{path.name}.done")
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if not done.exists():
+            make(path)
+            done.touch()
+    return path
+
+
+def exported(checkpoint: Path, folder: Path, precision: str) -> Path:
+    """The bundle of a checkpoint in a precision."""
+
+    def export(path: Path) -> None:
+        checks = export_bundle(checkpoint, path, precision=precision)
+        assert {check.stage for check in checks} == set(STAGE_NAMES)
+
+    return made_once(folder / f"{checkpoint.stem}-{precision}", export)
+
+
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bundle(tiny_checkpoint: Path, shared_folder: Path) -> Path:
     """sed-tiny exported."""
-    return exported(tiny_checkpoint, tmp_path_factory, "fp32")
+    return exported(tiny_checkpoint, shared_folder, "fp32")
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle_fp16(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bundle_fp16(tiny_checkpoint: Path, shared_folder: Path) -> Path:
     """sed-tiny exported in FP16."""
-    return exported(tiny_checkpoint, tmp_path_factory, "fp16")
+    return exported(tiny_checkpoint, shared_folder, "fp16")
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle_bf16(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bundle_bf16(tiny_checkpoint: Path, shared_folder: Path) -> Path:
     """sed-tiny exported in BF16."""
-    return exported(tiny_checkpoint, tmp_path_factory, "bf16")
+    return exported(tiny_checkpoint, shared_folder, "bf16")
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle_int8(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bundle_int8(tiny_checkpoint: Path, shared_folder: Path) -> Path:
     """sed-tiny exported with 8-bit products."""
-    return exported(tiny_checkpoint, tmp_path_factory, "int8")
+    return exported(tiny_checkpoint, shared_folder, "int8")
 
 
 @pytest.fixture(scope="session")
-def base_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """sed-b with the weights of `fill`, in the published format."""
-    return write_published_checkpoint(tmp_path_factory.mktemp("checkpoints") / "sed-b.pth")
+def base_checkpoint(shared_folder: Path) -> Path:
+    """sed-b with the known weights, in the published format."""
+    return made_once(shared_folder / "sed-b.pth", write_known_checkpoint)
 
 
 @pytest.fixture(scope="session")
 def base_model(base_checkpoint: Path) -> SED:
-    """sed-b with the weights of `fill`, in PyTorch."""
+    """sed-b with the known weights, in PyTorch."""
     return SED.from_checkpoint(base_checkpoint)
 
 
 @pytest.fixture(scope="session")
-def base_bundle(base_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base_bundle(base_checkpoint: Path, shared_folder: Path) -> Path:
     """sed-b, filled with known weights, exported."""
-    folder = tmp_path_factory.mktemp("bundles") / "base"
-    checks = export_bundle(base_checkpoint, folder)
-    assert {check.stage for check in checks} == set(STAGES)
-    return folder
+    return exported(base_checkpoint, shared_folder, "fp32")
 
 
 @pytest.fixture(scope="session")
-def base_bundle_fp16(base_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base_bundle_fp16(base_checkpoint: Path, shared_folder: Path) -> Path:
     """sed-b, filled with known weights, exported in FP16."""
-    return exported(base_checkpoint, tmp_path_factory, "fp16")
+    return exported(base_checkpoint, shared_folder, "fp16")
 
 
 @pytest.fixture(scope="session")

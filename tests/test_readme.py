@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sed_trt.benchmarks.report.tables import updated
+from sed_trt.benchmarks.report.pages import updated
 from sed_trt.tests.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

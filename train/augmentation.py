@@ -1,4 +1,4 @@
-"""From a picture with labels to the crop that training sees, in published SED's order."""
+"""From an image with labels to the crop that training sees, in published SED's order."""
 
 import numpy as np
 from PIL import Image
@@ -10,10 +10,43 @@ from .datasets import IGNORED, Sample
 BRIGHTNESS = 32.0
 CONTRAST = (0.5, 1.5)
 SATURATION = (0.5, 1.5)
-# In units of two degrees, OpenCV's.
+# In OpenCV's unit of two degrees.
 HUE = 18
 # Pillow's hue has 255 steps, of which 0 and 255 are the same red.
 HUES = 255
+# The grey level that published SED pads with.
+GREY = 128
+
+
+def augmented(sample: Sample, config: TrainConfig, random: np.random.Generator) -> Sample:
+    """Resize, crop, change colours, mirror, pad.
+
+    Args:
+        sample: an image with labels, of any size.
+        config: its settings from `crop` to `colour`.
+        random: where to draw from.
+
+    Returns:
+        Image and labels of crop x crop pixels; what is padded is grey and ignored.
+    """
+    image, labels = sample.image, sample.labels
+    if config.short_side is not None:
+        height, width = labels.shape
+        height, width = short_side_size(height, width, config.short_side, config.long_side)
+        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        labels = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
+    top, left = (int(random.integers(max(side - config.crop, 0) + 1)) for side in labels.shape)
+    window = np.s_[top : top + config.crop, left : left + config.crop]
+    image, labels = image[window], labels[window]
+    if config.colour:
+        image = change_colours(image, random)
+    if config.flip and random.random() < 0.5:
+        image, labels = image[:, ::-1], labels[:, ::-1]
+    missing = [(0, config.crop - side) for side in labels.shape]
+    if any(after for _, after in missing):
+        image = np.pad(image, (*missing, (0, 0)), constant_values=GREY)
+        labels = np.pad(labels, missing, constant_values=IGNORED)
+    return Sample(np.ascontiguousarray(image), np.ascontiguousarray(labels))
 
 
 def change_colours(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -82,38 +115,3 @@ def to_hsv(image: np.ndarray) -> np.ndarray:
 def to_rgb(hsv: np.ndarray) -> np.ndarray:
     """Hue, saturation and value to RGB, uint8."""
     return np.asarray(Image.fromarray(hsv, "HSV").convert("RGB"))
-
-
-# What published SED pads pictures with.
-GREY = 128
-
-
-def augmented(sample: Sample, config: TrainConfig, random: np.random.Generator) -> Sample:
-    """Resize, crop, change colours, mirror, pad.
-
-    Args:
-        sample: a picture with labels, of any size.
-        config: its settings from `crop` to `colour`.
-        random: where to draw from.
-
-    Returns:
-        Image and labels of crop x crop pixels; what is padded is grey and ignored.
-    """
-    image, labels = sample.image, sample.labels
-    if config.short_side is not None:
-        height, width = labels.shape
-        height, width = short_side_size(height, width, config.short_side, config.long_side)
-        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-        labels = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
-    top, left = (int(random.integers(max(side - config.crop, 0) + 1)) for side in labels.shape)
-    window = np.s_[top : top + config.crop, left : left + config.crop]
-    image, labels = image[window], labels[window]
-    if config.colour:
-        image = change_colours(image, random)
-    if config.flip and random.random() < 0.5:
-        image, labels = image[:, ::-1], labels[:, ::-1]
-    missing = [(0, config.crop - side) for side in labels.shape]
-    if any(after for _, after in missing):
-        image = np.pad(image, (*missing, (0, 0)), constant_values=GREY)
-        labels = np.pad(labels, missing, constant_values=IGNORED)
-    return Sample(np.ascontiguousarray(image), np.ascontiguousarray(labels))

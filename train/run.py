@@ -1,7 +1,6 @@
 """A whole training run: pre-training where the recipe has any, then SED, then the trained network's file."""
 
 import math
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,22 +11,20 @@ from accelerate import Accelerator
 from ..errors import InputError
 from ..model import SED, preset_named
 from ..model.checkpoint import save
-from .checkpoint import PHASES, Point, RunFolder, Saving
+from .checkpoint import START, Checkpoints, Phase, Position, RunFolder
 from .config import TrainConfig
-from .distributed import enough_memory, started
+from .distributed import one_line_errors, started
 from .init import check_trained, initial_model
-from .logging import Journal, Report
+from .logging import MetricsLog, Report
 from .loop import train_segmentation
-from .optim import check_something_trains
+from .optim import select_trained
 from .pretrain import clip_optimizer, pretrain_clip, pretrain_text, text_optimizer
 from .samples import open_training_data
 
-MakeOptimizer = Callable[[SED, TrainConfig], torch.optim.Optimizer]
-Pretrain = Callable[[SED, TrainConfig, torch.optim.Optimizer, int], Iterator[dict[str, float]]]
-PRETRAININGS: tuple[tuple[MakeOptimizer, Pretrain], ...] = (
-    (text_optimizer, pretrain_text),
-    (clip_optimizer, pretrain_clip),
-)
+PRETRAININGS = {
+    Phase.TEXT: (text_optimizer, pretrain_text),
+    Phase.CLIP: (clip_optimizer, pretrain_clip),
+}
 
 
 def train(
@@ -59,67 +56,70 @@ def train(
         run.check_same(config)
     else:
         run.check_new()
-    with started(config, gpus) as accelerator, enough_memory(config):
+    with started(config, gpus, folder) as accelerator, one_line_errors(config):
         data = open_training_data(config)
-        saving = Saving(run, config, accelerator)
-        model = begun(config, accelerator, saving)
-        accelerator.wait_for_everyone()
+        checkpoints = Checkpoints(run.checkpoints, config.keep, accelerator)
+        model = load_or_init(config, accelerator, checkpoints)
         if accelerator.is_main_process:
             run.write(config)
         accelerator.wait_for_everyone()
-        journal = Journal(run, config, saving.newest, saving.seconds, accelerator, report)
-        with closing(journal):
-            for phase in range(saving.newest.phase, len(PRETRAININGS)):
-                pretrain(phase, model, config, saving, journal)
-                if phase == PHASES.index("clip") and config.clip_steps and accelerator.is_main_process:
-                    save(model, run.clip)
-            train_segmentation(model, config, data, accelerator, saving, journal)
+        start = checkpoints.newest or START
+        with closing(MetricsLog(run, config, start, accelerator, report)) as log:
+            for phase in PRETRAININGS:
+                if phase >= start.phase:
+                    pretrain(phase, model, config, checkpoints, log)
+                    if phase is Phase.CLIP and config.clip_steps and accelerator.is_main_process:
+                        save(model, run.clip)
+            train_segmentation(model, config, data, accelerator, checkpoints, log)
         if accelerator.is_main_process:
             save(model, run.weights, config.half)
         accelerator.wait_for_everyone()
     return run.weights
 
 
-def begun(config: TrainConfig, accelerator: Accelerator, saving: Saving) -> SED:
+def load_or_init(config: TrainConfig, accelerator: Accelerator, checkpoints: Checkpoints) -> SED:
     """The network on its device, with the weights of the newest checkpoint or else the initial ones.
 
     Raises:
-        InputError: the initial weights are missing, do not fit, or have no decoder where heads alone train;
-            or everything that would train is frozen.
+        InputError: the weights are missing, damaged, do not fit, or have no decoder where the aux heads alone
+            train; or everything that would train is frozen.
     """
     torch.manual_seed(config.seed)
-    if saving.state is not None:
+    if checkpoints.newest is not None:
         model = SED(preset_named(config.preset))
-        model.load_state_dict(saving.state["model"])
+        checkpoints.load_weights(model)
     else:
         if config.train == "heads":
             check_trained(config.init)
         with accelerator.main_process_first():
             model = initial_model(config.preset, config.init)
-    check_something_trains((name for name, _ in model.named_parameters()), config.train, config.freeze)
-    # Training may see smaller pictures than use does; no weight depends on their size.
+    select_trained(model, config)
+    # Training may see smaller images than use does; no weight depends on their size.
     model.preset = replace(model.preset, image_size=config.crop)
     return model.to(accelerator.device).to(memory_format=torch.channels_last)
 
 
-def pretrain(phase: int, model: SED, config: TrainConfig, saving: Saving, journal: Journal) -> None:
+def pretrain(
+    phase: Phase, model: SED, config: TrainConfig, checkpoints: Checkpoints, log: MetricsLog
+) -> None:
     """One phase of the pre-training, from its newest checkpoint or its first step; all processes do the same.
 
     Raises:
         InputError: the loss stopped being a number, or the disk is full.
     """
-    make_optimizer, steps_of = PRETRAININGS[phase]
-    steps, samples = ((config.text_steps, config.text_batch), (config.clip_steps, config.clip_batch))[phase]
+    make_optimizer, train_steps = PRETRAININGS[phase]
+    steps, samples = getattr(config, f"{phase.label}_steps"), getattr(config, f"{phase.label}_batch")
     if not steps:
         return
     optimizer = make_optimizer(model, config)
-    first = saving.restore(phase, optimizer)
-    journal.begin()
-    for done, metrics in enumerate(steps_of(model, config, optimizer, first), first + 1):
+    first = checkpoints.restore(phase, optimizer)
+    log.start_phase()
+    for step, metrics in enumerate(train_steps(model, config, optimizer, first), first + 1):
         if not math.isfinite(metrics["loss"]):
             raise InputError(
-                f"{PHASES[phase]}: the loss is {metrics['loss']} at step {done}; lower {PHASES[phase]}_lr"
+                f"{phase.label}: the loss is {metrics['loss']} at step {step}; lower {phase.label}_lr"
             )
-        journal.note(phase, done, steps, samples, metrics)
-        if done % config.save_every == 0 or done == steps:
-            saving.save(Point(phase, done), model, optimizer, None, journal.seconds)
+        here = Position(phase, step)
+        log.add(here, steps, samples, metrics)
+        if step % config.save_every == 0 or step == steps:
+            checkpoints.save(here, model, optimizer)

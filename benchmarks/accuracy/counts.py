@@ -38,12 +38,12 @@ def pair_counts(truth: np.ndarray, predicted: np.ndarray, categories: int) -> tu
     if truth.shape != predicted.shape:
         raise ValueError(f"labels are {truth.shape} but predictions {predicted.shape}")
     true = truth.astype(np.int64).ravel()
-    given = predicted.astype(np.int64).ravel()
-    if given.min(initial=0) < 0 or given.max(initial=0) >= categories:
-        limits = f"from {given.min()} to {given.max()}"
+    label = predicted.astype(np.int64).ravel()
+    if label.min(initial=0) < 0 or label.max(initial=0) >= categories:
+        limits = f"from {label.min()} to {label.max()}"
         raise ValueError(f"predictions reach {limits}, expected 0 to {categories - 1}")
     scored = (true >= 0) & (true < categories)
-    counts = np.bincount(true[scored] * categories + given[scored])
+    counts = np.bincount(true[scored] * categories + label[scored])
     pairs = np.flatnonzero(counts)
     return pairs.tolist(), counts[pairs].tolist()
 

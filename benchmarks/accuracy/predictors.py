@@ -106,8 +106,8 @@ class CheckpointSource(EvaluationSource):
     def predictor(self, names: Sequence[str], text: np.ndarray, policies: Sequence[Rejection]) -> Predictor:
         import torch
 
+        from ...model import is_out_of_memory
         from ...model.labels import label_map
-        from ...model.out_of_memory import tells_of_memory
 
         model, ks = self.model, [_top_k(policy) for policy in policies]
         embeddings = torch.from_numpy(text).to(model.device)
@@ -125,7 +125,7 @@ class CheckpointSource(EvaluationSource):
                     predictions.append(Prediction(labels.cpu().numpy(), kept))
                 return tuple(predictions)
             except (MemoryError, RuntimeError) as error:
-                if not tells_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 raise InputError(
                     f"PyTorch: out of memory at {len(names)} categories; take fewer --processes, or "
@@ -189,9 +189,9 @@ def _open_bundle(
     if not emulate:
         yield BundleSource(path.name, segmenter.backend, precision, preset, segmenter, short_side)
         return
-    from ...export.verification import rounding
+    from ...export.verification import emulate_half
 
-    with rounding(bundle) as rounded:
+    with emulate_half(bundle) as rounded:
         segmenter = Segmenter(rounded.path, "onnxruntime", threads)
         runs_on = "onnxruntime, every operator rounded"
         yield BundleSource(path.name, runs_on, precision, preset, segmenter, short_side)

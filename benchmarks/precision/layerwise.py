@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ...export.precision import ISLANDS, Island, lowered_spec
+from ...export.precision import ISLANDS, Island, lower_spec
 from ...export.stages import GraphSpec, graph_specs
 from ...export.verification import derive_inputs, verification_inputs
 from ...files import is_folder
 from ...model import SED
-from ...stages import BY_NAME
 from ...train.scenes import VOCABULARY
 
 # How many tensors a results file names.
@@ -114,7 +113,7 @@ def layer_errors(
     error_with, error_without, largest_sum = (dict.fromkeys(ISLANDS, 0.0) for _ in range(3))
     for done, spec in enumerate(specs, 1):
         derive_inputs(spec, tensors, model)
-        if BY_NAME[spec.name].fp32_reason is not None:
+        if spec.stage.fp32_reason is not None:
             outputs = _run(spec, tensors)
         else:
             with _summing(spec.module, largest_sum), _recording(spec.module) as exact:
@@ -140,10 +139,7 @@ def layer_errors(
 
 def _run(spec: GraphSpec, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The outputs of a stage by name, of inputs rounded to the types that it takes."""
-    inputs = [tensors[name].to(example.dtype) for name, example in spec.inputs.items()]
-    with torch.no_grad():
-        outputs = spec.module(*inputs)
-    return dict(zip(spec.output_axes, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
+    return spec.run({name: tensors[name].to(example.dtype) for name, example in spec.inputs.items()})
 
 
 def _errors(
@@ -154,7 +150,7 @@ def _errors(
     exact: Mapping[str, Tensor],
 ) -> list[TensorError]:
     """The errors of a stage's tensors in half precision without some islands, against the FP32 ones."""
-    lowered = lowered_spec(spec, precision, left_out)
+    lowered = lower_spec(spec, precision, left_out)
     with _recording(lowered.module) as half:
         _run(lowered, tensors)
     return [_error(spec.name, path, half[path], expected) for path, expected in exact.items()]

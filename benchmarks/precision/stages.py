@@ -49,7 +49,7 @@ class RecordedEngines:
     def __init__(self, engines: Engines) -> None:
         self._engines = engines
         self.backend, self.reason = engines.backend, engines.reason
-        self.stack, self.hold = engines.stack, engines.hold
+        self.stack, self.to_device = engines.stack, engines.to_device
         self.runs: list[Run] = []
 
     def __getitem__(self, stage: str) -> Engine:

@@ -1,4 +1,4 @@
-"""Results as pictures."""
+"""Plots of results files."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,41 +11,41 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from ...files import replacing
-from ..speed.candidates import BASELINE, OURS, STAGES
+from ..speed.candidates import BASELINE, MONOLITHIC, OURS, STEPS
 
 matplotlib.use("Agg")
 
 
-COLOURS = {OURS: "#1769aa", BASELINE: "#c4501b", "monolithic": "#5f8a1d"}
+COLOURS = {OURS: "#1769aa", BASELINE: "#c4501b", MONOLITHIC: "#5f8a1d"}
 OTHER = "#777777"
-# Kinds of rejection policies.
+# Markers by kind of rejection policy.
 SHAPES = {"topk": "o", "min-pixels": "s", "budget": "^", "none": "D"}
-# What stage waterfalls show if it was measured.
-USUAL = (150, "32")
+# Categories and kept count of the row that a waterfall shows if it was measured.
+WATERFALL_ROW = (150, "32")
 
 
 @contextmanager
 def figure(file: Path, width: float = 7.0, height: float = 4.2) -> Iterator[Axes]:
-    """Axes to draw on; the picture is written whole or not at all, in the format that the suffix names."""
-    picture, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    """Axes to draw on; the plot is written whole or not at all, in the format that the suffix names."""
+    plot, axes = plt.subplots(figsize=(width, height), layout="constrained")
     try:
         axes.spines[["top", "right"]].set_visible(False)
         yield axes
         with replacing(file) as temporary:
-            # Left to itself it would add a suffix to a name without one, and so write another file.
-            picture.savefig(temporary, dpi=130, format=file.suffix.lower().removeprefix(".") or "png")
+            # By itself it would add a suffix to a name without one, and so write another file.
+            plot.savefig(temporary, dpi=130, format=file.suffix.lower().removeprefix(".") or "png")
     finally:
-        plt.close(picture)
+        plt.close(plot)
 
 
 def by_vocabulary(content: Mapping[str, Any], file: Path) -> None:
-    """Time of a picture by size of the vocabulary: a line for each candidate and kept count."""
+    """Time of an image by size of the vocabulary: a line for each candidate and kept count."""
     lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for row in content["results"]:
         for name, figures in row["candidates"].items():
-            # This one rejects nothing, so its rows differ by chance alone.
-            kept = "all" if name == "monolithic" else row["kept"]
-            if name != "monolithic" or row["kept"] == "all":
+            # The graph without rejection does the same in every row of a vocabulary.
+            kept = "all" if name == MONOLITHIC else row["kept"]
+            if name != MONOLITHIC or row["kept"] == "all":
                 lines.setdefault((name, kept), []).append((row["categories"], figures["p50_ms"]))
     with figure(file) as axes:
         for (name, kept), points in sorted(lines.items()):
@@ -53,7 +53,7 @@ def by_vocabulary(content: Mapping[str, Any], file: Path) -> None:
             style = "--" if kept == "all" else "-"
             axes.plot(counts, times, style, color=COLOURS.get(name, OTHER), marker="o", markersize=3)
             axes.annotate(f"{name}, {kept}", (counts[-1], times[-1]), fontsize=7, xytext=(4, 0), **_BESIDE)
-        axes.set(xscale="log", yscale="log", xlabel="categories", ylabel="ms for a picture (median)")
+        axes.set(xscale="log", yscale="log", xlabel="categories", ylabel="ms for an image (median)")
         sizes = sorted({row["categories"] for row in content["results"]})
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -63,23 +63,27 @@ def by_vocabulary(content: Mapping[str, Any], file: Path) -> None:
 
 
 def waterfall(content: Mapping[str, Any], file: Path) -> None:
-    """Where the time of a picture goes, stage after stage, for each candidate that has stages."""
+    """The time of each stage of an image, one after the other, for each candidate that has stages."""
     rows = content["results"]
-    row = next((row for row in rows if (row["categories"], row["kept"]) == USUAL), rows[0])
+    row = next((row for row in rows if (row["categories"], row["kept"]) == WATERFALL_ROW), rows[0])
     measured = {name: figures for name, figures in row["candidates"].items() if figures["stages"]}
-    with figure(file, height=0.35 * len(STAGES) * len(measured) + 1) as axes:
+    with figure(file, height=0.35 * len(STEPS) * len(measured) + 1) as axes:
         labels: list[str] = []
         for name, figures in measured.items():
-            passed = 0.0
-            for stage in STAGES:
+            start = 0.0
+            for stage in STEPS:
                 if stage not in figures["stages"]:
                     continue
-                taken = figures["stages"][stage]["p50_ms"]
-                axes.barh(len(labels), taken, left=passed, color=COLOURS.get(name, OTHER))
+                milliseconds = figures["stages"][stage]["p50_ms"]
+                axes.barh(len(labels), milliseconds, left=start, color=COLOURS.get(name, OTHER))
                 axes.annotate(
-                    f"{taken:.0f}", (passed + taken, len(labels)), xytext=(3, 0), fontsize=7, **_BESIDE
+                    f"{milliseconds:.0f}",
+                    (start + milliseconds, len(labels)),
+                    xytext=(3, 0),
+                    fontsize=7,
+                    **_BESIDE,
                 )
-                passed += taken
+                start += milliseconds
                 labels.append(f"{name}: {stage}")
         axes.set_yticks(range(len(labels)), labels, fontsize=7)
         axes.invert_yaxis()
@@ -101,7 +105,7 @@ def speed_against_miou(content: Mapping[str, Any], file: Path) -> None:
                 axes.annotate(parameters, place, fontsize=6, ha="center", xytext=offset, **_BESIDE)
         for kind, shape in SHAPES.items():
             axes.plot([], [], shape, color=OTHER, markersize=4, label=kind)
-        axes.set(xscale="log", xlabel="ms for a picture (median)", ylabel="mIoU, %")
+        axes.set(xscale="log", xlabel="ms for an image (median)", ylabel="mIoU, %")
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.set_title(f"{_title(content)}: rejection policies, {content['scenes']} scenes", fontsize=9)
         axes.legend(fontsize=7)
@@ -139,10 +143,10 @@ def _plain(axes: Axes) -> None:
 
 
 def _by_size(content: Mapping[str, Any]) -> dict[int, list[Mapping[str, Any]]]:
-    found: dict[int, list[Mapping[str, Any]]] = {}
+    rows: dict[int, list[Mapping[str, Any]]] = {}
     for row in content["results"]:
-        found.setdefault(row["categories"], []).append(row)
-    return found
+        rows.setdefault(row["categories"], []).append(row)
+    return rows
 
 
 def _title(content: Mapping[str, Any]) -> str:

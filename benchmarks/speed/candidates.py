@@ -1,28 +1,65 @@
-"""What the latency benchmark compares, each behind one call: a picture and kept sets in, labels out."""
+"""What the latency benchmark compares, each behind one call: an image and kept sets in, labels out."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...bundle import Manifest
 from ...errors import InputError
 from ...runtime import Rejection, Segmenter, Vocabulary
-from ..gpu_check_steps import Labelled
+from ...stages import STAGE_NAMES
 
 if TYPE_CHECKING:
     from ...model import SED
-    from ..baselines.published import PublishedSED
+    from ..baselines import PublishedSED
 
-# At each of the three points, int64 indices of the survivors among the categories that enter it.
+OURS = "sed-trt"
+BASELINE = "published"
+MONOLITHIC = "monolithic"
+AUTOCAST = {"published-autocast": "fp16", "published-autocast-bf16": "bf16"}
+AGAINST = (BASELINE, "published-compiled", *AUTOCAST, MONOLITHIC)
+# BF16 takes long on a CPU without instructions for it.
+DEFAULT_AGAINST = tuple(name for name in AGAINST if AUTOCAST.get(name) != "bf16")
+
+# The steps of the published network, which computes the cost guidance of all categories in one of its own;
+# ours has the stages of the same names.
+GUIDANCE = "guidance"
+STEPS = tuple(
+    step
+    for stage in STAGE_NAMES
+    if stage != "text"
+    for step in ((stage, GUIDANCE) if stage == "scout" else (stage,))
+)
+
+# At each of the three rejection points, int64 indices of the survivors among the categories that enter it.
 KeptSets = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What one call of a candidate gives.
+
+    Attributes:
+        labels: category indices, integers (H, W).
+        kept: categories alive after each rejection point.
+        timings: milliseconds by step, empty where the candidate has none.
+    """
+
+    labels: np.ndarray
+    kept: tuple[int, ...]
+    timings: Mapping[str, float]
+
+
+Run = Callable[[np.ndarray, KeptSets], Outcome]
 
 
 @dataclass(frozen=True)
 class Forced:
-    """Keep the first `categories`, or all if there are fewer, whatever the votes."""
+    """Rejection policy that keeps the first `categories`, or all if there are fewer, whatever the votes."""
 
     categories: int
 
@@ -31,13 +68,13 @@ class Forced:
         return np.arange(min(self.categories, votes.shape[1]), dtype=np.int64)
 
     def sets(self, categories: int) -> KeptSets:
-        """What it keeps of a vocabulary of so many."""
+        """What it keeps of a vocabulary of `categories`."""
         count = min(self.categories, categories)
         return np.arange(count), np.arange(count), np.arange(count)
 
 
 class Replay:
-    """Keep the sets given, one a call; for one picture."""
+    """Rejection policy that keeps the given sets, one a call; for one image."""
 
     def __init__(self, sets: Sequence[np.ndarray]) -> None:
         self._left = iter(sets)
@@ -48,10 +85,10 @@ class Replay:
 
 
 class Recorder:
-    """Another policy, with what it kept of one picture.
+    """Another policy, with a record of what it kept of one image.
 
     Attributes:
-        sets: one for each call so far.
+        sets: what it kept, one for each call so far.
     """
 
     def __init__(self, policy: Rejection) -> None:
@@ -64,25 +101,16 @@ class Recorder:
         return self.sets[-1]
 
 
-OURS = "sed-trt"
-BASELINE = "published"
-# Those of the published network, in order; ours has no `guidance`.
-STAGES = ("pixels", "image", "scout", "guidance", "decode1", "decode2", "decode3", "label")
-AGAINST = (BASELINE, "published-compiled", "published-autocast", "monolithic")
-
-Run = Callable[[np.ndarray, KeptSets], Labelled]
-
-
 @dataclass(frozen=True)
 class Subject:
-    """What is measured and how.
+    """The bundle that is measured, and how the candidates run.
 
     Attributes:
         bundle: its folder.
         checkpoint: the file that it was exported from; the baselines need it.
         backend: of the bundle.
         device: "cpu" or "cuda", of the baselines.
-        threads: CPU threads of each; None is one per core.
+        threads: CPU threads of each candidate; None is one per core.
         monolithic: the graph of the candidate of that name, where it was exported.
     """
 
@@ -101,9 +129,9 @@ class Candidate:
     Attributes:
         name: `OURS` or one of `AGAINST`.
         runs_on: the library and device.
-        precision: "fp32", "fp16" or "bf16".
-        with_vocabulary: gives the call that labels a picture, uint8 (H, W, 3), with sets kept at the three
-            points. Candidates without rejection take no notice of those.
+        precision: "fp32", "fp16", "bf16" or "int8".
+        with_vocabulary: gives the call that labels an image, uint8 (H, W, 3), with sets kept at the three
+            rejection points. Candidates without rejection ignore the sets.
     """
 
     name: str
@@ -113,37 +141,37 @@ class Candidate:
 
 
 def open_candidate(name: str, subject: Subject) -> Candidate:
-    """Open one; for a baseline this is where PyTorch is imported.
+    """Open a candidate; PyTorch is imported here if the candidate needs it.
 
     Raises:
         InputError: it is not there, or cannot run on this machine.
     """
     if name == OURS:
         return ours(Segmenter(subject.bundle, subject.backend, subject.threads))
-    if name == "monolithic":
+    if name == MONOLITHIC:
         return _monolithic(subject)
     from ...model import SED
-    from ..baselines.published import PublishedSED
+    from ..baselines import PublishedSED
 
     assert subject.checkpoint is not None
-    return published(name, PublishedSED(placed(SED.from_checkpoint(subject.checkpoint), subject)))
+    return published(name, PublishedSED(_prepared(SED.from_checkpoint(subject.checkpoint), subject)))
 
 
 def ours(segmenter: Segmenter) -> Candidate:
     """The bundle's stages on their backend."""
 
     def with_vocabulary(vocabulary: Vocabulary) -> Run:
-        def run(picture: np.ndarray, sets: KeptSets) -> Labelled:
-            result = segmenter(picture, vocabulary, rejection=Replay(sets), short_side=None)
-            return Labelled(result.labels, result.kept, result.timings)
+        def run(image: np.ndarray, sets: KeptSets) -> Outcome:
+            result = segmenter(image, vocabulary, rejection=Replay(sets), short_side=None)
+            return Outcome(result.labels, result.kept, result.timings)
 
         return run
 
     return Candidate(OURS, segmenter.backend, segmenter.bundle.manifest.precision, with_vocabulary)
 
 
-def placed(model: "SED", subject: Subject) -> "SED":
-    """A model on the device and threads of the baselines, with real FP32.
+def _prepared(model: "SED", subject: Subject) -> "SED":
+    """A model on the device and threads of the baselines, with products in real FP32.
 
     Raises:
         InputError: PyTorch sees no GPU, and one was asked for.
@@ -161,46 +189,48 @@ def placed(model: "SED", subject: Subject) -> "SED":
 
 
 def published(name: str, network: "PublishedSED") -> Candidate:
-    """The published network in eager PyTorch, compiled, or under FP16 autocast.
+    """The published network in eager PyTorch, compiled, or under autocast.
 
     Raises:
-        InputError: autocast, which only a GPU profits from, was asked for without one.
+        InputError: FP16 autocast, which only a GPU gains from, was asked for without one.
     """
     import torch
 
     device = network.device.type
-    half = name == "published-autocast"
-    if half and device != "cuda":
-        raise InputError("published-autocast: FP16 autocast gains nothing on a CPU; it needs --device cuda")
+    precision = AUTOCAST.get(name, "fp32")
+    if precision == "fp16" and device != "cuda":
+        raise InputError(f"{name}: FP16 autocast gains nothing on a CPU; it needs --device cuda")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     if name == "published-compiled":
         network.steps = {step: torch.compile(part) for step, part in network.steps.items()}
 
     def with_vocabulary(vocabulary: Vocabulary) -> Run:
         text = torch.from_numpy(vocabulary.text).to(device)
 
-        def run(picture: np.ndarray, sets: KeptSets) -> Labelled:
+        def run(image: np.ndarray, sets: KeptSets) -> Outcome:
             timings: dict[str, float] = {}
 
             @contextmanager
             def watch(step: str) -> Iterator[None]:
-                _wait(device)
+                _synchronize(device)
                 started = time.perf_counter()
                 yield
-                _wait(device)
+                _synchronize(device)
                 timings[step] = 1000 * (time.perf_counter() - started)
 
             forced = [torch.from_numpy(kept).to(device) for kept in sets]
-            with torch.autocast(device, dtype=torch.float16, enabled=half):
-                labels, counts = network.segment(torch.from_numpy(picture), text, 8, forced, watch)
-            return Labelled(labels.cpu().numpy(), counts, timings)
+            with torch.autocast(device, dtype=dtype, enabled=name in AUTOCAST):
+                labels, counts = network.segment(torch.from_numpy(image), text, 8, forced, watch)
+            return Outcome(labels.cpu().numpy(), counts, timings)
 
         return run
 
     mode = "compiled" if name == "published-compiled" else "eager"
-    return Candidate(name, f"PyTorch {mode}, {device}", "fp16" if half else "fp32", with_vocabulary)
+    return Candidate(name, f"PyTorch {mode}, {device}", precision, with_vocabulary)
 
 
-def _wait(device: str) -> None:
+def _synchronize(device: str) -> None:
+    """Wait until the device has done all work."""
     import torch
 
     if device == "cuda":
@@ -208,6 +238,11 @@ def _wait(device: str) -> None:
 
 
 def _monolithic(subject: Subject) -> Candidate:
+    """The graph `Subject.monolithic` on ONNX Runtime.
+
+    Raises:
+        InputError: it shall run on the GPU, which this ONNX Runtime cannot use.
+    """
     from ...engines.ort.session import CPU_PROVIDER, CUDA_PROVIDER, cuda_offered, library
 
     if subject.device == "cuda" and not cuda_offered():
@@ -223,10 +258,29 @@ def _monolithic(subject: Subject) -> Candidate:
     def with_vocabulary(vocabulary: Vocabulary) -> Run:
         count = len(vocabulary)
 
-        def run(picture: np.ndarray, sets: KeptSets) -> Labelled:
-            (labels,) = session.run(["labels"], {"image": picture[None], "text": vocabulary.text})
-            return Labelled(labels, (count, count, count), {})
+        def run(image: np.ndarray, sets: KeptSets) -> Outcome:
+            (labels,) = session.run(["labels"], {"image": image[None], "text": vocabulary.text})
+            return Outcome(labels, (count, count, count), {})
 
         return run
 
-    return Candidate("monolithic", f"ONNX Runtime, {subject.device}", "fp32", with_vocabulary)
+    return Candidate(MONOLITHIC, f"ONNX Runtime, {subject.device}", "fp32", with_vocabulary)
+
+
+# Weight of what the templates of one category have in common, against 1 for what each has alone.
+_SHARED = 2.0
+
+
+def random_text(categories: int, templates: int, width: int) -> np.ndarray:
+    """Unit vectors, float32 (categories, templates, width); those of one category lie near each other."""
+    random = np.random.default_rng(0)
+    text = random.standard_normal((categories, templates, width), dtype=np.float32)
+    text += _SHARED * random.standard_normal((categories, 1, width), dtype=np.float32)
+    unit: np.ndarray = text / np.linalg.norm(text, axis=-1, keepdims=True)
+    return unit
+
+
+def random_vocabulary(manifest: Manifest, count: int) -> Vocabulary:
+    """`count` categories with random embeddings of the bundle's shape."""
+    names = tuple(f"category {number}" for number in range(count))
+    return Vocabulary(names, random_text(count, len(manifest.templates), manifest.embed_dim))

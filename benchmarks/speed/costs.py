@@ -1,7 +1,9 @@
 """Arithmetic and memory traffic of every stage in closed form, from the preset and the numbers of categories.
 
-FLOPs are those of convolutions and matrix products, two for each multiplication with its addition, as
-PyTorch's FlopCounterMode counts them. Norms, activations and biases are left out, and so are their weights.
+A list of layers gives both: FLOPs, which the tests compare with PyTorch's FlopCounterMode on the networks
+themselves, and weights, which count as traffic and which no counter knows. FLOPs are those of convolutions
+and matrix products, two for each multiplication with its addition. Norms, activations and biases are left
+out.
 """
 
 import itertools
@@ -45,42 +47,42 @@ class Layer:
 
     @property
     def flops(self) -> int:
-        """For one picture or category."""
+        """For one image or category."""
         return 2 * self.inputs * self.outputs * self.taps * self.side * (self.other or self.side)
 
     @property
     def weights(self) -> int:
-        """Their number."""
+        """How many values."""
         return self.inputs * self.outputs * self.taps if self.weighted else 0
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """What a stage costs for one picture.
+    """What a stage costs for one image.
 
     Attributes:
         stage: its name.
         flops: see the module.
-        fewest: values that must go to or from memory: inputs, outputs and weights, each once.
-        fused: the same with a kernel for each block, and one more for each sum over a whole map or over all
-            categories, which everything after it waits for; features are written and read between kernels.
+        minimum: values that go to or from memory in any implementation: inputs, outputs and weights once.
+        fused: the same with one kernel for each block, and one more for each sum over a whole map or over all
+            categories, for which everything after it waits; features go to memory between kernels.
     """
 
     stage: str
     flops: int
-    fewest: int
+    minimum: int
     fused: int
 
 
 def stage_costs(
     preset: Preset, categories: int, kept: Sequence[int], design: Design = "staged"
 ) -> list[StageCost]:
-    """All stages but `text`, `pixels` and `label`, in order.
+    """The costs of all stages but `text`, `pixels` and `label`, in order.
 
     Args:
         preset: sizes of the network.
         categories: T.
-        kept: those alive after each of the three rejections.
+        kept: categories alive after each of the three rejection points.
         design: of the decoder.
     """
     costs = [image_cost(preset), scout_cost(preset, categories, design)]
@@ -106,12 +108,12 @@ def image_cost(preset: Preset) -> StageCost:
     guides = zip((widths[2], widths[1], widths[0]), preset.guidance_widths, (2, 4, 8), strict=True)
     layers += [Layer(width, guide, 9, up * grid) for width, guide, up in guides]
     outputs = preset.embed_dim * grid**2 + sum(_guide(preset, index) for index in range(3))
-    fewest = 3 * size**2 + outputs + _weights(layers)
-    return StageCost("image", _flops(layers), fewest, fewest + kernels)
+    minimum = 3 * size**2 + outputs + _weights(layers)
+    return StageCost("image", _flops(layers), minimum, minimum + kernels)
 
 
 def scout_cost(preset: Preset, categories: int, design: Design) -> StageCost:
-    """The logits of the first head, of all categories."""
+    """The cost map and the logits of the first head, of all categories."""
     prompts, width, grid = len(templates_of(preset)), preset.decoder_widths[0], preset.grid
     each = [_cost_map(preset)]
     outputs = 0
@@ -119,11 +121,11 @@ def scout_cost(preset: Preset, categories: int, design: Design) -> StageCost:
         each += [Layer(prompts, width, 49, grid), Layer(width, 1, 9, grid)]
         outputs = (prompts + width) * grid**2
     else:
-        # All of the map, then what mends its four edges and corners.
+        # The whole map, then the corrections of its four edges and corners.
         each += [Layer(prompts, 1, 81, grid)]
         each += 4 * [Layer(prompts, 1, 63, grid, other=3)] + 4 * [Layer(prompts, 1, 49, 3)]
-    fewest = _image_and_text(preset, categories) + categories * outputs + _weights(each)
-    return StageCost("scout", categories * _flops(each), fewest, fewest)
+    minimum = _image_and_text(preset, categories) + categories * outputs + _weights(each)
+    return StageCost("scout", categories * _flops(each), minimum, minimum)
 
 
 def guidance_cost(preset: Preset, categories: int) -> StageCost:
@@ -132,12 +134,12 @@ def guidance_cost(preset: Preset, categories: int) -> StageCost:
     values = len(templates_of(preset)) * preset.grid**2 + sum(_guide(preset, index) for index in range(3))
     # Each step reads what the one before it wrote.
     again = sum(_guide(preset, index) for index in range(2))
-    fewest = categories * values + _weights(each)
-    return StageCost("guidance", categories * _flops(each), fewest, fewest + categories * again)
+    minimum = categories * values + _weights(each)
+    return StageCost("guidance", categories * _flops(each), minimum, minimum + categories * again)
 
 
 def decode_cost(preset: Preset, index: int, kept: int, design: Design) -> StageCost:
-    """A decoder stage, 0 to 2, with what leads to it and its head."""
+    """A decoder stage, 0 to 2, with the layers that lead to it and its head."""
     width, out, guide = (
         preset.decoder_widths[index],
         preset.decoder_widths[index + 1],
@@ -156,21 +158,21 @@ def decode_cost(preset: Preset, index: int, kept: int, design: Design) -> StageC
         each += [Layer(width, out, 16, side), Layer(guide, out, 9, 2 * side)]
     each += [Layer(out, out, 9, 2 * side), Layer(out, 1, 9, 2 * side)]
     features, result = width * side**2, out * (2 * side) ** 2
-    fewest = _guide(preset, index) + _weights(each + shared)
+    minimum = _guide(preset, index) + _weights(each + shared)
     if design == "published":
-        fewest += kept * (features + _guide(preset, index))
+        minimum += kept * (features + _guide(preset, index))
     elif index == 0:
-        fewest += _image_and_text(preset, kept)
+        minimum += _image_and_text(preset, kept)
     else:
-        fewest += kept * (features + _guide(preset, index - 1))
+        minimum += kept * (features + _guide(preset, index - 1))
     last = index == 2
-    fewest += kept * ((2 * side) ** 2 if last else result)
+    minimum += kept * ((2 * side) ** 2 if last else result)
     if design != "published" and not last:
-        fewest += kept * _guide(preset, index)
-    # Before attention: written, read for the sums over categories, read again. Two group norms: each written
-    # and read.
-    fused = fewest + kept * (3 * features + 4 * result)
-    return StageCost(f"decode{index + 1}", kept * _flops(each) + _flops(shared), fewest, fused)
+        minimum += kept * _guide(preset, index)
+    # Features before attention are written, read for the sums over categories, and read again; the result of
+    # each of the two group norms is written and read.
+    fused = minimum + kept * (3 * features + 4 * result)
+    return StageCost(f"decode{index + 1}", kept * _flops(each) + _flops(shared), minimum, fused)
 
 
 def _flops(layers: Sequence[Layer]) -> int:
@@ -191,7 +193,7 @@ def _mlp(width: int, side: int) -> list[Layer]:
 
 
 def _attention(width: int, side: int, design: Design) -> list[Layer]:
-    """Queries, keys and values; the sums over categories and their use; the norm."""
+    """Queries, keys and values; the sums over categories and their products with the queries; the norm."""
     if design == "published":
         products = [Layer(width // HEADS, width, 1, side, weighted=False)] * 2
         products.append(Layer(1, width, 1, side, weighted=False))
@@ -211,7 +213,7 @@ def _project(preset: Preset, index: int) -> Layer:
 
 
 def _guide(preset: Preset, index: int) -> int:
-    """Values of the guidance of a stage, of the image or of one category."""
+    """Number of values of a stage's guidance, of the image or of one category."""
     return preset.guidance_widths[index] * (preset.grid << (index + 1)) ** 2
 
 

@@ -1,235 +1,195 @@
-"""Latency of a bundle and of what one would use instead, in alternating runs on the same pictures."""
+"""The latency benchmark: the candidates opened, a row for each vocabulary and kept count."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ...bundle import Bundle, file_record
 from ...errors import InputError
-from ...runtime import KeepAll, Rejection, Segmenter, TopK, Vocabulary
-from ...train.scenes import make_scene
-from ..gpu_check_steps import Labelled, one_line
-from .candidates import BASELINE, OURS, Candidate, Forced, KeptSets, Recorder, Run
-
-
-def percentiles(times: Sequence[float]) -> dict[str, float]:
-    """The least, and the 50th, 90th and 99th percentile, interpolated between runs where there are few."""
-    found = np.percentile(times, [50, 90, 99])
-    named = {f"p{percent}_ms": float(value) for percent, value in zip((50, 90, 99), found, strict=True)}
-    return {"least_ms": float(np.min(times))} | named
-
-
-def ratios(slow: Sequence[float], fast: Sequence[float]) -> dict[str, Any]:
-    """How many times longer `slow` took than `fast`: by their medians, their least, and quartiles of rounds.
-
-    Both have one time for each round, taken one after the other, so that what else the machine was doing
-    hit both alike. The ratio of the least times is the one that other work disturbs least.
-    """
-    by_round = np.asarray(slow) / np.asarray(fast)
-    lower, middle, upper = (float(value) for value in np.percentile(by_round, [25, 50, 75]))
-    return {
-        "of_medians": float(np.median(slow) / np.median(fast)),
-        "of_least": float(np.min(slow) / np.min(fast)),
-        "q1": lower,
-        "median": middle,
-        "q3": upper,
-    }
-
-
-Report = Callable[[str, int, int], None]
-
-# Stages of either side that do the same work; "whole" is the time of the call.
-GROUPS: dict[str, tuple[str, ...]] = {
-    "image": ("image",),
-    "scout": ("scout",),
-    "decoder": ("scout", "guidance", "decode1", "decode2", "decode3"),
-    "label": ("label",),
-}
-REAL = "real"
-STREAM_BATCHES = (1, 4)
-# PyTorch's and ONNX Runtime's exceptions for too little memory are RuntimeErrors.
-FAILURES = (RuntimeError, MemoryError, InputError)
+from ...files import is_file
+from ...runtime import Segmenter, Vocabulary
+from ...train.scenes import VOCABULARY, longer_vocabulary
+from ..results_file import CpuTimes, one_line, other_load_since, setting
+from .candidates import MONOLITHIC, OURS, Candidate, Subject, open_candidate, ours, random_vocabulary
+from .memory import measure_alone
+from .rounds import FAILURES, REAL, Case, Report, compare, images_per_second, scene_images
 
 
 @dataclass(frozen=True)
-class Case:
-    """A row of the benchmark.
+class Plan:
+    """What to measure.
 
     Attributes:
-        vocabulary: T categories.
-        kept: what is kept: a number, "all" or "real".
-        pictures: uint8 (H, W, 3).
+        sizes: of the vocabularies.
+        kept: what each row keeps: numbers, "all", "real".
+        against: other candidates, of `AGAINST`.
+        rounds: of alternating runs in each row.
+        images: how many different ones.
+        image_size: their side in pixels; None is the network's.
+        streamed: images to stream for images per second, once for each vocabulary; 0 leaves it out.
+        all_up_to: the largest vocabulary for the row "all", whose memory grows with it; None is any.
+        alone: whether each candidate also runs in a process of its own, once for each vocabulary.
     """
 
-    vocabulary: Vocabulary
-    kept: str
-    pictures: Sequence[np.ndarray]
+    sizes: Sequence[int]
+    kept: Sequence[str]
+    against: Sequence[str]
+    rounds: int
+    images: int = 3
+    image_size: int | None = None
+    streamed: int = 8
+    all_up_to: int | None = None
+    alone: bool = True
 
-    def policy(self) -> Rejection:
-        """The policy that keeps it in our runtime."""
-        if self.kept == REAL:
-            return TopK()
-        return KeepAll() if self.kept == "all" else Forced(int(self.kept))
-
-    def sets(self, segmenter: Segmenter) -> list[KeptSets]:
-        """What each picture keeps at the three points; "real" ones are found by our runtime."""
-        count = len(self.vocabulary)
-        if self.kept != REAL:
-            return [Forced(count if self.kept == "all" else int(self.kept)).sets(count)] * len(self.pictures)
-        found = []
-        for picture in self.pictures:
-            recorder = Recorder(TopK())
-            segmenter(picture, self.vocabulary, rejection=recorder, short_side=None)
-            first, second, third = recorder.sets
-            found.append((first, second, third))
-        return found
+    def kept_of(self, categories: int) -> list[str]:
+        """What the rows of a vocabulary of `categories` keep."""
+        too_large = self.all_up_to is not None and categories > self.all_up_to
+        # A number that does not reject any of them would be the row "all" again.
+        return [
+            kept
+            for kept in self.kept
+            if not (kept.isdigit() and int(kept) >= categories) and not (kept == "all" and too_large)
+        ]
 
 
-@dataclass
-class Tally:
-    """What one candidate did in a row; `first_call_ms` is None where its first call was no cold one."""
+def measure_latency(subject: Subject, plan: Plan, report: Report) -> dict[str, Any]:
+    """The content of the results file.
 
-    first_call_ms: float | None
-    agreement: float | None
-    kept: tuple[float, ...]
-    times: list[float] = field(default_factory=list)
-    cpu_times: list[float] = field(default_factory=list)
-    stages: dict[str, list[float]] = field(default_factory=dict)
-
-    def group(self, name: str) -> list[float] | None:
-        """Milliseconds of a group of stages by round; None where the candidate has no such stages."""
-        if name == "whole":
-            return self.times
-        parts = [self.stages[stage] for stage in GROUPS[name] if stage in self.stages]
-        return [float(total) for total in np.sum(parts, axis=0)] if parts else None
-
-    def record(self) -> dict[str, Any]:
-        """Plain values for the results file."""
-        return {
-            "runs": len(self.times),
-            "first_call_ms": self.first_call_ms,
-            "agreement": self.agreement,
-            "kept": list(self.kept),
-            **percentiles(self.times),
-            # Far less than its threads times the wall time: something else had the cores.
-            "cpu_p50_ms": float(np.median(self.cpu_times)),
-            "stages": {stage: percentiles(times) for stage, times in self.stages.items()},
-        }
-
-
-def pictures_of(count: int, size: int) -> list[np.ndarray]:
-    """Test scenes, uint8 (size, size, 3)."""
-    return [make_scene(seed, size, split="test").image for seed in range(count)]
-
-
-def compare(
-    case: Case, segmenter: Segmenter, candidates: Sequence[Candidate], rounds: int, report: Report
-) -> dict[str, Any]:
-    """One row: all candidates on all pictures, first once without counting, then in alternating rounds.
-
-    A round is one picture that each candidate labels; who begins changes from round to round. A candidate
-    that fails, the first time or in a round, leaves the row with its error; the others go on.
-
-    Args:
-        case: of the row.
-        segmenter: of the bundle, which finds what "real" rows keep.
-        candidates: ours, then others; labels are compared with those of `BASELINE` if it is one of them.
-        rounds: how many.
-        report: called with (what is being done, steps done, steps in all).
+    Raises:
+        InputError: the bundle cannot be opened, the checkpoint is missing or not the bundle's, or no kept
+            count fits a vocabulary.
     """
-    title = f"{len(case.vocabulary)} categories, kept {case.kept}"
-    total = len(candidates) + rounds
-    sets = case.sets(segmenter)
-    runs = {candidate.name: candidate.with_vocabulary(case.vocabulary) for candidate in candidates}
-    errors: dict[str, str] = {}
-    labelled: dict[str, tuple[float, list[Labelled]]] = {}
-    for done, (name, run) in enumerate(runs.items()):
-        report(f"{title}: {name} for the first time", done, total)
-        try:
-            labelled[name] = _first_pass(run, case.pictures, sets)
-        except FAILURES as error:
-            errors[name] = one_line(error)
-    reference = labelled[BASELINE][1] if BASELINE in labelled else None
-    # Our runtime found what "real" rows keep, so that ours alone would be warm at its first call.
-    tallies = {
-        name: _tally(None if case.kept == REAL else first, results, reference)
-        for name, (first, results) in labelled.items()
-    }
-    names = list(tallies)
-    for number in range(rounds):
-        report(f"{title}: round {number + 1}", len(candidates) + number, total)
-        picture, kept = case.pictures[number % len(sets)], sets[number % len(sets)]
-        begins = number % len(names) if names else 0
-        for name in names[begins:] + names[:begins]:
-            try:
-                _timed_run(runs[name], picture, kept, tallies[name])
-            except FAILURES as error:
-                # Its times go with it: ratios pair the rounds, and those that are left have run in all.
-                errors[name] = one_line(error)
-                names.remove(name)
-                del tallies[name]
+    if not any(map(plan.kept_of, plan.sizes)):
+        raise InputError(
+            f"--kept: {','.join(plan.kept)} leaves no row for vocabularies of "
+            f"{', '.join(map(str, plan.sizes))}; give counts below the size of a vocabulary, real, or all "
+            "with an --all-up-to of that size"
+        )
+    _check_checkpoint(Bundle.open(subject.bundle), subject.checkpoint, plan.against)
+    segmenter = Segmenter(subject.bundle, subject.backend, subject.threads)
+    if subject.device == "auto":
+        subject = replace(subject, device="cpu" if segmenter.backend == "onnxruntime" else "cuda")
+    manifest = segmenter.bundle.manifest
+    size = plan.image_size or manifest.image_size
+    started = CpuTimes.now()
+    rows = []
+    with _open_candidates(subject, plan, segmenter, size, report) as (subject, candidates, skipped):
+        for count in plan.sizes:
+            rows_kept = plan.kept_of(count)
+            vocabularies = {
+                real: _vocabulary(segmenter, count, real, report)
+                for real in {kept == REAL for kept in rows_kept}
+            }
+            for position, kept in enumerate(rows_kept):
+                case = Case(vocabularies[kept == REAL], kept, scene_images(plan.images, size))
+                row = compare(case, segmenter, candidates, plan.rounds, report)
+                if position == 0:
+                    row |= _once(case, segmenter, subject, [*row["candidates"]], plan, report)
+                rows.append(row)
+        descriptions = {each.name: [each.runs_on, each.precision] for each in candidates}
     return {
-        "categories": len(case.vocabulary),
-        "kept": case.kept,
-        "candidates": {name: tally.record() for name, tally in tallies.items()},
-        "errors": errors,
-        "ours_faster_than": _ratios(tallies),
+        **setting(),
+        "other_load": other_load_since(started),
+        "preset": manifest.preset,
+        "precision": manifest.precision,
+        "backend": segmenter.backend,
+        "image_size": size,
+        "threads": subject.threads,
+        "rounds": plan.rounds,
+        "candidates": descriptions,
+        "skipped": skipped,
+        "results": rows,
     }
 
 
-def images_per_second(case: Case, segmenter: Segmenter, pictures: int) -> dict[str, float]:
-    """Pictures a second that `Segmenter.stream` gives, by size of its batches."""
-    found = {}
-    given = [case.pictures[number % len(case.pictures)] for number in range(pictures)]
-    for batch in STREAM_BATCHES:
-        started = time.perf_counter()
-        results = segmenter.stream(given, case.vocabulary, case.policy(), short_side=None, batch=batch)
-        for item in results:
-            if item.error is not None:
-                raise InputError(item.error)
-        found[f"stream, batch {batch}"] = pictures / (time.perf_counter() - started)
-    return found
+def _check_checkpoint(bundle: Bundle, checkpoint: str | None, against: Sequence[str]) -> None:
+    """Refuse baselines without the weights of the bundle.
+
+    Raises:
+        InputError: no checkpoint is given and one is needed, or it is another one.
+    """
+    if not against:
+        return
+    expected = bundle.manifest.checkpoint
+    advice = "or measure the bundle alone with --against none"
+    if checkpoint is None:
+        raise InputError(
+            f"--against: runs {', '.join(against)} with the weights of {bundle.path}; "
+            f"name {expected['file']}, which it was exported from, with --checkpoint, {advice}"
+        )
+    if not is_file(Path(checkpoint)):
+        raise InputError(f"{checkpoint}: no such file; give the checkpoint {expected['file']}, {advice}")
+    if file_record(Path(checkpoint)).sha256 != expected["sha256"]:
+        raise InputError(
+            f"{checkpoint}: is not what {bundle.path} was exported from ({expected['file']}, sha256 "
+            f"{expected['sha256'][:12]}…), so labels would differ; give that one, {advice}"
+        )
 
 
-def _first_pass(
-    run: Run, pictures: Sequence[np.ndarray], sets: Sequence[KeptSets]
-) -> tuple[float, list[Labelled]]:
-    started = time.perf_counter()
-    results = [run(pictures[0], sets[0])]
-    first = 1000 * (time.perf_counter() - started)
-    results += [run(picture, kept) for picture, kept in zip(pictures[1:], sets[1:], strict=True)]
-    return first, results
+@contextmanager
+def _open_candidates(
+    subject: Subject, plan: Plan, segmenter: Segmenter, size: int, report: Report
+) -> Iterator[tuple[Subject, list[Candidate], dict[str, str]]]:
+    """The candidates that can run here, and why the others cannot."""
+    candidates, skipped = [ours(segmenter)], {}
+    with tempfile.TemporaryDirectory(prefix="sed-trt-bench-") as folder:
+        for done, name in enumerate(plan.against):
+            report(f"opening {name}", done, len(plan.against))
+            try:
+                if name == MONOLITHIC:
+                    subject = replace(subject, monolithic=_export_monolithic(subject, size, Path(folder)))
+                candidates.append(open_candidate(name, subject))
+            except FAILURES as error:
+                skipped[name] = one_line(error)
+        yield subject, candidates, skipped
 
 
-def _tally(first: float | None, results: Sequence[Labelled], reference: Sequence[Labelled] | None) -> Tally:
-    agreement = None
-    if reference is not None:
-        pairs = zip(results, reference, strict=True)
-        agreement = 100 * float(np.mean([np.mean(ours.labels == theirs.labels) for ours, theirs in pairs]))
-    kept = np.mean([result.kept for result in results], axis=0)
-    return Tally(first, agreement, tuple(float(count) for count in kept))
+def _export_monolithic(subject: Subject, size: int, folder: Path) -> str:
+    """Write the graph of the candidate `MONOLITHIC`; gives its path."""
+    from ...model import SED
+    from ..baselines import export_monolithic
+
+    assert subject.checkpoint is not None
+    file = folder / "monolithic.onnx"
+    export_monolithic(SED.from_checkpoint(subject.checkpoint), size, file)
+    return str(file)
 
 
-def _timed_run(run: Run, picture: np.ndarray, sets: KeptSets, tally: Tally) -> None:
-    started, worked = time.perf_counter(), time.process_time()
-    result = run(picture, sets)
-    tally.times.append(1000 * (time.perf_counter() - started))
-    tally.cpu_times.append(1000 * (time.process_time() - worked))
-    for stage, milliseconds in result.timings.items():
-        tally.stages.setdefault(stage, []).append(milliseconds)
+def _vocabulary(segmenter: Segmenter, count: int, real: bool, report: Report) -> Vocabulary:
+    """The first names of the scenes' own, embedded, or names with random embeddings."""
+    if not real:
+        return random_vocabulary(segmenter.bundle.manifest, count)
+    names = VOCABULARY[:count] if count <= len(VOCABULARY) else longer_vocabulary(count)
+    return segmenter.vocabulary(names, lambda done, total: report(f"embedding {count} names", done, total))
 
 
-def _ratios(tallies: Mapping[str, Tally]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    mine = tallies.get(OURS)
-    for name, theirs in tallies.items():
-        if mine is None or name == OURS:
-            continue
-        found[name] = {}
-        for group in ("whole", *GROUPS):
-            slow, fast = theirs.group(group), mine.group(group)
-            if slow and fast:
-                found[name][group] = ratios(slow, fast)
-    return found
+def _once(
+    case: Case, segmenter: Segmenter, subject: Subject, names: Sequence[str], plan: Plan, report: Report
+) -> dict[str, Any]:
+    """The measurements made once for each vocabulary: images per second, and each candidate on its own."""
+    record: dict[str, Any] = {}
+    if plan.streamed:
+        report(f"{case.title}: stream", 0, 1)
+        try:
+            record["images_per_second"] = images_per_second(case, segmenter, plan.streamed)
+        except FAILURES as error:
+            record["stream_error"] = one_line(error)
+    if plan.alone:
+        sets = case.sets(segmenter)[0]
+        alone: dict[str, dict[str, Any]] = {}
+        for done, name in enumerate(names):
+            report(f"{case.title}: {name} in a process of its own", done, len(names))
+            alone[name] = measure_alone(name, subject, case.vocabulary, case.images[0], sets)
+        record["alone"] = alone
+        # Peak host memory of ours as a share of each other candidate's.
+        mine = alone.get(OURS, {}).get("peak_mib")
+        if mine is not None:
+            record["memory_ratio"] = {
+                name: mine / other["peak_mib"]
+                for name, other in alone.items()
+                if name != OURS and "peak_mib" in other
+            }
+    return record

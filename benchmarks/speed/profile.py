@@ -15,10 +15,10 @@ from ...engines.ort.session import CPU_PROVIDER, open_session
 from ...runtime import Rejection, Vocabulary
 from ...runtime.pipeline import encode, finish, prepare
 from ..precision.stages import RecordedEngines, Run
-from ..results_file import setting
-from .latency import Report
+from ..results_file import CpuTimes, other_load_since, setting
+from .rounds import Report
 
-# Operators by what they do; ONNX Runtime names those that it fuses or moves to another layout anew.
+# Operators by what they do, those included that ONNX Runtime fuses or moves to another layout.
 KINDS: Mapping[str, Sequence[str]] = {
     "matrix products": [
         "MatMul",
@@ -48,14 +48,14 @@ KINDS: Mapping[str, Sequence[str]] = {
         "Cast",
     ],
 }
-# Activations, sums, products, reductions and comparisons: each reads its operands and writes its result.
+# Every other operator: activations, sums, reductions, comparisons. Each reads and writes whole maps.
 OTHER = "element-wise"
 
 
 def profile(
     bundle: Path,
     vocabulary: Vocabulary,
-    picture: np.ndarray,
+    image: np.ndarray,
     rejection: Rejection,
     rounds: int,
     report: Report,
@@ -66,10 +66,10 @@ def profile(
     Args:
         bundle: a bundle folder.
         vocabulary: T categories.
-        picture: uint8 (H, W, 3), which goes to the network without a first resize.
+        image: uint8 (H, W, 3), not resized before the network.
         rejection: what is kept.
-        rounds: runs of each stage of which the median is taken, after one that is not counted.
-        report: called with (what is being done, steps done, steps in all).
+        rounds: runs of each stage, after one that is not counted; their median counts.
+        report: see `Report`.
         threads: CPU threads; None is one per core.
 
     Raises:
@@ -78,8 +78,8 @@ def profile(
     opened = Bundle.open(bundle)
     engines = RecordedEngines(open_engines(opened, "onnxruntime", threads))
     report("running the stages once", 0, 1)
-    before = setting()
-    (encoded,) = encode(engines, [prepare(engines, picture, None)])
+    started = CpuTimes.now()
+    (encoded,) = encode(engines, [prepare(engines, image, None)])
     result = finish(encoded, vocabulary, rejection)
     # `label` runs once for each band of rows.
     runs: dict[str, list[Run]] = defaultdict(list)
@@ -90,7 +90,8 @@ def profile(
         report(f"profiling {stage}", done, len(runs))
         stages.append({"stage": stage, **summary(_traces(opened, of_stage, rounds, threads))})
     return {
-        **before,
+        **setting(),
+        "other_load": other_load_since(started),
         "preset": opened.manifest.preset,
         "precision": opened.manifest.precision,
         "backend": "onnxruntime",
@@ -119,22 +120,23 @@ def _traces(
 
 
 def summary(traces: Iterable[Iterable[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Milliseconds by kind, in all, and of the operators that take most: the sum over ONNX Runtime's traces.
+    """Milliseconds of a stage from ONNX Runtime's traces: in all, by kind, and of the six slowest operators.
 
-    In each of them an operator's first run is left out, and of the others the median counts.
+    A trace holds several runs of the same work. Of each operator the first run is left out and the median of
+    the others counts; the traces are added up.
     """
     by_kind = dict.fromkeys((*KINDS, OTHER), 0.0)
     by_operator: dict[str, float] = defaultdict(float)
     for events in traces:
-        for operator, taken in _medians(events):
-            by_kind[kind_of(operator)] += taken
-            by_operator[operator] += taken
-    most = sorted(by_operator.items(), key=lambda item: -item[1])[:6]
-    return {"ms": sum(by_kind.values()), "kinds_ms": by_kind, "operators_ms": dict(most)}
+        for operator, milliseconds in _medians(events):
+            by_kind[kind_of(operator)] += milliseconds
+            by_operator[operator] += milliseconds
+    slowest = sorted(by_operator.items(), key=lambda item: -item[1])[:6]
+    return {"ms": sum(by_kind.values()), "kinds_ms": by_kind, "operators_ms": dict(slowest)}
 
 
 def _medians(events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
-    """Each operator of the graph with its milliseconds."""
+    """The type of each node of the graph, and its milliseconds."""
     runs: dict[str, list[float]] = defaultdict(list)
     operators: dict[str, str] = {}
     for event in events:

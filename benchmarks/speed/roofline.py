@@ -1,4 +1,4 @@
-"""How fast a GPU could be at best, from its data sheet; and how near a measurement came."""
+"""Lower bounds of the time on a GPU, from its data sheet, and what fraction of them a measurement reached."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from ...model.presets import Preset
 from .candidates import OURS
 from .costs import DESIGNS, StageCost, stage_costs
 
-# With one of these words after it, a name means another GPU with other limits than the one in `GPUS`.
+# A name followed by one of these words means another GPU, with other limits than the one in `GPUS`.
 _VARIANT = re.compile(r"\b(laptop|max-q|ti|d|pcie|nvl)\b", re.IGNORECASE)
 
 
@@ -18,7 +18,7 @@ class GpuPeak:
     """A GPU's limits.
 
     Attributes:
-        name: as in its data sheet, and whole words of what the driver calls it.
+        name: as in its data sheet; the name that the driver gives contains it as whole words.
         fp16_tflops: dense FP16 matrix products with FP32 sums, 10^12 FLOP/s.
         fp32_tflops: FP32 outside the tensor cores.
         bandwidth: of its memory, 10^9 bytes/s.
@@ -30,7 +30,7 @@ class GpuPeak:
     bandwidth: float
 
     def is_called(self, driver_name: str) -> bool:
-        """Whether the driver's name means this GPU: "NVIDIA L40S" is no L4, a Laptop GPU not its namesake."""
+        """Whether the driver's name means this GPU: an "NVIDIA L40S" is no L4, a Laptop GPU another one."""
         named = re.search(rf"\b{re.escape(self.name)}\b", driver_name, re.IGNORECASE)
         return named is not None and _VARIANT.search(driver_name, named.end()) is None
 
@@ -72,17 +72,17 @@ def roofline(
     """The content of a results file: FLOPs and bytes of each stage, and for each GPU what follows.
 
     A stage takes at least as long as its arithmetic at the peak rate and its bytes at the peak bandwidth;
-    stages run one after the other. `floor_ms` has the fewest bytes, `fused_floor_ms` those between kernels as
-    `StageCost` describes them. `pixels` and `label` are left out.
+    stages run one after the other. `floor_ms` counts `StageCost.minimum`, `fused_floor_ms`
+    `StageCost.fused`. `pixels` and `label` are left out.
 
     Args:
         preset: of the network.
         categories: T.
-        kept: those alive after each of the three rejections.
+        kept: categories alive after each of the three rejection points.
         precision: of weights and features.
         gpus: names of `GPUS`.
         measured: contents of latency results, for the fraction reached; those of another precision or GPU are
-            left out.
+            ignored.
     """
     costs = {design: stage_costs(preset, categories, kept, design) for design in DESIGNS}
     each = BYTES[precision]
@@ -91,7 +91,7 @@ def roofline(
             "design": design,
             "stage": cost.stage,
             "gflop": cost.flops / 1e9,
-            "fewest_mb": each * cost.fewest / 1e6,
+            "minimum_mb": each * cost.minimum / 1e6,
             "fused_mb": each * cost.fused / 1e6,
         }
         for design, of_design in costs.items()
@@ -99,21 +99,21 @@ def roofline(
     ]
     rows: list[dict[str, Any]] = []
     for gpu in gpus:
-        lowest = 0.0
+        fused_floor = 0.0
         for design, of_design in costs.items():
             floors = [floor(cost, GPUS[gpu], precision) for cost in of_design]
-            lowest = sum(fused for _, fused in floors)
+            fused_floor = sum(fused for _, fused in floors)
             rows.append(
                 {
                     "gpu": gpu,
                     "design": design,
                     "kind": "predicted",
                     "stages_ms": {cost.stage: two[1] for cost, two in zip(of_design, floors, strict=True)},
-                    "floor_ms": sum(fewest for fewest, _ in floors),
-                    "fused_floor_ms": lowest,
+                    "floor_ms": sum(minimum for minimum, _ in floors),
+                    "fused_floor_ms": fused_floor,
                 }
             )
-        rows += _measured_rows(gpu, preset, categories, kept, precision, measured, lowest)
+        rows += _measured_rows(gpu, preset, categories, kept, precision, measured, fused_floor)
     return {
         "preset": preset.name,
         "categories": categories,
@@ -125,10 +125,10 @@ def roofline(
 
 
 def floor(cost: StageCost, gpu: GpuPeak, precision: str) -> tuple[float, float]:
-    """Milliseconds at 100 % of a GPU's peak, with the fewest bytes and with those between kernels."""
+    """Milliseconds at 100 % of a GPU's peak, with the traffic `minimum` and with the traffic `fused`."""
     rate = gpu.fp32_tflops if precision == "fp32" else gpu.fp16_tflops
     arithmetic = cost.flops / (rate * 1e9)
-    traffic = [BYTES[precision] * values / (gpu.bandwidth * 1e6) for values in (cost.fewest, cost.fused)]
+    traffic = [BYTES[precision] * values / (gpu.bandwidth * 1e6) for values in (cost.minimum, cost.fused)]
     return max(arithmetic, traffic[0]), max(arithmetic, traffic[1])
 
 
@@ -141,7 +141,10 @@ def _measured_rows(
     measured: Sequence[Mapping[str, Any]],
     fused_floor: float,
 ) -> list[dict[str, Any]]:
-    """The paper's time where there is one, and ours, or that nobody measured it."""
+    """Rows of the paper's time, if there is one for this GPU, and of our measured times.
+
+    Without any of ours, a row says so.
+    """
     rows: list[dict[str, Any]] = []
     paper = PAPER.get((preset.name, categories, gpu))
     if paper is not None:

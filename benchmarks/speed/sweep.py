@@ -1,4 +1,4 @@
-"""Rejection policies against one another: what they keep, how long they take, what they cost in mIoU."""
+"""Rejection policies on the same scenes: what they keep, how long they take, which mIoU they reach."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from ...runtime import KeepAll, Rejection, Result, Segmenter
 from ...train.scenes import longer_vocabulary, make_scene
 from ..accuracy.counts import Totals, pair_counts
 from ..accuracy.evaluate import scene_scores
-from ..results_file import setting
-from .latency import GROUPS, Report, percentiles
+from ..results_file import CpuTimes, other_load_since, setting
+from .rounds import GROUPS, Report, percentiles
 
 SCENE_SIZE = 256
 EVERYTHING = "none"
@@ -34,15 +34,39 @@ POLICIES = (
 
 
 @dataclass
-class Tried:
-    """One policy over the scenes so far."""
+class PolicyRun:
+    """One policy over the scenes so far.
+
+    Attributes:
+        policy: as the runtime takes it.
+        totals: of its labels against the true ones.
+        times: milliseconds of each scene.
+        decoder: milliseconds of each scene in the decoder.
+        agreement: percent of the pixels of each scene with the label of `EVERYTHING`.
+        kept: categories alive after each rejection point, for each scene.
+    """
 
     policy: Rejection
     totals: Totals
     times: list[float] = field(default_factory=list)
     decoder: list[float] = field(default_factory=list)
-    alike: list[float] = field(default_factory=list)
-    kept: list[tuple[int, int, int]] = field(default_factory=list)
+    agreement: list[float] = field(default_factory=list)
+    kept: list[tuple[int, ...]] = field(default_factory=list)
+
+    def add(self, result: Result, milliseconds: float) -> None:
+        """Note the result of one scene and its time."""
+        self.times.append(milliseconds)
+        self.decoder.append(sum(result.timings.get(stage, 0.0) for stage in GROUPS["decoder"]))
+        self.kept.append(result.kept)
+
+    def record(self, rejection: str) -> dict[str, Any]:
+        """Plain values for the results file; `rejection` is the policy's text."""
+        return scene_scores(self.totals, rejection) | {
+            "kept_max": [int(largest) for largest in np.max(self.kept, axis=0)],
+            "agreement": float(np.mean(self.agreement)),
+            "decoder_p50_ms": float(np.median(self.decoder)),
+            **percentiles(self.times),
+        }
 
 
 def sweep(
@@ -59,11 +83,11 @@ def sweep(
 
     Args:
         bundle: a bundle folder.
-        policies: by their text on the command line. `EVERYTHING` is tried as well: agreement is with it.
+        policies: by their text on the command line. `EVERYTHING` is run as well: agreement is with it.
         sizes: of vocabularies that start with the scenes' own names.
-        scenes: how many; each is labelled by all policies in turn, by another one first each time.
+        scenes: how many; each is labelled by all policies in turn, and another policy starts each time.
         max_drop: mIoU points below the best of `DEFAULT` and `EVERYTHING` that a recommended policy may lose.
-        report: called with (what is being done, steps done, steps in all).
+        report: see `Report`.
         backend: of the bundle.
         threads: CPU threads.
 
@@ -72,14 +96,15 @@ def sweep(
     """
     segmenter = Segmenter(bundle, backend, threads)
     manifest = segmenter.bundle.manifest
-    before, rows, advice = setting(), [], {}
+    started, rows, advice = CpuTimes.now(), [], {}
     for size in sizes:
-        tried = _try(segmenter, {EVERYTHING: KeepAll(), **policies}, size, scenes, report)
-        of_size = [_row(text, each, size) for text, each in tried.items()]
+        runs = _run_policies(segmenter, {EVERYTHING: KeepAll(), **policies}, size, scenes, report)
+        of_size = [run.record(text) for text, run in runs.items()]
         advice[str(size)] = recommended(of_size, max_drop)
         rows += of_size
     return {
-        **before,
+        **setting(),
+        "other_load": other_load_since(started),
         "preset": manifest.preset,
         "precision": manifest.precision,
         "backend": segmenter.backend,
@@ -92,9 +117,9 @@ def sweep(
 
 
 def recommended(rows: Sequence[Mapping[str, Any]], max_drop: float) -> str:
-    """The policy with the least median time among those that lose at most `max_drop` points of mIoU.
+    """The policy with the shortest median time of those that lose at most `max_drop` points of mIoU.
 
-    They are measured against the better of `DEFAULT` and `EVERYTHING`.
+    The points are lost against the better of `DEFAULT` and `EVERYTHING`.
     """
     best = max(row["miou"] for row in rows if row["rejection"] in (DEFAULT, EVERYTHING))
     good = [row for row in rows if row["miou"] >= best - max_drop]
@@ -102,42 +127,24 @@ def recommended(rows: Sequence[Mapping[str, Any]], max_drop: float) -> str:
     return str(fastest["rejection"])
 
 
-def _try(
+def _run_policies(
     segmenter: Segmenter, policies: Mapping[str, Rejection], size: int, scenes: int, report: Report
-) -> dict[str, Tried]:
+) -> dict[str, PolicyRun]:
     names = longer_vocabulary(size)
     vocabulary = segmenter.vocabulary(names, lambda done, all_: report(f"embedding {size} names", done, all_))
-    tried = {text: Tried(policy, Totals(size)) for text, policy in policies.items()}
-    texts = list(tried)
+    runs = {text: PolicyRun(policy, Totals(size)) for text, policy in policies.items()}
+    texts = list(runs)
     for seed in range(scenes):
         report(f"{size} categories, scenes", seed, scenes)
         scene = make_scene(seed, SCENE_SIZE, split="test")
         results: dict[str, Result] = {}
         for text in texts[seed % len(texts) :] + texts[: seed % len(texts)]:
             started = time.perf_counter()
-            result = segmenter(scene.image, vocabulary, rejection=tried[text].policy, short_side=None)
-            _note(tried[text], result, 1000 * (time.perf_counter() - started))
-            tried[text].totals.add(*pair_counts(scene.labels, result.labels, size), result.kept)
+            result = segmenter(scene.image, vocabulary, rejection=runs[text].policy, short_side=None)
+            runs[text].add(result, 1000 * (time.perf_counter() - started))
+            runs[text].totals.add(*pair_counts(scene.labels, result.labels, size), result.kept)
             results[text] = result
         for text, result in results.items():
             same = result.labels == results[EVERYTHING].labels
-            tried[text].alike.append(100 * float(same.mean()))
-    return tried
-
-
-def _note(tried: Tried, result: Result, milliseconds: float) -> None:
-    tried.times.append(milliseconds)
-    tried.decoder.append(sum(result.timings.get(stage, 0.0) for stage in GROUPS["decoder"]))
-    tried.kept.append(result.kept)
-
-
-def _row(text: str, tried: Tried, size: int) -> dict[str, Any]:
-    scores = scene_scores(tried.totals, text)
-    return scores | {
-        "categories": size,
-        "rejection": text,
-        "kept_most": [int(most) for most in np.max(tried.kept, axis=0)],
-        "agreement": float(np.mean(tried.alike)),
-        "decoder_p50_ms": float(np.median(tried.decoder)),
-        **percentiles(tried.times),
-    }
+            runs[text].agreement.append(100 * float(same.mean()))
+    return runs

@@ -1,68 +1,59 @@
-"""All engines of a bundle built and put into its store, whole or not at all."""
+"""Builds the engines of all stages of a bundle and stores them, all or none."""
 
+import hashlib
+import json
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import msgspec
 from filelock import FileLock, Timeout
 
-from ...bundle import Bundle, check_runs_on_gpu, file_record
+from ...bundle import ENGINES_FOLDER, Bundle, Manifest, Stage, file_record
 from ...errors import InputError
 from ...files import exists
-from ..ort.session import CPU_PROVIDER, check_runs_on_cpu, open_session
+from ..backends import check_runs_on_gpu
+from ..ort.session import CPU_PROVIDER, check_runs_on_cpu, check_session, open_session
 from ..profiles import Limits, Profile, stage_profiles
 from ..store import (
-    ENGINES_FOLDER,
     BuiltEngines,
     BuiltStage,
-    build_key,
+    GraphRecord,
+    NetworkSummary,
+    PlanRecord,
+    graph_hashes,
     installed_version,
     is_complete,
     read_engines,
     write_engines,
     write_stage,
 )
-from ..targets import BuildOptions
-from ..trt.library import TENSORRT_BACKENDS, load_library
-from .progress import in_worker
+from ..targets import TENSORRT_BACKENDS, BuildOptions
+from ..trt.library import load_library
+from .progress import run_in_worker, watch_interruption
 from .target import cpu_target, default_backend, gpu_target
-from .tensorrt import NetworkSummary, Recipe, build_plan
-
-
-def build_graph(graph: Path, output: Path, report: Callable[[str, float], None]) -> None:
-    """Write the optimised form of an ONNX graph to `output`.
-
-    `report` is called with what is being done and the fraction that is done.
-
-    Raises:
-        InputError: ONNX Runtime cannot load the graph or write the file.
-    """
-    in_worker(
-        lambda: open_session(graph, graph, None, [CPU_PROVIDER], output),
-        lambda: report("optimising", 0.0),
-        lambda: None,
-    )
-
+from .tensorrt import Recipe, build_plan
 
 # Called with the stage, what is being done, and the fraction of the stage that is done.
 Progress = Callable[[str, str, float], None]
 
 LOCK_FILE = ".lock"
 _UNFINISHED = ".building-"
+_KEY_DIGITS = 12
 
 
 @dataclass(frozen=True)
 class Build:
-    """The outcome: the engines, and whether they were there already."""
+    """The outcome of `build_engines`: the engines, and whether they were there already."""
 
     engines: BuiltEngines
-    found: bool
+    already_built: bool
 
 
 def build_engines(
@@ -74,9 +65,9 @@ def build_engines(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Build:
-    """Build the engines of every stage, or find them built.
+    """Build the engines of every stage, unless they are there.
 
-    One build at a time goes on in a bundle; a second one waits, and then finds what the first has built.
+    One build at a time runs in a bundle; a second one waits, and then finds the engines of the first.
 
     Args:
         bundle: whose graphs are built.
@@ -84,19 +75,18 @@ def build_engines(
         target: see `canonical_target`; None is "portable" for tensorrt-rtx and the GPU here for tensorrt.
         limits: the largest sizes the engines shall take; not for onnxruntime, which has none.
         options: of the build.
-        force: whether to build what is there already.
+        force: whether to build engines that are there.
         progress: called in this thread.
 
     Raises:
         InputError: unknown backend or target, one that cannot be built for here, a missing library or one
-            outside its range, an option or limit it lacks, an altered bundle, a graph that is refused, a
-            bundle of bfloat16 for onnxruntime, or a store that cannot be written.
+            outside its range, an option or limit it does not have, an altered bundle, a graph that is
+            refused, a bundle of bfloat16 for onnxruntime, or a store that cannot be written.
         KeyboardInterrupt: interrupted; nothing is left of the build.
     """
     if backend is None:
         backend = "onnxruntime" if bundle.manifest.precision == "int8" else default_backend()
     limits, options = limits or Limits(), options or BuildOptions()
-    report = progress or (lambda _stage, _what, _fraction: None)
     version = installed_version(backend)
     gpu = None
     profiles: dict[str, tuple[Profile, ...]] = dict.fromkeys(bundle.manifest.stages, ())
@@ -114,24 +104,48 @@ def build_engines(
     )
     key = build_key(bundle.manifest, profiles, options, engines.only_gpu)
     engines = replace(engines, folder=store / f"{backend}-{version}-{built_for}-{key}")
-    with _locked(store, report):
-        if not force and is_complete(engines.folder):
-            return Build(read_engines(engines.folder), True)
-        with _unfinished(engines.folder) as work:
-            unfinished = replace(engines, folder=work)
-            stages = {
-                stage: _build_stage(bundle, unfinished, stage, profiles[stage], report)
-                for stage in bundle.manifest.stages
-            }
-            now = datetime.now(UTC).isoformat(timespec="microseconds")
-            write_engines(replace(unfinished, stages=stages, built=now))
-        return Build(read_engines(engines.folder), False)
+    with watch_interruption() as interruption:
+
+        def report(stage: str, step: str, fraction: float) -> None:
+            interruption.check()
+            if progress is not None:
+                progress(stage, step, fraction)
+
+        with _locked(store, report):
+            if not force and is_complete(engines.folder):
+                return Build(read_engines(engines.folder), already_built=True)
+            with _unfinished(engines.folder) as work:
+                unfinished = replace(engines, folder=work)
+                stages = {
+                    stage: _build_stage(bundle, unfinished, stage, profiles[stage], report)
+                    for stage in bundle.manifest.stages
+                }
+                now = datetime.now(UTC).isoformat(timespec="microseconds")
+                write_engines(replace(unfinished, stages=stages, built=now))
+                interruption.check()
+            return Build(read_engines(engines.folder), already_built=False)
+
+
+def build_key(
+    manifest: Manifest,
+    profiles: Mapping[str, Sequence[Profile]],
+    options: BuildOptions,
+    only_gpu: str | None = None,
+) -> str:
+    """Hash of graphs, profiles, options and `BuiltEngines.only_gpu`: 12 hexadecimal digits."""
+    content = {
+        "graphs": graph_hashes(manifest),
+        "profiles": {name: list(several) for name, several in profiles.items()},
+        "options": msgspec.structs.asdict(options),
+        "gpu": only_gpu,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_KEY_DIGITS]
 
 
 def _build_stage(
     bundle: Bundle, engines: BuiltEngines, name: str, profiles: Sequence[Profile], report: Progress
 ) -> BuiltStage:
-    """Build one stage into the folder of `engines`, with its side-car."""
+    """Build one stage into the folder of `engines`, with its record."""
     started = time.perf_counter()
     stage = bundle.manifest.stages[name]
     report(name, "reading", 0.0)
@@ -146,30 +160,46 @@ def _build_stage(
         file.write_bytes(plan)
     else:
         file = engines.folder / f"{name}.onnx"
-        build_graph(graph, file, partial(report, name))
+        optimise_graph(graph, stage, file, partial(report, name))
     content = file_record(file)
     built = BuiltStage(
-        name,
-        file,
-        content.sha256,
-        content.bytes,
-        tuple(profiles),
-        bundle.manifest.files[stage.file].sha256,
-        stage.inputs,
-        stage.outputs,
-        network,
-        time.perf_counter() - started,
+        name=name,
+        plan=PlanRecord(file.name, content.sha256, content.bytes),
+        onnx=GraphRecord(bundle.manifest.files[stage.file].sha256),
+        profiles=tuple(profiles),
+        inputs=stage.inputs,
+        outputs=stage.outputs,
+        network=network,
+        seconds=round(time.perf_counter() - started, 3),
     )
     write_stage(engines, built)
     report(name, "built", 1.0)
     return built
 
 
+def optimise_graph(graph: Path, stage: Stage, output: Path, report: Callable[[str, float], None]) -> None:
+    """Write an ONNX graph to `output` as ONNX Runtime optimises it for any CPU.
+
+    `stage` is the manifest's description of the graph. `report` is called with what is being done and the
+    fraction that is done.
+
+    Raises:
+        InputError: ONNX Runtime cannot load the graph or write the file, or the graph has other inputs or
+            outputs than `stage`.
+    """
+    session = run_in_worker(
+        lambda: open_session(graph, graph, None, [CPU_PROVIDER], output),
+        lambda: report("optimising", 0.0),
+        lambda: None,
+    )
+    check_session(session, stage, graph)
+
+
 @contextmanager
 def _locked(store: Path, report: Progress) -> Iterator[None]:
-    """Hold the lock of a bundle's store, which is made if it is not there.
+    """Hold the lock of a bundle's store, and create the store if it is not there.
 
-    The lock's file stays: were it removed, two builds could each hold a lock of that name.
+    The lock file is never removed: a build that waits for it and one that creates it anew could both go on.
     """
     try:
         store.mkdir(exist_ok=True)
@@ -190,7 +220,7 @@ def _locked(store: Path, report: Progress) -> Iterator[None]:
 @contextmanager
 def _unfinished(folder: Path) -> Iterator[Path]:
     """Yield an empty folder beside `folder`, and move it there when the block ends well; else remove it."""
-    # Whoever made them holds no lock any more, and so was killed.
+    # This build holds the lock, so the processes that left unfinished folders were killed.
     for left in folder.parent.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(left, ignore_errors=True)
     work = folder.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")

@@ -1,14 +1,90 @@
-"""Progress and cancellation of a build, which runs in a thread of its own."""
+"""Progress and interruption of a build, which runs in a worker thread."""
 
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from types import ModuleType
+from contextlib import contextmanager
+from types import FrameType, ModuleType
 from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+_TICK_SECONDS = 0.1
+
+
+class Interruption:
+    """Whether the build was interrupted (Ctrl-C)."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if the build was interrupted."""
+        if self.requested:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def watch_interruption() -> Iterator[Interruption]:
+    """Remember a SIGINT that comes while the block runs.
+
+    Python raises KeyboardInterrupt wherever the main thread happens to be. In a finalizer or in a callback of
+    a library the exception is printed and dropped, and the build would run to its end. `Interruption.check`
+    raises it again.
+
+    Nothing is remembered outside the main thread, which alone may set signal handlers, nor where SIGINT does
+    not raise KeyboardInterrupt: a program that is started in the background ignores it, for example.
+    """
+    interruption = Interruption()
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield interruption
+        return
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        interruption.requested = True
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield interruption
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def run_in_worker(work: Callable[[], Result], tick: Callable[[], None], cancel: Callable[[], None]) -> Result:
+    """The result of `work`, which runs in another thread while this one calls `tick` ten times a second.
+
+    When this thread is interrupted, or `tick` raises, `cancel` is called and the exception is raised here
+    after `work` has ended. What `work` raises is raised here too.
+    """
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    thread = threading.Thread(target=run, name="sed-trt build", daemon=True)
+    try:
+        # An interrupt may come while this waits for the thread to start.
+        thread.start()
+        while not wait((future,), timeout=_TICK_SECONDS).done:
+            tick()
+    except BaseException:
+        cancel()
+        if not future.cancel():
+            thread.join()
+        raise
+    return future.result()
 
 
 class BuildState:
-    """How far a build is; read in one thread while the library's threads write it."""
+    """Progress of the build of one plan; read in one thread while the library's threads write it."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
@@ -23,7 +99,7 @@ class BuildState:
             self._phases[phase] = (parent, max(steps, 1), 0)
 
     def step(self, phase: str, step: int) -> bool:
-        """A step, counted from 0, is done; returns whether to go on."""
+        """A step, counted from 0, is done; returns whether the build shall continue."""
         with self._lock:
             if phase in self._phases:
                 parent, steps, _ = self._phases[phase]
@@ -67,38 +143,3 @@ def progress_monitor(module: ModuleType, state: BuildState) -> Any:
             state.finish(phase_name)
 
     return Monitor()
-
-
-Result = TypeVar("Result")
-
-_TICK_SECONDS = 0.1
-
-
-def in_worker(work: Callable[[], Result], tick: Callable[[], None], cancel: Callable[[], None]) -> Result:
-    """The result of `work`, run in another thread while this one calls `tick` now and then.
-
-    When this thread is interrupted, or `tick` raises, `cancel` is called and the exception leaves only after
-    `work` has come to its end. What `work` raises is raised here.
-    """
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    thread = threading.Thread(target=run, name="sed-trt build", daemon=True)
-    try:
-        # An interrupt may come while this waits for the thread to start.
-        thread.start()
-        while not wait((future,), timeout=_TICK_SECONDS).done:
-            tick()
-    except BaseException:
-        cancel()
-        if not future.cancel():
-            thread.join()
-        raise
-    return future.result()

@@ -1,4 +1,6 @@
-"""Which backend and target a build is for, and whether that can be built here."""
+"""The backend and target of a build, and whether this machine can build for them."""
+
+import msgspec
 
 from ...errors import InputError
 from ..device.cuda import Gpu, find_gpu
@@ -9,6 +11,7 @@ from ..targets import (
     CPU,
     CURRENT,
     PORTABLE,
+    TENSORRT_BACKENDS,
     BuildOptions,
     canonical_target,
     capability_name,
@@ -16,7 +19,7 @@ from ..targets import (
     no_such_option,
     target_fits,
 )
-from ..trt.library import TENSORRT_BACKENDS, Library, load_library
+from ..trt.library import Library, load_library
 
 
 def default_backend() -> str:
@@ -41,10 +44,10 @@ def cpu_target(target: str | None, limits: Limits, options: BuildOptions) -> str
     """The target of a build by ONNX Runtime.
 
     Raises:
-        InputError: another one than the CPU, any option, or other limits than the usual ones are asked for.
+        InputError: `target` is not the CPU, an option is chosen, or limits are not the default ones.
     """
-    options.refuse("onnxruntime", frozenset(options.asked()))
-    for name, value in vars(limits).items():
+    options.refuse("onnxruntime", frozenset(options.chosen()))
+    for name, value in msgspec.structs.asdict(limits).items():
         if value != getattr(Limits(), name):
             raise no_such_option(name, "onnxruntime")
     if target is not None and canonical_target(target) != CPU:
@@ -59,31 +62,32 @@ def gpu_target(library: Library, target: str | None, options: BuildOptions) -> t
     """The target of a build by TensorRT or TensorRT-RTX, and the GPU that it is built on if it needs one.
 
     Raises:
-        InputError: unknown target, one this library cannot build for here, or an option it lacks; or a GPU is
-            needed and there is none.
+        InputError: unknown target, one this library cannot build for here, or an option it does not have; or
+            a GPU is needed and there is none.
     """
     library.check_options(options)
-    usual = PORTABLE if library.builds_for_others else CURRENT
-    wanted = canonical_target(usual if target is None else target)
-    if wanted == CPU:
+    default = PORTABLE if library.builds_for_others else CURRENT
+    name = canonical_target(default if target is None else target)
+    if name == CPU:
         raise InputError(
             f"target: {library.backend} builds for NVIDIA GPUs, not for the CPU; "
             "use the backend onnxruntime for that"
         )
     if library.builds_for_others:
-        return _named_target(library, wanted)
-    return _target_here(library, wanted, options)
+        return _any_target(library, name)
+    return _target_here(library, name, options)
 
 
-def _named_target(library: Library, wanted: str) -> tuple[str, Gpu | None]:
+def _any_target(library: Library, target: str) -> tuple[str, Gpu | None]:
+    """The target of a library that builds for GPUs which are not in this machine."""
     known = library.capabilities()
-    if wanted == PORTABLE or wanted in known:
-        return wanted, None
+    if target == PORTABLE or target in known:
+        return target, None
     refusal = InputError(
-        f"target: {library.backend} {library.version} cannot name {wanted}; it knows {PORTABLE}, "
+        f"target: {library.backend} {library.version} cannot name {target}; it knows {PORTABLE}, "
         f"{', '.join(known)} and {CURRENT}, which is the GPU in this machine"
     )
-    if wanted == CURRENT:
+    if target == CURRENT:
         gpu = find_gpu()
         name = capability_name(gpu.capability)
         return name, (None if name in known else gpu)
@@ -91,19 +95,20 @@ def _named_target(library: Library, wanted: str) -> tuple[str, Gpu | None]:
         gpu = find_gpu()
     except InputError as error:
         raise refusal from error
-    if named_capability(wanted) != gpu.capability:
+    if named_capability(target) != gpu.capability:
         raise refusal
-    return wanted, gpu
+    return target, gpu
 
 
-def _target_here(library: Library, wanted: str, options: BuildOptions) -> tuple[str, Gpu | None]:
+def _target_here(library: Library, target: str, options: BuildOptions) -> tuple[str, Gpu | None]:
+    """The target of a library that builds for the GPU in this machine only."""
     gpu = find_gpu()
     here = capability_name(gpu.capability)
     built = AMPERE_PLUS if options.hardware_compatibility == AMPERE_PLUS else here
-    capability = named_capability(wanted)
-    if wanted == CURRENT or (capability is not None and target_fits(built, capability)):
+    capability = named_capability(target)
+    if target == CURRENT or (capability is not None and target_fits(built, capability)):
         return built, gpu
     raise InputError(
         f"target: {library.backend} builds on the GPU it will run on, which here is {gpu.name} ({here}), not "
-        f"{wanted}; build there, or for GPUs that are not here with the backend tensorrt-rtx"
+        f"{target}; build there, or for GPUs that are not here with the backend tensorrt-rtx"
     )

@@ -1,69 +1,25 @@
-"""One plan built by TensorRT or TensorRT-RTX."""
+"""Building one plan with TensorRT or TensorRT-RTX."""
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ...errors import InputError
-from ...files import replacing
+from ...files import is_file, read_file, replacing
 from ..profiles import Profile
+from ..store import NetworkSummary
 from ..targets import BuildOptions
 from ..trt.library import Library
-from .progress import BuildState, in_worker, progress_monitor
+from .progress import BuildState, progress_monitor, run_in_worker
 
-_CONVOLUTIONS = {"CONVOLUTION": "IConvolutionLayer", "DECONVOLUTION": "IDeconvolutionLayer"}
-
-
-@dataclass(frozen=True)
-class NetworkSummary:
-    """The layers of a network.
-
-    Attributes:
-        layers: how many there are; None where that is not known.
-        precisions: layer type to the data type of its first output to the number of such layers.
-        convolution_weights: data type to the number of weights in convolutions of it.
-    """
-
-    layers: int | None = None
-    precisions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    convolution_weights: Mapping[str, int] = field(default_factory=dict)
-
-
-def summarize(module: ModuleType, network: Any) -> NetworkSummary:
-    """Count the layers of a parsed network."""
-    precisions: dict[str, Counter[str]] = {}
-    weights: Counter[str] = Counter()
-    for layer in _layers(network):
-        if not layer.num_outputs:
-            continue
-        dtype = layer.get_output(0).dtype.name
-        precisions.setdefault(layer.type.name, Counter())[dtype] += 1
-        if layer.type.name in _CONVOLUTIONS:
-            weights[dtype] += _kernel_size(module, layer)
-    return NetworkSummary(
-        network.num_layers,
-        {kind: dict(counts) for kind, counts in sorted(precisions.items())},
-        dict(weights),
-    )
-
-
-def _layers(network: Any) -> Iterator[Any]:
-    return (network.get_layer(index) for index in range(network.num_layers))
-
-
-def _kernel_size(module: ModuleType, layer: Any) -> int:
-    if layer.num_inputs > 1:
-        return math.prod(layer.get_input(1).shape)
-    # The bindings hand out the base class; changing the class is how TensorRT documents the downcast.
-    layer.__class__ = getattr(module, _CONVOLUTIONS[layer.type.name])
-    return int(layer.kernel.size)
-
-
+# Some reasons of a library quote whole tensors.
 _REASON_LENGTH = 300
+# Layer type to the class that has its weights.
+_CONVOLUTIONS = {"CONVOLUTION": "IConvolutionLayer", "DECONVOLUTION": "IDeconvolutionLayer"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +27,9 @@ class Recipe:
     """What a plan is built with.
 
     Attributes:
+        library: TensorRT or TensorRT-RTX.
+        options: of the build.
+        target: canonical name of the GPU or GPUs to build for.
         timing_file: where kernel times are kept from one build to the next, if the library does so.
     """
 
@@ -92,14 +51,14 @@ def build_plan(
         report: called with the current phase and the fraction that is done.
 
     Returns:
-        The plan as an object with the buffer protocol, and what its network holds.
+        The plan as an object with the buffer protocol, and the layers of its network.
 
     Raises:
         InputError: the parser or the builder refuses the graph; names its reasons.
-        KeyboardInterrupt: the build was interrupted; it has come to its end.
+        KeyboardInterrupt: the build was interrupted; the library's threads have ended.
     """
     state = BuildState()
-    return in_worker(
+    return run_in_worker(
         lambda: _build(recipe, graph, profiles, state),
         lambda: report(*state.progress()),
         state.cancelled.set,
@@ -142,15 +101,45 @@ def _build(
     return plan, summary
 
 
+def summarize(module: ModuleType, network: Any) -> NetworkSummary:
+    """Count the layers of a parsed network."""
+    precisions: dict[str, Counter[str]] = {}
+    weights: Counter[str] = Counter()
+    for layer in _layers(network):
+        if not layer.num_outputs:
+            continue
+        dtype = layer.get_output(0).dtype.name
+        precisions.setdefault(layer.type.name, Counter())[dtype] += 1
+        if layer.type.name in _CONVOLUTIONS:
+            weights[dtype] += _kernel_size(module, layer)
+    return NetworkSummary(
+        network.num_layers,
+        {kind: dict(counts) for kind, counts in sorted(precisions.items())},
+        dict(weights),
+    )
+
+
+def _layers(network: Any) -> Iterator[Any]:
+    return (network.get_layer(index) for index in range(network.num_layers))
+
+
+def _kernel_size(module: ModuleType, layer: Any) -> int:
+    if layer.num_inputs > 1:
+        return math.prod(layer.get_input(1).shape)
+    # The bindings hand out the base class; changing the class is how TensorRT documents the downcast.
+    layer.__class__ = getattr(module, _CONVOLUTIONS[layer.type.name])
+    return int(layer.kernel.size)
+
+
 def _add_profile(builder: Any, config: Any, profile: Profile) -> None:
     native = builder.create_optimization_profile()
-    for name, (least, usual, most) in profile.shapes.items():
-        native.set_shape(name, least, usual, most)
+    for name, shapes in profile.items():
+        native.set_shape(name, *shapes)
     config.add_optimization_profile(native)
 
 
 def _load_times(config: Any, file: Path) -> None:
-    known = file.read_bytes() if file.is_file() else b""
+    known = read_file(file) if is_file(file) else b""
     # The library refuses times of another version or GPU; an empty cache collects new ones.
     cache = config.create_timing_cache(known)
     if cache is None or not config.set_timing_cache(cache, False):
@@ -163,11 +152,10 @@ def _parser_error(error: Any) -> str:
 
 
 def _refused(recipe: Recipe, graph: Path, what: str, reasons: Sequence[str]) -> InputError:
-    # Some reasons quote whole tensors.
     shortened = (" ".join(reason.split())[:_REASON_LENGTH] for reason in reasons)
     listed = "; ".join(shortened) or "it gives no reason"
     library = recipe.library
-    # The commonest reason by far, and the only one that the user has set.
+    # A workspace that is too small is the most frequent reason by far.
     tight = recipe.options.workspace is not None
     advice = "raise the workspace or leave it out" if tight else "try another version of it, lower limits"
     return InputError(

@@ -1,4 +1,4 @@
-"""What the runtime needs of a GPU: memory, one stream of work, events, and the errors of its memory."""
+"""The interface of a GPU (memory, one stream of work, events) and the errors of too little memory."""
 
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -23,7 +23,7 @@ class Event(Protocol):
 
 
 class Device(Protocol):
-    """A GPU with one stream: what is put into it is done in that order, after the call has returned.
+    """A GPU with one stream: work that is put into it is done in that order, after the call has returned.
 
     Every method but `active` and `close` is called within `active`, in any thread.
     """
@@ -60,24 +60,30 @@ class Device(Protocol):
         """Put a mark into the stream."""
 
     def close(self) -> None:
-        """Let go of stream and marks, outside `active`: no work may be under way, nor come."""
+        """Destroy the stream and the marks, outside `active`: no work may be under way, nor come."""
 
 
-def out_of_memory(doing: str, asked: int | None, free: int | None) -> InputError:
-    """The error of a GPU whose memory is too small: what for, bytes asked for and free, and the way out."""
-    wanted = "more memory" if asked is None else _mebibytes(asked)
+def out_of_memory(purpose: str, size: int | None, free: int | None) -> InputError:
+    """The error of a GPU whose memory is too small.
+
+    Args:
+        purpose: of the memory.
+        size: bytes of the request; None where they are not known.
+        free: bytes on the GPU; None where they are not known.
+    """
+    request = "more memory" if size is None else _mebibytes(size)
     left = "" if free is None else f", {_mebibytes(free)} free"
     return InputError(
-        f"{doing}: the GPU's memory is too small ({wanted} asked for{left}); lower the number of categories "
-        "that are kept (--rejection budget:N), --batch or --short-side, build with a lower --max-categories, "
+        f"{purpose}: the GPU's memory is too small ({request} asked for{left}); lower the number of kept "
+        "categories (--rejection budget:N), --batch or --short-side, build with a lower --max-categories, "
         "or end other programs on the GPU"
     )
 
 
-def out_of_pinned_memory(doing: str, asked: int) -> InputError:
-    """The error of a host that cannot set aside memory for the GPU to copy: what for, and bytes asked for."""
+def out_of_pinned_memory(purpose: str, size: int) -> InputError:
+    """The error of a host that cannot reserve `size` bytes for copies to and from the GPU."""
     return InputError(
-        f"{doing}: the host's memory for copies to and from the GPU is too small ({_mebibytes(asked)} asked "
+        f"{purpose}: the host's memory for copies to and from the GPU is too small ({_mebibytes(size)} asked "
         "for); lower --batch or --short-side, or end other programs"
     )
 

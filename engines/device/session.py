@@ -1,4 +1,4 @@
-"""All work on one device: arrays up, arrays down, memory between, in one order."""
+"""The memory of one device, and uploads, downloads and other work in its stream."""
 
 import math
 import threading
@@ -16,9 +16,13 @@ from ..engine import ITEM_BYTES, DeviceArray
 from .protocol import Device, DeviceMemoryError, Event, out_of_memory, out_of_pinned_memory
 
 # Smaller requests share this size, so that indices and vote tables of all lengths share buffers.
-SMALLEST_BUFFER = 64 * 1024
-# A buffer up to so many times as large as asked for is taken rather than a new one allocated.
+MIN_BUFFER = 64 * 1024
+# An idle buffer is used again for a request down to this fraction of its size; else a new one is allocated.
 MAX_EXCESS = 4
+# Bytes of the smallest pinned host buffer.
+MIN_STAGING = 4096
+# What TensorRT expects of an address; parts of an array may start elsewhere.
+ALIGNMENT = 256
 
 
 class Buffer:
@@ -56,8 +60,8 @@ class DevicePool:
             DeviceMemoryError: there is no room for it, even after all idle buffers were freed.
         """
         self._collect()
-        wanted = _rounded(size)
-        buffer = self._take_idle(wanted) or self._allocate(wanted)
+        rounded = _rounded(size)
+        buffer = self._take_idle(rounded) or self._allocate(rounded)
         weakref.finalize(buffer, self._returned.append, (buffer.pointer, buffer.size)).atexit = False
         return buffer
 
@@ -89,7 +93,7 @@ class DevicePool:
         return Buffer(pointer, size)
 
     def _free_idle(self) -> None:
-        # The allocation that failed may also have ended cycles that held buffers.
+        # The allocation that failed may also have collected cycles that referred to buffers.
         self._collect()
         # Freeing waits for the work under way, so that nothing still uses these.
         for buffer in self._idle:
@@ -100,15 +104,15 @@ class DevicePool:
 
 def _rounded(size: int) -> int:
     """The size class of `size`: an eighth of a power of two apart, so that near sizes share buffers."""
-    step = max(SMALLEST_BUFFER, 1 << max(0, size.bit_length() - 4))
+    step = max(MIN_BUFFER, 1 << max(0, size.bit_length() - 4))
     return -(-max(size, 1) // step) * step
 
 
-SMALLEST_STAGING = 4096
-
-
 class StagingPool:
-    """Pinned host buffers. `take` and `give_back_after` need the lock that orders all work on the device."""
+    """Pinned host buffers, from which and to which a device copies by itself.
+
+    `take` and `give_back_after` need the lock that orders all work on the device.
+    """
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -131,7 +135,7 @@ class StagingPool:
         if self._idle:
             # Buffers grow to the largest size seen rather than become more.
             self._idle.pop()
-        return self._device.allocate_host(1 << (max(size, SMALLEST_STAGING) - 1).bit_length())
+        return self._device.allocate_host(1 << (max(size, MIN_STAGING) - 1).bit_length())
 
     def give_back(self, buffer: np.ndarray) -> None:
         """Return a buffer that no copy uses; any thread may do so without a lock."""
@@ -142,19 +146,15 @@ class StagingPool:
         self._busy.append((buffer, event))
 
     def close(self) -> None:
-        """Let go of everything: no work may be under way."""
+        """Release everything: no work may be under way."""
         self._idle.clear()
         self._busy.clear()
         self._returned.clear()
 
 
-# What TensorRT expects of an address; parts of an array may start elsewhere.
-ALIGNMENT = 256
-
-
 @dataclass(frozen=True)
 class Download:
-    """An array on its way to the host, there once the `Work` it was put into has been passed by `event`."""
+    """An array on its way to the host; it is there when the event of its `Work` is done."""
 
     staging: np.ndarray
     dtype: str
@@ -162,13 +162,14 @@ class Download:
 
 
 class Work:
-    """What one holder of the session's lock puts into the stream; made by `DeviceSession.work`."""
+    """Puts work into the stream while its thread has the session's lock; made by `DeviceSession.work`."""
 
-    def __init__(self, device: Device, pool: DevicePool, staging: StagingPool, doing: str) -> None:
+    def __init__(self, device: Device, pool: DevicePool, staging: StagingPool, purpose: str) -> None:
+        """`purpose` is named in errors."""
         self._device = device
         self._pool = pool
         self._staging = staging
-        self._doing = doing
+        self._purpose = purpose
         self._uploads: list[np.ndarray] = []
         self._event: Event | None = None
 
@@ -177,7 +178,7 @@ class Work:
         try:
             return self._pool.take(size)
         except DeviceMemoryError as error:
-            raise out_of_memory(self._doing, size, self._device.free_bytes()) from error
+            raise out_of_memory(self._purpose, size, self._device.free_bytes()) from error
 
     def empty(self, dtype: str, shape: tuple[int, ...]) -> DeviceArray:
         """A new array without content; raises InputError when there is too little memory."""
@@ -213,7 +214,7 @@ class Work:
         return target
 
     def download(self, array: DeviceArray) -> Download:
-        """Start to bring an array to the host; `DeviceSession.received` has it.
+        """Start to copy an array to the host; `DeviceSession.received` gives it.
 
         Raises:
             InputError: the host has too little memory.
@@ -238,7 +239,7 @@ class Work:
         try:
             return self._staging.take(size)
         except DeviceMemoryError as error:
-            raise out_of_pinned_memory(self._doing, size) from error
+            raise out_of_pinned_memory(self._purpose, size) from error
 
 
 class DeviceSession:
@@ -253,10 +254,10 @@ class DeviceSession:
         self._lock = threading.Lock()
 
     @contextmanager
-    def work(self, doing: str) -> Iterator[Work]:
-        """The device to this thread alone, to put work into its stream; `doing` stands in error messages."""
+    def work(self, purpose: str) -> Iterator[Work]:
+        """The device for this thread alone, to put work into its stream; `purpose` is named in errors."""
         with self._lock, self.device.active():
-            work = Work(self.device, self._pool, self._staging, doing)
+            work = Work(self.device, self._pool, self._staging, purpose)
             try:
                 yield work
             except BaseException:
@@ -267,7 +268,7 @@ class DeviceSession:
             work.finish()
 
     def received(self, work: Work, download: Download) -> np.ndarray:
-        """The array that `download` was to bring; waits for `work` without keeping other threads."""
+        """The array of `download` on the host; waits for `work` without blocking other threads."""
         with self.device.active():
             work.event.wait()
         count = math.prod(download.shape) * ITEM_BYTES[download.dtype]
@@ -284,12 +285,12 @@ class DeviceSession:
         """The arrays one after the other along their first axis; one alone is given back as it is."""
         if len(arrays) == 1:
             return arrays[0]
-        with self.work("a batch of pictures") as work:
+        with self.work("a batch of images") as work:
             return work.stack(arrays)
 
     def close(self) -> None:
         """Free all memory once the work is done; arrays of this session are void from then on."""
-        with self.work("the end") as work:
+        with self.work("closing the device") as work:
             pass
         with self._lock, self.device.active():
             work.event.wait()

@@ -2,15 +2,18 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...bundle import Bundle
+from ...bundle import ENGINES_FOLDER, Bundle
 from ...errors import InputError
+from ...files import is_folder
 from ..engine import Engine
-from ..store import BuiltEngines, find_built, read_plan
-from .session import CPU_PROVIDER, check_runs_on_cpu, library, open_session
+from .session import CPU_PROVIDER, check_runs_on_cpu, check_session, library, open_session
+
+if TYPE_CHECKING:
+    from ..store import BuiltEngines
 
 
 class OnnxRuntimeEngine:
@@ -19,13 +22,13 @@ class OnnxRuntimeEngine:
     def __init__(
         self, bundle: Bundle, stage: str, threads: int | None = None, optimised: bytes | None = None
     ) -> None:
-        """Open the graph of `stage`, or what `sed-trt build` made of it, where that is given.
+        """Open the graph of `stage`, or the plan that `sed-trt build` made from it, where that is given.
 
         `threads` are those within one operator, None for one per CPU core.
 
         Raises:
             InputError: ONNX Runtime is missing or broken, the file is missing or altered, ONNX Runtime
-                cannot load it, or it is of bfloat16.
+                cannot load it, its inputs and outputs are not those of the manifest, or it is of bfloat16.
         """
         description = bundle.manifest.stages[stage]
         library()
@@ -33,7 +36,8 @@ class OnnxRuntimeEngine:
         check_runs_on_cpu(bundle, description)
         self._name = stage
         self._session = open_session(optimised or path, path, threads, [CPU_PROVIDER])
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        check_session(self._session, description, path)
+        self._outputs = [output.name for output in description.outputs]
 
     @property
     def name(self) -> str:
@@ -41,7 +45,7 @@ class OnnxRuntimeEngine:
         return self._name
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Run the stage; see `Engine.run`."""
+        """Run the stage; see `Engine.run`. All outputs are numpy arrays."""
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
 
 
@@ -71,22 +75,34 @@ class OnnxRuntimeEngines:
         """Concatenate along the first axis; one array alone is given back as it is."""
         return values[0] if len(values) == 1 else np.concatenate(values)
 
-    def hold(self, array: np.ndarray) -> np.ndarray:
-        """The array itself."""
+    def to_device(self, array: np.ndarray) -> np.ndarray:
+        """The array itself: the CPU computes where it is."""
         return array
 
     def __getitem__(self, stage: str) -> Engine:
         """The engine of a stage; raises InputError when its file is missing, altered or cannot be loaded."""
         with self._lock:
             if stage not in self._opened:
-                optimised = read_plan(self._built, stage) if self._built else None
-                self._opened[stage] = OnnxRuntimeEngine(self._bundle, stage, self._threads, optimised)
+                self._opened[stage] = self._open(stage)
             return self._opened[stage]
 
+    def _open(self, stage: str) -> OnnxRuntimeEngine:
+        optimised = None
+        if self._built is not None:
+            from ..store import read_plan
 
-def _find_optimised(bundle: Bundle) -> BuiltEngines | None:
+            optimised = read_plan(self._built, stage)
+        return OnnxRuntimeEngine(self._bundle, stage, self._threads, optimised)
+
+
+def _find_optimised(bundle: Bundle) -> "BuiltEngines | None":
+    """The graphs that `sed-trt build` optimised with the installed version; None means the bundle's own."""
+    # The store is imported only where something was built.
+    if not is_folder(bundle.path / ENGINES_FOLDER):
+        return None
+    from ..store import find_built
+
     try:
         return find_built(bundle, "onnxruntime", None)
     except InputError:
-        # The graphs of the bundle do as well.
         return None

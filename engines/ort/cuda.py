@@ -1,4 +1,4 @@
-"""The stages of a bundle on ONNX Runtime's CUDA provider; what the next stage takes stays on the GPU."""
+"""The stages of a bundle on ONNX Runtime's CUDA provider; values between stages stay on the GPU."""
 
 import re
 import threading
@@ -9,68 +9,31 @@ import numpy as np
 
 from ...bundle import Bundle
 from ...errors import InputError
+from ...stages import DEBUG_OUTPUTS, HOST_OUTPUTS
 from ..device.protocol import out_of_memory
-from ..engine import HOST_OUTPUTS, UNREAD_OUTPUTS, DeviceArray, Engine, Value
+from ..engine import DeviceArray, Engine, Value
 from ..profiles import Limits, category_buckets
-from .session import CPU_PROVIDER, CUDA_PROVIDER, library, open_session
+from .session import CPU_PROVIDER, CUDA_PROVIDER, check_session, library, open_session
 
-# Numbers of the ONNX format: wire types, fields of its messages and values of its enumerations.
-_VARINT, _MESSAGE = 0, 2
-_UINT8 = 2
-_IR_VERSION, _OPSET = 8, 13
-
-
-def copy_session(provider: str) -> Any:
-    """A session that copies its input `x`, uint8 of any length, to its output `y`."""
-    onnxruntime = library()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(_identity_graph(), options, providers=[provider])
-
-
-def _identity_graph() -> bytes:
-    # The onnx package, which would write these bytes, is not among the runtime's requirements.
-    node = _text(1, "x") + _text(2, "y") + _text(4, "Identity")
-    graph = (
-        _message(1, node)
-        + _text(2, "copy")
-        + _message(11, _bytes_named("x"))
-        + _message(12, _bytes_named("y"))
-    )
-    return _number(1, _IR_VERSION) + _message(7, graph) + _message(8, _number(2, _OPSET))
-
-
-def _bytes_named(name: str) -> bytes:
-    """A ValueInfoProto: a row of bytes of any length."""
-    row = _message(2, _message(1, _text(2, "bytes")))
-    return _text(1, name) + _message(2, _message(1, _number(1, _UINT8) + row))
-
-
-def _number(field: int, value: int) -> bytes:
-    return bytes([field << 3 | _VARINT, value])
-
-
-def _message(field: int, content: bytes) -> bytes:
-    # One byte holds a length below 128; this graph stays below.
-    return bytes([field << 3 | _MESSAGE, len(content)]) + content
-
-
-def _text(field: int, value: str) -> bytes:
-    return _message(field, value.encode())
-
-
+_CUDA_OPTIONS = {
+    # The default tries every algorithm of cuDNN for every new shape: seconds for each bucket and stage.
+    "cudnn_conv_algo_search": "HEURISTIC",
+    # The default doubles the memory each time it grows, for each of the eight sessions.
+    "arena_extend_strategy": "kSameAsRequested",
+    # On by default; what the graphs say is float32 must be.
+    "use_tf32": "0",
+}
+# Two ways in which ONNX Runtime says that memory is short; the number is the size of the request in bytes.
+_NO_MEMORY = re.compile(r"requested (?:buffer of size|bytes of) (\d+)|out of memory", re.IGNORECASE)
 # ONNX's number for the type that numpy lacks.
 BFLOAT16 = 16
-
-
-def element_type(dtype: str) -> Any:
-    """What ONNX Runtime's bindings call the dtype of this name."""
-    return BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype).type
-
-
-def device_array(value: Any, dtype: str) -> DeviceArray:
-    """An `OrtValue` as a device array, which keeps it."""
-    return DeviceArray(value, int(value.data_ptr()), dtype, tuple(value.shape()))
+# An ONNX model whose output `y` is its input `x`, uint8 of any length. It is kept as bytes because the onnx
+# package, which writes such models, is not among the runtime's requirements.
+COPY_MODEL = (
+    b'\x08\x08:D\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x04copy'
+    b"Z\x14\n\x01x\x12\x0f\n\r\x08\x02\x12\t\n\x07\x12\x05bytes"
+    b"b\x14\n\x01y\x12\x0f\n\r\x08\x02\x12\t\n\x07\x12\x05bytesB\x02\x10\r"
+)
 
 
 class OnnxRuntimeDevice:
@@ -91,7 +54,10 @@ class OnnxRuntimeDevice:
         if len(arrays) == 1:
             return first
         if self._copy is None:
-            self._copy = copy_session(CPU_PROVIDER if self.kind == "cpu" else CUDA_PROVIDER)
+            options = library().SessionOptions()
+            options.log_severity_level = 3
+            providers = [CPU_PROVIDER if self.kind == "cpu" else CUDA_PROVIDER]
+            self._copy = library().InferenceSession(COPY_MODEL, options, providers=providers)
         size = sum(array.nbytes for array in arrays)
         target = library().OrtValue.ortvalue_from_shape_and_type([size], np.uint8, self.kind, 0)
         pointer = int(target.data_ptr())
@@ -105,18 +71,6 @@ class OnnxRuntimeDevice:
         return stacked
 
 
-_CUDA_OPTIONS = {
-    # The default tries every algorithm of cuDNN for every new shape: seconds for each bucket and stage.
-    "cudnn_conv_algo_search": "HEURISTIC",
-    # The default doubles the memory each time it grows, for each of the eight sessions.
-    "arena_extend_strategy": "kSameAsRequested",
-    # On by default; what the graphs say is float32 must be.
-    "use_tf32": "0",
-}
-# Two ways in which ONNX Runtime says that memory is short; the number is what it asked for.
-_NO_MEMORY = re.compile(r"requested (?:buffer of size|bytes of) (\d+)|out of memory", re.IGNORECASE)
-
-
 class OnnxRuntimeCudaEngine:
     """One stage in one session, shared by all threads."""
 
@@ -127,7 +81,7 @@ class OnnxRuntimeCudaEngine:
 
         Raises:
             InputError: ONNX Runtime is missing or broken, the file is missing or altered, ONNX Runtime
-                cannot load it, or CUDA does not start.
+                cannot load it, its inputs and outputs are not those of the manifest, or CUDA does not start.
         """
         description = bundle.manifest.stages[stage]
         path = bundle.verified(description.file)
@@ -142,6 +96,7 @@ class OnnxRuntimeCudaEngine:
                 "backend onnxruntime-cuda: CUDA did not start, expected an NVIDIA GPU, its driver and cuDNN; "
                 "use the backend onnxruntime or see `sed-trt doctor`"
             )
+        check_session(self._session, description, path)
 
     @property
     def name(self) -> str:
@@ -154,21 +109,21 @@ class OnnxRuntimeCudaEngine:
         Raises:
             InputError: the GPU's memory is too small.
         """
-        wanted = [name for name in self._dtypes if name not in UNREAD_OUTPUTS]
+        names = [name for name in self._dtypes if name not in DEBUG_OUTPUTS]
         try:
-            values = self._run(inputs, wanted)
+            values = self._run(inputs, names)
         except Exception as error:
             # ONNX Runtime's exceptions share no base class of their own.
-            if found := _NO_MEMORY.search(str(error)):
-                asked = int(found[1]) if found[1] else None
-                raise out_of_memory(f"stage {self._name}", asked, None) from error
+            if match := _NO_MEMORY.search(str(error)):
+                size = int(match[1]) if match[1] else None
+                raise out_of_memory(f"stage {self._name}", size, None) from error
             raise
         return {
             name: value.numpy() if name in HOST_OUTPUTS else device_array(value, self._dtypes[name])
-            for name, value in zip(wanted, values, strict=True)
+            for name, value in zip(names, values, strict=True)
         }
 
-    def _run(self, inputs: Mapping[str, Value], wanted: list[str]) -> list[Any]:
+    def _run(self, inputs: Mapping[str, Value], names: list[str]) -> list[Any]:
         # A binding is for one run of one thread.
         binding = self._session.io_binding()
         for name, value in inputs.items():
@@ -177,7 +132,7 @@ class OnnxRuntimeCudaEngine:
                 binding.bind_input(name, self._device.kind, 0, kind, list(value.shape), value.pointer)
             else:
                 binding.bind_cpu_input(name, value)
-        for name in wanted:
+        for name in names:
             binding.bind_output(name, "cpu" if name in HOST_OUTPUTS else self._device.kind, 0)
         binding.synchronize_inputs()
         self._session.run_with_iobinding(binding)
@@ -189,7 +144,7 @@ class OnnxRuntimeCudaEngines:
     """Stages on the GPU."""
 
     backend = "onnxruntime-cuda"
-    # It takes any number of categories; these are the counts that shapes are padded to up to the usual limit.
+    # It takes any number of categories; these are the counts that shapes are padded to.
     buckets = category_buckets(Limits().max_categories)
     decodes_at_once = 2
 
@@ -213,10 +168,10 @@ class OnnxRuntimeCudaEngines:
     def stack(self, values: Sequence[Value]) -> DeviceArray:
         """Concatenate along the first axis, on the GPU."""
         return self._device.stack(
-            [self.hold(value) if isinstance(value, np.ndarray) else value for value in values]
+            [self.to_device(value) if isinstance(value, np.ndarray) else value for value in values]
         )
 
-    def hold(self, array: np.ndarray) -> DeviceArray:
+    def to_device(self, array: np.ndarray) -> DeviceArray:
         """A copy on the GPU."""
         return self._device.upload(array)
 
@@ -226,3 +181,13 @@ class OnnxRuntimeCudaEngines:
             if stage not in self._opened:
                 self._opened[stage] = OnnxRuntimeCudaEngine(self._bundle, stage, self._device, self._threads)
             return self._opened[stage]
+
+
+def element_type(dtype: str) -> Any:
+    """What ONNX Runtime's bindings call the dtype of this name."""
+    return BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype).type
+
+
+def device_array(value: Any, dtype: str) -> DeviceArray:
+    """An `OrtValue` as a device array, which keeps it."""
+    return DeviceArray(value, int(value.data_ptr()), dtype, tuple(value.shape()))

@@ -1,4 +1,4 @@
-"""ONNX Runtime: whether it is there, and sessions that share their memory."""
+"""ONNX Runtime: the installed package, and sessions that share their memory."""
 
 import contextlib
 import ctypes
@@ -8,48 +8,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ...bundle import Bundle, Stage
+from ...bundle import REMEDY, Bundle, Stage
 from ...errors import InputError
-
-# Pages of it that nobody writes to cost nothing, and the stages of sed-b fit in without a second piece.
-FIRST_PIECE = 1 << 30
-
-
-def share_arena(options: Any) -> None:
-    """Let a session with these options take its memory from one arena that the whole process shares.
-
-    Otherwise each stage keeps an arena as large as its largest run, although the stages run in turn. It would
-    also plan the memory of shapes that it meets a second time anew, as one block: as much memory again, and a
-    second picture twice as slow as the third.
-    """
-    _register_arena()
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    options.enable_mem_pattern = False
-
-
-def release_unused() -> None:
-    """Give back to the system what loading a graph took and freed, where the C library can do so."""
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
-
-
-@functools.cache
-def _register_arena() -> None:
-    import onnxruntime
-
-    info = onnxruntime.OrtMemoryInfo(
-        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-    )
-    # Some versions refuse a second one; that of the program around us serves as well.
-    with contextlib.suppress(Exception):
-        onnxruntime.create_and_register_allocator(
-            info, onnxruntime.OrtArenaCfg({"initial_chunk_size_bytes": FIRST_PIECE})
-        )
-
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
+# First allocation of the shared arena, large enough for sed-b; pages that are never written take no memory.
+ARENA_BYTES = 1 << 30
+# ONNX Runtime's name for a dtype where it is not numpy's.
+_TYPE_NAMES = {"float32": "float"}
 
 
 def library() -> ModuleType:
@@ -72,7 +39,7 @@ def library() -> ModuleType:
 
 
 def cuda_offered() -> bool:
-    """Whether the installed ONNX Runtime was built with CUDA; whether a GPU is there is a second question.
+    """Whether the installed ONNX Runtime was built with CUDA, whether or not a GPU is there.
 
     Raises:
         InputError: ONNX Runtime is missing or broken.
@@ -88,10 +55,15 @@ def open_session(
     optimised: Path | None = None,
     profile: Path | None = None,
 ) -> Any:
-    """A session for a graph; `file` is where it came from, `threads` bounds those within one operator.
+    """A session for a graph.
 
-    Where `optimised` is given, the graph is written there as ONNX Runtime optimises it for any CPU; where
-    `profile` is, that is how the name of the file begins to which the session's `end_profiling` writes.
+    Args:
+        model: the graph.
+        file: where it came from; named in errors.
+        threads: bounds the threads within one operator; None is one per core.
+        providers: of ONNX Runtime, in order of preference.
+        optimised: where to write the graph as ONNX Runtime optimises it for any CPU.
+        profile: start of the name of the file to which the session's `end_profiling` writes.
 
     Raises:
         InputError: ONNX Runtime is missing or broken, cannot load the graph, or cannot write it.
@@ -103,7 +75,7 @@ def open_session(
         options.intra_op_num_threads = threads
     # A bundle has eight sessions; the idle ones would otherwise spin and take cores from the busy one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    share_arena(options)
+    _share_arena(options)
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
@@ -121,18 +93,86 @@ def open_session(
         raise InputError(
             f"{file}: ONNX Runtime {onnxruntime.__version__} cannot {cannot} it ({reason}); {remedy}"
         ) from error
-    release_unused()
+    _release_unused()
     return session
+
+
+def check_session(session: Any, stage: Stage, file: Path) -> None:
+    """Compare the inputs and outputs of a graph with the manifest's, apart from the names of dynamic axes.
+
+    Args:
+        session: of the graph.
+        stage: as the manifest describes it.
+        file: of the graph; named in errors.
+
+    Raises:
+        InputError: they differ.
+    """
+    for side, values, tensors in (
+        ("inputs", session.get_inputs(), stage.inputs),
+        ("outputs", session.get_outputs(), stage.outputs),
+    ):
+        actual = [_signature(value.name, value.type, value.shape) for value in values]
+        stated = [
+            _signature(
+                tensor.name, f"tensor({_TYPE_NAMES.get(tensor.dtype, tensor.dtype)})", list(tensor.shape)
+            )
+            for tensor in tensors
+        ]
+        if actual != stated:
+            raise InputError(
+                f"{file}: its {side} are {', '.join(actual)}, but the manifest says {', '.join(stated)}; "
+                f"{REMEDY}"
+            )
+
+
+def _signature(name: str, kind: str, shape: list[int | str | None]) -> str:
+    """Name, type and shape of an input or output, with a question mark for every dynamic axis."""
+    sizes = ", ".join(str(size) if isinstance(size, int) else "?" for size in shape)
+    return f"{name} {kind} ({sizes})"
 
 
 def check_runs_on_cpu(bundle: Bundle, *stages: Stage) -> None:
     """Refuse stages of bfloat16.
 
     Raises:
-        InputError: a stage takes or gives it.
+        InputError: an input or output of a stage is of bfloat16.
     """
     if any(tensor.dtype == "bfloat16" for stage in stages for tensor in (*stage.inputs, *stage.outputs)):
         raise InputError(
             f"{bundle.path}: is of bfloat16, and ONNX Runtime has no bfloat16 kernels for the CPU; "
             "export with --precision fp16 or fp32"
         )
+
+
+def _share_arena(options: Any) -> None:
+    """Let a session with these options take its memory from one arena that the whole process shares.
+
+    Otherwise each stage keeps an arena as large as its largest run, although the stages run in turn. Memory
+    patterns are off because ONNX Runtime would allocate one more block for each shape that comes a second
+    time, which doubles the memory and slows down the second image.
+    """
+    _register_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.enable_mem_pattern = False
+
+
+@functools.cache
+def _register_arena() -> None:
+    import onnxruntime
+
+    info = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    # Some versions refuse a second one; that of the program around us serves as well.
+    with contextlib.suppress(Exception):
+        onnxruntime.create_and_register_allocator(
+            info, onnxruntime.OrtArenaCfg({"initial_chunk_size_bytes": ARENA_BYTES})
+        )
+
+
+def _release_unused() -> None:
+    """Give back to the system what loading a graph took and freed, where the C library can do so."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)

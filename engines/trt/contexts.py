@@ -1,51 +1,18 @@
-"""TensorRT's engines and execution contexts, from plan files; the TensorRT names that the runtime uses."""
+"""TensorRT's engines and execution contexts, made from plan files."""
 
 import ctypes
 import logging
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files import replacing
+from ...files import is_file, read_file, replacing
+from ...stages import BY_NAME
 from ..device.protocol import out_of_memory
 from .library import Library
 
-# By class, what the runtime uses of TensorRT and TensorRT-RTX alike.
-RUNTIME_NAMES: Mapping[str, tuple[str, ...]] = {
-    "ILogger": ("Severity", "log"),
-    "Runtime": ("deserialize_cuda_engine", "engine_host_code_allowed"),
-    "ICudaEngine": ("create_execution_context",),
-    "ExecutionContextAllocationStrategy": ("USER_MANAGED",),
-    "IExecutionContext": (
-        "execute_async_v3",
-        "get_tensor_shape",
-        "infer_shapes",
-        "set_device_memory",
-        "set_input_shape",
-        "set_optimization_profile_async",
-        "set_tensor_address",
-        "update_device_memory_size_for_shapes",
-    ),
-}
-# The same of TensorRT-RTX alone, which compiles kernels on the machine that runs them.
-RTX_NAMES: Mapping[str, tuple[str, ...]] = {
-    "ICudaEngine": ("create_runtime_config",),
-    "IRuntimeConfig": (
-        "create_runtime_cache",
-        "dynamic_shapes_kernel_specialization_strategy",
-        "set_execution_context_allocation_strategy",
-        "set_runtime_cache",
-    ),
-    "IRuntimeCache": ("deserialize", "serialize"),
-    "DynamicShapesKernelSpecializationStrategy": ("EAGER", "NONE"),
-}
-# Stages whose shapes follow the picture's size or the vocabulary's: a kernel compiled for each would rarely
-# be used again.
-FREE_SHAPES = ("text", "pixels", "label")
-
-# Beside the engines: where TensorRT-RTX keeps the kernels that it compiles.
+# In the folder of the engines: the kernels that TensorRT-RTX compiled.
 CACHE_FILE = "runtime.cache"
 
 _logger = logging.getLogger(__name__)
@@ -54,8 +21,7 @@ _logger = logging.getLogger(__name__)
 class TensorRTContexts:
     """Makes engines and contexts with one library; every call needs the device to be active.
 
-    Contexts get their working memory from the caller for each run, since all stages run one after the other
-    and can share it.
+    The caller gives a context its working memory for each run: stages run in turn and can share it.
     """
 
     def __init__(self, library: Library, cache: Path, version_compatible: bool) -> None:
@@ -93,7 +59,7 @@ class TensorRTContexts:
         return errors
 
     def load(self, plan: bytes, file: Path, rebuild: str) -> Any:
-        """The engine of a plan; `file` and `rebuild`, a command, stand in errors.
+        """The engine of a plan; `file` and the command `rebuild` are named in errors.
 
         Raises:
             InputError: TensorRT refuses the plan, or the GPU has no room for its weights.
@@ -101,7 +67,7 @@ class TensorRTContexts:
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             reason = self.reason()
-            if _tells_of_memory(reason):
+            if is_out_of_memory(reason):
                 raise out_of_memory(f"{file}: loading the weights", len(plan), None)
             raise InputError(
                 f"{file}: {self._backend} cannot load it ({reason}); build it again with `{rebuild} --force`"
@@ -109,7 +75,7 @@ class TensorRTContexts:
         return engine
 
     def context(self, engine: Any, stage: str, profile: int, stream: int) -> Any:
-        """A new context of `engine` for one of its optimization profiles.
+        """A new execution context of `engine` for one of its optimization profiles.
 
         Raises:
             InputError: the GPU has no room for it.
@@ -122,7 +88,7 @@ class TensorRTContexts:
             context = engine.create_execution_context(strategy)
         if context is None:
             reason = self.reason()
-            if _tells_of_memory(reason):
+            if is_out_of_memory(reason):
                 raise out_of_memory(f"stage {stage}", None, None)
             raise RuntimeError(f"{self._backend} makes no context for the stage {stage}: {reason}")
         if not context.set_optimization_profile_async(profile, stream):
@@ -130,7 +96,7 @@ class TensorRTContexts:
         return context
 
     def save_cache(self) -> None:
-        """Keep the kernels compiled so far on disk, if any were; that this cannot be done is only logged."""
+        """Write the kernels compiled so far to disk, if there are any; a failure is only logged."""
         if self._cache is None:
             return
         try:
@@ -142,17 +108,17 @@ class TensorRTContexts:
     def _rtx_config(self, engine: Any, stage: str, strategy: Any) -> Any:
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(strategy)
-        # The default starts with general kernels and swaps others in at some later moment: the same picture
-        # would give other roundings, and times that say nothing.
+        # The default starts with general kernels and swaps others in at some later moment: the same image
+        # would be rounded differently, and a measured time would depend on when it was taken.
         specialization = self._module.DynamicShapesKernelSpecializationStrategy
         config.dynamic_shapes_kernel_specialization_strategy = (
-            specialization.NONE if stage in FREE_SHAPES else specialization.EAGER
+            specialization.NONE if BY_NAME[stage].free_shapes else specialization.EAGER
         )
         if self._cache is None:
             self._cache = config.create_runtime_cache()
-            if self._cache_file.is_file():
+            if is_file(self._cache_file):
                 # TensorRT-RTX checks that it fits this GPU, driver and version, and else starts anew.
-                self._cache.deserialize(self._cache_file.read_bytes())
+                self._cache.deserialize(read_file(self._cache_file))
         config.set_runtime_cache(self._cache)
         return config
 
@@ -163,5 +129,6 @@ class TensorRTContexts:
         )
 
 
-def _tells_of_memory(reason: str) -> bool:
+def is_out_of_memory(reason: str) -> bool:
+    """Whether errors that TensorRT logged say that the GPU's memory is too small."""
     return re.search("out of memory|allocat", reason.lower()) is not None

@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 
 from ...bundle import Bundle, Stage
+from ...stages import DEBUG_OUTPUTS, HOST_OUTPUTS
 from ..device.cuda import CudaDevice, check_driver, find_gpu
 from ..device.protocol import Device
 from ..device.session import DeviceSession, Work
-from ..engine import HOST_OUTPUTS, UNREAD_OUTPUTS, DeviceArray, Value
+from ..engine import DeviceArray, Value
 from ..profiles import Profile, category_buckets, choose_profile
-from ..store import BuiltEngines, build_command, find_built, read_plan
+from ..store import find_built, read_plan
 from .contexts import CACHE_FILE, TensorRTContexts
 from .library import load_library
 
 
 class TensorRTEngine:
-    """One stage; its engine stays on the device, as do all its outputs that the host does not read."""
+    """One stage; its engine and the outputs that the host does not read stay on the device."""
 
     def __init__(
         self,
@@ -30,7 +31,7 @@ class TensorRTEngine:
         contexts: TensorRTContexts,
         session: DeviceSession,
     ) -> None:
-        """`engine` is what `TensorRTContexts.load` gave, built with `profiles` in this order."""
+        """`engine` comes from `TensorRTContexts.load` and was built with `profiles`, in this order."""
         self._name = name
         self._stage = stage
         self._engine = engine
@@ -48,7 +49,7 @@ class TensorRTEngine:
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Value]:
         """Run the stage; see `Engine.run`.
 
-        Returns as soon as the work is under way, unless the host reads an output: then when that is there.
+        Returns when the work is in the stream or, if the host reads an output, when that is there.
 
         Raises:
             InputError: a shape fits none of the engine's profiles, or the GPU's memory is too small.
@@ -58,18 +59,18 @@ class TensorRTEngine:
         with self._session.work(f"stage {self._name}") as work:
             context = self._context(profile)
             # Referred to until all work is in the stream, so that none of it shares memory.
-            fed = [self._feed(work, context, name, inputs[name]) for name in shapes]
-            made = self._make_outputs(work, context)
+            arrays = [self._set_input(work, context, name, inputs[name]) for name in shapes]
+            outputs = self._allocate_outputs(work, context)
             scratch = work.scratch(context.update_device_memory_size_for_shapes())
             context.set_device_memory(scratch.pointer, scratch.size)
             if not context.execute_async_v3(self._session.device.stream):
                 raise RuntimeError(f"stage {self._name} does not run: {self._contexts.reason()}")
-            downloads = {name: work.download(made[name]) for name in made if name in HOST_OUTPUTS}
-            del fed, scratch
-        outputs: dict[str, Value] = {
-            name: array for name, array in made.items() if name not in HOST_OUTPUTS | UNREAD_OUTPUTS
+            downloads = {name: work.download(outputs[name]) for name in outputs if name in HOST_OUTPUTS}
+            del arrays, scratch
+        values: dict[str, Value] = {
+            name: array for name, array in outputs.items() if name not in HOST_OUTPUTS | DEBUG_OUTPUTS
         }
-        return outputs | {name: self._session.received(work, each) for name, each in downloads.items()}
+        return values | {name: self._session.received(work, each) for name, each in downloads.items()}
 
     def _context(self, profile: int) -> Any:
         if profile not in self._by_profile:
@@ -77,7 +78,7 @@ class TensorRTEngine:
             self._by_profile[profile] = self._contexts.context(self._engine, self._name, profile, stream)
         return self._by_profile[profile]
 
-    def _feed(self, work: Work, context: Any, name: str, value: Value) -> DeviceArray:
+    def _set_input(self, work: Work, context: Any, name: str, value: Value) -> DeviceArray:
         array = work.upload(value) if isinstance(value, np.ndarray) else work.aligned(value)
         if not context.set_input_shape(name, array.shape):
             raise RuntimeError(
@@ -86,19 +87,19 @@ class TensorRTEngine:
         context.set_tensor_address(name, array.pointer)
         return array
 
-    def _make_outputs(self, work: Work, context: Any) -> dict[str, DeviceArray]:
+    def _allocate_outputs(self, work: Work, context: Any) -> dict[str, DeviceArray]:
         if missing := context.infer_shapes():
             raise RuntimeError(f"stage {self._name}: TensorRT misses the shapes of {', '.join(missing)}")
-        made = {}
+        outputs = {}
         for tensor in self._stage.outputs:
             shape = tuple(context.get_tensor_shape(tensor.name))
-            made[tensor.name] = work.empty(tensor.dtype, shape)
-            context.set_tensor_address(tensor.name, made[tensor.name].pointer)
-        return made
+            outputs[tensor.name] = work.empty(tensor.dtype, shape)
+            context.set_tensor_address(tensor.name, outputs[tensor.name].pointer)
+        return outputs
 
 
 class TensorRTEngines:
-    """Engines built by `sed-trt build` for this GPU, each loaded when it is first asked for."""
+    """Engines built by `sed-trt build` for this GPU, each loaded when it is first used."""
 
     decodes_at_once = 2
 
@@ -116,12 +117,10 @@ class TensorRTEngines:
         library = load_library(backend)
         check_driver(backend, gpu)
         self._bundle = bundle
-        self._backend = backend
-        self._reason = reason
+        self.backend = backend
+        self.reason = reason
         self._built = find_built(bundle, backend, gpu)
-        self._command = build_command(
-            bundle.path, backend, self._built.target, self._built.limits, self._built.options
-        )
+        self.buckets = category_buckets(self._built.limits.max_categories)
         self._session = DeviceSession(open_device())
         with self._session.device.active():
             self._contexts = TensorRTContexts(
@@ -134,32 +133,12 @@ class TensorRTEngines:
         # Only an engine tells whether this GPU takes them; `label` is the smallest.
         self["label"]
 
-    @property
-    def backend(self) -> str:
-        """Name of the backend."""
-        return self._backend
-
-    @property
-    def reason(self) -> str:
-        """Why this backend was taken."""
-        return self._reason
-
-    @property
-    def buckets(self) -> tuple[int, ...]:
-        """Category counts that kept indices are padded to, up to the engines' largest."""
-        return category_buckets(self._built.limits.max_categories)
-
-    @property
-    def built(self) -> BuiltEngines:
-        """The engines on disk that were taken."""
-        return self._built
-
     def stack(self, values: Sequence[Value]) -> Value:
         """Concatenate along the first axis, on the device."""
-        arrays = [self.hold(value) if isinstance(value, np.ndarray) else value for value in values]
+        arrays = [self.to_device(value) if isinstance(value, np.ndarray) else value for value in values]
         return self._session.stack(arrays)
 
-    def hold(self, array: np.ndarray) -> DeviceArray:
+    def to_device(self, array: np.ndarray) -> DeviceArray:
         """A copy on the device."""
         return self._session.upload(array)
 
@@ -171,12 +150,11 @@ class TensorRTEngines:
             return self._opened[stage]
 
     def _open(self, stage: str) -> TensorRTEngine:
-        built = self._built.stages[stage]
-        plan = read_plan(self._built, stage)
+        plan, file = read_plan(self._built, stage), self._built.plan_file(stage)
         with self._session.device.active():
-            engine = self._contexts.load(plan, built.file, self._command)
-        description = self._bundle.manifest.stages[stage]
-        return TensorRTEngine(stage, description, engine, built.profiles, self._contexts, self._session)
+            engine = self._contexts.load(plan, file, self._built.command)
+        description, profiles = self._bundle.manifest.stages[stage], self._built.stages[stage].profiles
+        return TensorRTEngine(stage, description, engine, profiles, self._contexts, self._session)
 
 
 def _close(opened: dict[str, TensorRTEngine], contexts: TensorRTContexts, session: DeviceSession) -> None:

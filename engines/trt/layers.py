@@ -1,4 +1,4 @@
-"""The precision of the layers in a built engine: what the side-car says, and what the engine itself says."""
+"""The precision of the layers in built engines, as TensorRT's engine inspector reports it."""
 
 import json
 import re
@@ -6,39 +6,20 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ...bundle import Manifest
 from ...errors import InputError
 from ..device.cuda import CudaDevice, Gpu, check_driver
-from ..store import BuiltEngines, BuiltStage, build_command, check_runs_here, read_plan
+from ..store import BuiltEngines, check_runs_here, read_plan
+from ..targets import TENSORRT_BACKENDS
 from .contexts import CACHE_FILE, TensorRTContexts
-from .library import TENSORRT_BACKENDS, Library, load_library
+from .library import Library, load_library
 
-FLOAT = "FLOAT"
-# These stages are in float32 in every bundle.
-_FLOAT_STAGES = ("text", "scout", "label")
-# By class, what is used of TensorRT and TensorRT-RTX beside what running them takes.
-INSPECTOR_NAMES: Mapping[str, tuple[str, ...]] = {
-    "ICudaEngine": ("create_engine_inspector",),
-    "EngineInspector": ("execution_context", "get_engine_information"),
-    "LayerInformationFormat": ("JSON",),
-}
-_NAMES = (
+# Data type to a pattern of what the inspectors of TensorRT 10 and 11 call it; the first match counts.
+_TYPES = (
     ("BF16", r"BF16|BFLOAT16"),
     ("HALF", r"FP16|HALF|FLOAT16"),
-    (FLOAT, r"FP32|FLOAT"),
+    ("FLOAT", r"FP32|FLOAT"),
     ("INT", r"INT\d+|BOOL"),
 )
-
-
-def is_float_by_mistake(stage: BuiltStage, manifest: Manifest) -> bool:
-    """Whether most convolution weights of a stage are float32 though the bundle is in half precision.
-
-    A few are so by design, where float16 would lose too much.
-    """
-    weights = stage.network.convolution_weights
-    if manifest.precision not in ("fp16", "bf16") or stage.name in _FLOAT_STAGES:
-        return False
-    return 2 * weights.get(FLOAT, 0) > sum(weights.values())
 
 
 def engine_layers(built: BuiltEngines, gpu: Gpu) -> dict[str, dict[str, int]]:
@@ -72,15 +53,11 @@ def engine_layers(built: BuiltEngines, gpu: Gpu) -> dict[str, dict[str, int]]:
 def _information(
     built: BuiltEngines, stage: str, contexts: TensorRTContexts, library: Library, stream: int
 ) -> str:
-    command = build_command(
-        built.folder.parent.parent, built.backend, built.target, built.limits, built.options
-    )
-    record = built.stages[stage]
-    engine = contexts.load(read_plan(built, stage), record.file, command)
+    engine = contexts.load(read_plan(built, stage), built.plan_file(stage), built.command)
     context = contexts.context(engine, stage, 0, stream)
-    for profile in record.profiles[:1]:
-        for name, (_, usual, _) in profile.shapes.items():
-            context.set_input_shape(name, usual)
+    for profile in built.stages[stage].profiles[:1]:
+        for name, (_, opt, _) in profile.items():
+            context.set_input_shape(name, opt)
     inspector = engine.create_engine_inspector()
     # Formats of dynamic shapes are known in a context only.
     inspector.execution_context = context
@@ -99,4 +76,4 @@ def _output_type(layer: Any) -> str:
         return "unknown"
     # TensorRT 11 split what 10 gives in one field.
     text = str(outputs[0].get("DataType") or outputs[0].get("Format/Datatype", "")).upper()
-    return next((name for name, pattern in _NAMES if re.search(pattern, text)), "unknown")
+    return next((name for name, pattern in _TYPES if re.search(pattern, text)), "unknown")

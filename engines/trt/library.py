@@ -8,24 +8,30 @@ from types import ModuleType
 from typing import Any
 
 from ...errors import InputError
-from ..targets import CURRENT, PORTABLE, BuildOptions
-
-TENSORRT_BACKENDS = ("tensorrt", "tensorrt-rtx")
+from ..targets import CURRENT, PORTABLE, TENSORRT_BACKENDS, BuildOptions
 
 
 @dataclass(frozen=True)
 class _Package:
-    """How a library is imported and installed, and the versions this code is written for."""
+    """How a library is imported and installed, and the versions this code is written for.
+
+    Attributes:
+        module: its Python module.
+        min_version: first one that works.
+        below: first one that does not.
+        extra: of sed-trt that installs it.
+        missing: the options of `BuildOptions` that it does not have.
+    """
 
     module: str
-    least: tuple[int, ...]
+    min_version: tuple[int, ...]
     below: tuple[int, ...]
     extra: str
-    lacking: frozenset[str]
+    missing: frozenset[str]
 
     def requirement(self, name: str) -> str:
         """The versions as pip writes them."""
-        return f"{name}>={_dotted(self.least)},<{_dotted(self.below)}"
+        return f"{name}>={_dotted(self.min_version)},<{_dotted(self.below)}"
 
 
 _PACKAGES = {
@@ -63,7 +69,7 @@ class Library:
     @property
     def has_timing_cache(self) -> bool:
         """Whether measured kernel times can be kept for the next build."""
-        return "timing_cache" not in _PACKAGES[self.backend].lacking
+        return "timing_cache" not in _PACKAGES[self.backend].missing
 
     def capabilities(self) -> tuple[str, ...]:
         """The compute capabilities that can be named as a target, "sm86" and the like, ascending."""
@@ -92,17 +98,17 @@ class Library:
         return builder.create_network(1 << int(self.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
 
     def check_options(self, options: BuildOptions) -> None:
-        """Refuse options that this library or this version lacks.
+        """Refuse options that this library or this version does not have.
 
         Raises:
-            InputError: one is asked for.
+            InputError: one is chosen.
         """
-        options.refuse(self.backend, _PACKAGES[self.backend].lacking)
+        options.refuse(self.backend, _PACKAGES[self.backend].missing)
         if options.hardware_compatibility is not None:
             self._compatibility_level(options.hardware_compatibility)
 
     def configure(self, config: Any, options: BuildOptions, target: str) -> None:
-        """Set options and target on an `IBuilderConfig`; its defaults stay where nothing is asked for."""
+        """Set options and target on an `IBuilderConfig`; it keeps its defaults for options that are None."""
         module = self.module
         # Without it the engine inspector knows only the names of the layers.
         config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
@@ -165,10 +171,10 @@ def load_library(backend: str) -> Library:
             f"{install} --force-reinstall"
         ) from error
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
-    if not package.least <= numbers < package.below:
+    if not package.min_version <= numbers < package.below:
         raise InputError(
-            f"backend {backend}: version {version} is installed, expected at least {_dotted(package.least)} "
-            f"and below {_dotted(package.below)}; {install}"
+            f"backend {backend}: version {version} is installed, expected at least "
+            f"{_dotted(package.min_version)} and below {_dotted(package.below)}; {install}"
         )
     return Library(backend, module, version)
 

@@ -15,7 +15,7 @@ from sed_trt.benchmarks.accuracy.evaluate import evaluate_sets, open_sets
 from sed_trt.benchmarks.accuracy.predictors import open_source
 from sed_trt.benchmarks.accuracy.protocol import DATA
 from sed_trt.benchmarks.accuracy.shards import ChosenImages
-from sed_trt.benchmarks.report.tables import markdown_table
+from sed_trt.benchmarks.report.pages import markdown_table
 from sed_trt.cli.main import main
 from sed_trt.cli.tables import show_evaluation
 from sed_trt.errors import InputError
@@ -257,11 +257,12 @@ def test_tables_fit_into_80_columns(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     side = {"name": "bundle", "precision": "fp16", "runs_on": "onnxruntime"}
-    show_evaluation("datasets", {"source": side, "presets": ["sed-b"], "results": [SCORES]})
+    published = SCORES | {"published": 31.8}
+    show_evaluation("datasets", {"source": side, "presets": ["sed-b"], "results": [published]})
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert [cell.strip() for cell in lines[4].split("│")] == [
-        "coco-stuff", "min-pixels:8:20", "61.2", "-", "71.5", "88.3", "60.1", "847/312/26"
+        "coco-stuff", "min-pixels:8:20", "61.2", "31.8", "71.5", "88.3", "60.1", "847→312→26"
     ]  # fmt: skip
     show_evaluation("dataset-parity", {"source": side, "against": side, "results": [PARITY]})
     lines = capsys.readouterr().out.splitlines()
@@ -274,8 +275,8 @@ def test_results_stand_in_reports() -> None:
     whole = SCORES | {"images": 5000}
     content: dict[str, Any] = {"kind": "datasets", "source": side, "presets": ["sed-b"], "results": [whole]}
     header, _, row = markdown_table([content]).splitlines()
-    assert "images" not in header and "pictures" not in header and "published" not in header
-    assert row == "| sed-b | coco-stuff | min-pixels:8:20 | 61.2 | 71.5 | 88.3 | 60.1 | 847 → 312 → 26 |"
+    assert "images" not in header and "published" not in header
+    assert row == "| sed-b | coco-stuff | min-pixels:8:20 | 61.2 | 71.5 | 88.3 | 60.1 | 847→312→26 |"
     part = content | {"presets": ["sed-l"], "results": [SCORES | {"published": 31.8}]}
     table = markdown_table([content, part]).splitlines()
     assert table[-1].startswith("| sed-l | coco-stuff | 10 of 5000 | min-pixels:8:20 | 61.2 | 31.8 |")
@@ -283,5 +284,5 @@ def test_results_stand_in_reports() -> None:
     parity = content | kind | {"results": [PARITY]}
     assert markdown_table([parity]).splitlines()[-1] == (
         "| sed-b | coco-stuff | 10 of 5000 | fp16 (onnxruntime) | fp32 (onnxruntime) | min-pixels:8:20 "
-        "| 61.24 | 61.24 | -0.01 | 99.99 |"
+        "| 61.24 | 61.24 | +0.01 | 99.99 |"
     )

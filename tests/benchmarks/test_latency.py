@@ -1,14 +1,16 @@
 """The latency benchmark: same kept sets on all sides, labels compared, failures in their rows."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from sed_trt.benchmarks.gpu_check_steps import Labelled, random_text
+from sed_trt.benchmarks.results_file import CpuTimes, other_load_since
 from sed_trt.benchmarks.speed import memory as latency_memory
 from sed_trt.benchmarks.speed.candidates import (
     BASELINE,
@@ -16,16 +18,18 @@ from sed_trt.benchmarks.speed.candidates import (
     Candidate,
     Forced,
     KeptSets,
+    Outcome,
     Recorder,
     Replay,
     Run,
     Subject,
     open_candidate,
     ours,
+    random_text,
 )
-from sed_trt.benchmarks.speed.latency import Case, compare, percentiles, pictures_of, ratios
-from sed_trt.benchmarks.speed.latency_run import Plan, wanted
+from sed_trt.benchmarks.speed.latency import Plan
 from sed_trt.benchmarks.speed.memory import measure_alone
+from sed_trt.benchmarks.speed.rounds import Case, compare, percentiles, ratios, scene_images
 from sed_trt.cli.main import main
 from sed_trt.runtime import Segmenter, TopK, Vocabulary
 from sed_trt.train.scenes import VOCABULARY
@@ -35,6 +39,14 @@ COMMON = ["--repeats", "2", "--pictures", "2", "--stream", "4"]
 
 def quiet(_what: str, _done: int, _total: int) -> None:
     """No progress."""
+
+
+@pytest.fixture
+def one_thread() -> Iterator[list[str]]:
+    """Options for one thread: those of PyTorch wait for each other, long if other tests have the cores."""
+    threads = torch.get_num_threads()
+    yield ["--threads", "1"]
+    torch.set_num_threads(threads)
 
 
 def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -61,22 +73,37 @@ def test_what_was_recorded_is_replayed() -> None:
 
 def test_rows_without_rejection_end_at_the_largest_vocabulary_asked_for() -> None:
     plan = Plan(sizes=(20, 150, 847), kept=("32", "all"), against=(), rounds=1, all_up_to=150)
-    assert [wanted(plan, size) for size in plan.sizes] == [["all"], ["32", "all"], ["32"]]
-    assert wanted(replace(plan, all_up_to=None), 847) == ["32", "all"]
+    assert [plan.kept_of(size) for size in plan.sizes] == [["all"], ["32", "all"], ["32"]]
+    assert replace(plan, all_up_to=None).kept_of(847) == ["32", "all"]
 
 
 def test_ratios_are_those_of_each_round() -> None:
     found = ratios([2.0, 30.0, 8.0], [1.0, 10.0, 2.0])
-    assert found == {"of_medians": 4.0, "of_least": 2.0, "q1": 2.5, "median": 3.0, "q3": 3.5}
+    assert found == {"of_medians": 4.0, "of_minima": 2.0, "q1": 2.5, "median": 3.0, "q3": 3.5}
     assert percentiles([1.0, 2.0, 3.0])["p50_ms"] == 2.0
 
 
+def test_the_load_of_other_processes_leaves_out_our_own() -> None:
+    start = CpuTimes(wall=10.0, busy=50.0, own=8.0)
+    assert start.other_load(CpuTimes(wall=14.0, busy=57.0, own=9.0)) == 1.5
+    # Ticks of the clock may show more of our own time than of all.
+    assert start.other_load(CpuTimes(wall=14.0, busy=51.0, own=9.1)) == 0
+    assert other_load_since(None) is None
+    now = CpuTimes.now()
+    if now is not None:
+        assert now.busy > now.own > 0
+        load = other_load_since(now)
+        assert load is not None and load >= 0
+
+
 def test_everything_agrees_and_has_its_stages(
-    tiny_bundle: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    tiny_bundle: Path, tiny_checkpoint: Path, one_thread: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     lists = ["--vocabulary-size", "20,40", "--kept", "10,30,all,real", "--against", "published,monolithic"]
     content = bench(
-        capsys, str(tiny_bundle), "--checkpoint", str(tiny_checkpoint), "--no-alone", *lists, *COMMON
+        capsys,
+        *(str(tiny_bundle), "--checkpoint", str(tiny_checkpoint), "--no-alone"),
+        *(*lists, *COMMON, *one_thread),
     )
     rows = content["results"]
     # A vocabulary of 20 has no 30 to keep.
@@ -104,32 +131,44 @@ def test_everything_agrees_and_has_its_stages(
     assert {"cpu", "gpu", "driver", "versions", "commit", "preset", "precision"} <= set(content)
 
 
+def test_autocast_agrees_and_only_bf16_runs_on_a_cpu(
+    tiny_bundle: Path, tiny_checkpoint: Path, one_thread: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    against = "published,published-autocast,published-autocast-bf16"
+    row = ["--vocabulary-size", "20", "--kept", "8", "--repeats", "1", "--pictures", "1", "--stream", "0"]
+    command = ["--checkpoint", str(tiny_checkpoint), "--no-alone", "--against", against, "--device", "cpu"]
+    content = bench(capsys, str(tiny_bundle), *command, *row, *one_thread)
+    assert set(content["skipped"]) == {"published-autocast"}
+    assert "it needs --device cuda" in content["skipped"]["published-autocast"]
+    assert content["candidates"]["published-autocast-bf16"] == ["PyTorch eager, cpu", "bf16"]
+    assert 50 < content["results"][0]["candidates"]["published-autocast-bf16"]["agreement"] < 100
+
+
 def test_a_process_of_its_own_tells_its_memory(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
     segmenter = Segmenter(tiny_bundle)
     vocabulary = segmenter.vocabulary(VOCABULARY[:8])
-    (picture,) = pictures_of(1, 64)
+    (image,) = scene_images(1, 64)
     subject = Subject(str(tiny_bundle), str(tiny_checkpoint), None, "cpu", 1)
     found = {
-        name: measure_alone(name, subject, vocabulary, picture, Forced(4).sets(8))
-        for name in (OURS, BASELINE)
+        name: measure_alone(name, subject, vocabulary, image, Forced(4).sets(8)) for name in (OURS, BASELINE)
     }
     for record in found.values():
         assert record["peak_mib"] >= record["opened_mib"] > 10
     # PyTorch alone is larger than our whole runtime.
     assert found[BASELINE]["opened_mib"] > found[OURS]["opened_mib"]
     broken = Subject(str(tiny_bundle / "nothing"), None, None, "cpu", 1)
-    assert "no such bundle" in measure_alone(OURS, broken, vocabulary, picture, Forced(4).sets(8))["error"]
+    assert "no such bundle" in measure_alone(OURS, broken, vocabulary, image, Forced(4).sets(8))["error"]
 
 
 def test_a_candidate_that_fails_leaves_its_error(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
     segmenter = Segmenter(tiny_bundle)
     subject = Subject(str(tiny_bundle), str(tiny_checkpoint), None, "cpu", None)
 
-    def run(picture: np.ndarray, sets: KeptSets) -> Labelled:
+    def run(image: np.ndarray, sets: KeptSets) -> Outcome:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:117]\nnot enough memory")
 
     broken = Candidate("broken", "nothing", "fp32", lambda _vocabulary: run)
-    case = Case(segmenter.vocabulary(VOCABULARY[:8]), "4", pictures_of(1, 64))
+    case = Case(segmenter.vocabulary(VOCABULARY[:8]), "4", scene_images(1, 64))
     row = compare(case, segmenter, [open_candidate(OURS, subject), broken], 1, quiet)
     assert set(row["candidates"]) == {OURS}
     assert row["candidates"][OURS]["agreement"] is None
@@ -144,16 +183,16 @@ def test_one_that_fails_in_a_round_leaves_the_others(tiny_bundle: Path, calls: i
     def with_vocabulary(vocabulary: Vocabulary) -> Run:
         working, left = mine.with_vocabulary(vocabulary), iter(range(calls))
 
-        def run(picture: np.ndarray, sets: KeptSets) -> Labelled:
+        def run(image: np.ndarray, sets: KeptSets) -> Outcome:
             if next(left, None) is None:
                 raise RuntimeError("CUDA out of memory")
-            return working(picture, sets)
+            return working(image, sets)
 
         return run
 
     broken = Candidate("broken", "nothing", "fp32", with_vocabulary)
     other = Candidate("other", "nothing", "fp32", mine.with_vocabulary)
-    case = Case(segmenter.vocabulary(VOCABULARY[:8]), "4", pictures_of(1, 64))
+    case = Case(segmenter.vocabulary(VOCABULARY[:8]), "4", scene_images(1, 64))
     row = compare(case, segmenter, [mine, broken, other], 4, quiet)
     assert {name: figures["runs"] for name, figures in row["candidates"].items()} == {OURS: 4, "other": 4}
     assert "CUDA out of memory" in row["errors"]["broken"]
@@ -167,12 +206,12 @@ def test_device_memory_outside_pytorch_is_the_drivers(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = iter([100, 160])
-    labelled = Labelled(np.zeros((8, 8), dtype=np.int32), (4, 4, 4), {})
-    nothing = Candidate(name, "nothing", "fp32", lambda _vocabulary: lambda _picture, _sets: labelled)
-    monkeypatch.setattr(latency_memory, "memory_used", lambda: next(used))
+    labelled = Outcome(np.zeros((8, 8), dtype=np.int32), (4, 4, 4), {})
+    nothing = Candidate(name, "nothing", "fp32", lambda _vocabulary: lambda _image, _sets: labelled)
+    monkeypatch.setattr(latency_memory, "device_memory_used", lambda: next(used))
     monkeypatch.setattr(latency_memory, "open_candidate", lambda _name, _subject: nothing)
     sets = {f"kept{point}": np.arange(4) for point in range(3)}
-    case: dict[str, Any] = {"text": random_text(4, 1, 2), "picture": np.zeros((8, 8, 3)), **sets}
+    case: dict[str, Any] = {"text": random_text(4, 1, 2), "image": np.zeros((8, 8, 3)), **sets}
     np.savez(tmp_path / "case.npz", **case)
     subject = Subject("", None, None, "cuda", None)
     assert latency_memory._main(name, subject, str(tmp_path / "case.npz"))["device_mib"] == 60
@@ -182,11 +221,11 @@ def test_case_policies_keep_what_its_sets_say(tiny_bundle: Path) -> None:
     segmenter = Segmenter(tiny_bundle)
     text = segmenter.vocabulary(VOCABULARY[:12]).text
     vocabulary = Vocabulary(VOCABULARY[:12], text)
-    pictures = pictures_of(2, 64)
+    images = scene_images(2, 64)
     for kept in ("3", "all", "real"):
-        case = Case(vocabulary, kept, pictures)
-        for picture, sets in zip(pictures, case.sets(segmenter), strict=True):
-            result = segmenter(picture, vocabulary, rejection=case.policy(), short_side=None)
+        case = Case(vocabulary, kept, images)
+        for image, sets in zip(images, case.sets(segmenter), strict=True):
+            result = segmenter(image, vocabulary, rejection=case.policy(), short_side=None)
             assert result.kept == tuple(len(each) for each in sets)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sed_trt.benchmarks.report.tables import markdown_table
+from sed_trt.benchmarks.report.pages import markdown_table
 from sed_trt.benchmarks.speed.profile import KINDS, OTHER, kind_of, summary
 from sed_trt.cli.main import main
 
@@ -49,7 +49,7 @@ def test_no_operator_is_of_two_kinds() -> None:
     assert kind_of("ConvTranspose") == "convolutions" and kind_of("Gelu") == OTHER
 
 
-def test_every_stage_of_a_picture_is_profiled(
+def test_every_stage_of_an_image_is_profiled(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "profile.json"

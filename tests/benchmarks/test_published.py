@@ -5,8 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sed_trt.benchmarks.baselines.published import PublishedSED
-from sed_trt.benchmarks.gpu_check_steps import random_text
+from sed_trt.benchmarks.baselines import PublishedSED
 from sed_trt.model import SED, preset_named
 from sed_trt.train.scenes import VOCABULARY, make_scene
 
@@ -14,7 +13,7 @@ CATEGORIES = 40
 
 
 @pytest.fixture(scope="module")
-def picture() -> Tensor:
+def image() -> Tensor:
     """A scene, uint8 (200, 200, 3)."""
     return torch.from_numpy(make_scene(3, 200, split="test").image)
 
@@ -27,31 +26,31 @@ def text(tiny_model: SED) -> Tensor:
 
 @pytest.mark.parametrize("k", [1, 2, 8])
 @torch.no_grad()
-def test_logits_are_those_of_reject(tiny_model: SED, picture: Tensor, text: Tensor, k: int) -> None:
-    embed, images = tiny_model.encode_images(picture[None])
+def test_logits_are_those_of_reject(tiny_model: SED, image: Tensor, text: Tensor, k: int) -> None:
+    embed, images = tiny_model.encode_images(image[None])
     logits, kept, counts = PublishedSED(tiny_model).decode(embed, images, text, k)
-    ours = tiny_model.reject(picture, text, k)
+    ours = tiny_model.reject(image, text, k)
     assert counts == tuple(len(each) for each in ours.survivors)
     assert torch.equal(kept, ours.kept)
     assert (logits - ours.logits).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("k", [1, 8])
-def test_labels_are_those_of_segment(tiny_model: SED, picture: Tensor, text: Tensor, k: int) -> None:
-    labels, _ = PublishedSED(tiny_model).segment(picture, text, k)
-    assert (labels == tiny_model.segment(picture, text, k)).float().mean() > 0.999
+def test_labels_are_those_of_segment(tiny_model: SED, image: Tensor, text: Tensor, k: int) -> None:
+    labels, _ = PublishedSED(tiny_model).segment(image, text, k)
+    assert (labels == tiny_model.segment(image, text, k)).float().mean() > 0.999
 
 
 @torch.no_grad()
-def test_forced_sets_take_the_place_of_its_own(tiny_model: SED, picture: Tensor, text: Tensor) -> None:
+def test_forced_sets_take_the_place_of_its_own(tiny_model: SED, image: Tensor, text: Tensor) -> None:
     forced = [torch.arange(20), torch.arange(3, 13), torch.tensor([0, 4])]
-    embed, images = tiny_model.encode_images(picture[None])
+    embed, images = tiny_model.encode_images(image[None])
     _, kept, counts = PublishedSED(tiny_model).decode(embed, images, text, forced=forced)
     assert kept.tolist() == [3, 7]
     assert counts == (20, 10, 2)
 
 
-def test_all_categories_pay_before_any_is_rejected(tiny_model: SED, picture: Tensor, text: Tensor) -> None:
+def test_all_categories_pay_before_any_is_rejected(tiny_model: SED, image: Tensor, text: Tensor) -> None:
     decoder = tiny_model.decoder
     watched: dict[str, nn.Module] = {
         "conv1": decoder.conv1,
@@ -73,7 +72,7 @@ def test_all_categories_pay_before_any_is_rejected(tiny_model: SED, picture: Ten
     ]
     forced = [torch.arange(12), torch.arange(7), torch.arange(5)]
     try:
-        PublishedSED(tiny_model).segment(picture, text, forced=forced)
+        PublishedSED(tiny_model).segment(image, text, forced=forced)
     finally:
         for hook in hooks:
             hook.remove()
@@ -96,15 +95,16 @@ def test_all_categories_pay_before_any_is_rejected(tiny_model: SED, picture: Ten
 def test_cost_per_category_is_what_the_reference_says() -> None:
     """GFLOP of sed-b's parts from reference/PERFORMANCE.md: 1.68, 0.58 of it the 7x7, then 1.06 and 1.09."""
     preset = preset_named("sed-b")
-    torch.manual_seed(0)
-    network = PublishedSED(SED(preset).eval())
     side, few = preset.grid, 2
-    text = torch.from_numpy(random_text(few, 80, preset.embed_dim))
-    images = [
-        torch.randn(1, width, side * up, side * up)
-        for width, up in zip(preset.guidance_widths, (2, 4, 8), strict=True)
-    ]
-    embed = torch.randn(1, preset.embed_dim, side, side)
+    # Shapes alone are counted.
+    with torch.device("meta"):
+        network = PublishedSED(SED(preset).eval())
+        text = torch.empty(few, 80, preset.embed_dim)
+        images = [
+            torch.empty(1, width, side * up, side * up)
+            for width, up in zip(preset.guidance_widths, (2, 4, 8), strict=True)
+        ]
+        embed = torch.empty(1, preset.embed_dim, side, side)
     with FlopCounterMode(display=False) as scouting:
         cost, x, _ = network.scout(embed, text)
     costs = network.cost_guidance(cost)

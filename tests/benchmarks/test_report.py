@@ -1,14 +1,18 @@
 """Reports and sweeps: tables that say what the results say, plots that are there, a recommendation."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sed_trt.benchmarks.report.tables import aim_rows, markdown_table, updated
+from sed_trt.benchmarks.report.columns import heading
+from sed_trt.benchmarks.report.pages import markdown_table, updated
 from sed_trt.benchmarks.speed.sweep import recommended
 from sed_trt.cli.main import main
+from sed_trt.stages import STAGE_NAMES
 
 MACHINE = {
     "cpu": "Some CPU",
@@ -97,35 +101,72 @@ def test_latency_table_has_ratios_and_agreement() -> None:
     lines = markdown_table([latency_results()]).splitlines()
     assert len(lines) == 6
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
-    assert "2 cores, fp32 | 20 | 16 | 200 | 600 | 3.0 (2.9-3.1) | 1800 | 5.0 | 0.40 | 99.50 |" in lines[2]
+    assert (
+        "2 cores, fp32 | 20 | 16 | 200 | 600 | 3.0 (2.9-3.1) | 1800 | 5.0 (4.9-5.1) | 0.40 | 99.50 |"
+        in lines[2]
+    )
 
 
-def test_aims_stand_beside_what_was_reached() -> None:
-    content = latency_results()
-    few, many = (row for row in content["results"] if row["kept"] == "16")
-    few |= {"categories": 150, "kept": "32"}
-    many |= {"categories": 4096, "kept": "32"}
-    rows = dict(row.split(" | ", 1) for row in aim_rows([content]))
-    assert rows["decoder, 150 categories"] == "≥ 4x | 5.0x (4.9-5.1) | 99.50"
-    assert rows["whole picture, 150 categories"] == "≥ 2.5x | 3.0x (2.9-3.1) | 99.50"
-    # 590 ms against 200.
-    times = "2.95x the time (medians, not alternating)"
-    assert rows["whole picture, 4096 categories against 150, ours"] == f"≤ 2.5x | {times} | 99.50"
-    for work in ("decoder, 847 categories", "whole picture in 8 bits, 150 categories"):
-        assert rows[work].endswith("| not measured | -")
+def test_the_gpu_check_has_a_row_for_each_candidate_and_failure() -> None:
+    latency = latency_results() | {"candidates": {"sed-trt": ["onnxruntime-cuda", "fp16"]}}
+    latency["skipped"] = {"published-autocast": "PyTorch sees no GPU"}
+    (row,) = latency["results"] = latency["results"][:1]
+    row["errors"] = {"monolithic": "out | of memory"}
+    del row["candidates"]["monolithic"]
+    for figures in row["candidates"].values():
+        figures |= {"first_call_ms": 300.0, "p90_ms": 250.0}
+    records = [
+        {"name": "session", "state": "crashed", "seconds": 1.2, "reason": "died by Aborted: no output"},
+        {"name": "cuda", "state": "done", "seconds": 40.0, "latency": latency},
+    ]
+    rows = markdown_table([{"kind": "gpu-check", "results": records}]).splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [each[:4] for each in cells] == [
+        ["session", "crashed", "1", "-"],
+        ["cuda", "done", "40", "sed-trt"],
+        ["cuda", "done", "40", "published"],
+        ["cuda", "done", "40", "monolithic failed"],
+        ["cuda", "done", "40", "published-autocast skipped"],
+    ]
+    assert cells[1][4:9] == ["onnxruntime-cuda, fp16", "99.50", "300.0", "200.0", "250.0"]
+    assert cells[2][9] == "3.0 (2.9-3.1)"
+    assert [each[-1] for each in cells] == [
+        *("died by Aborted: no output", "-", "-", "out / of memory", "PyTorch sees no GPU")
+    ]
 
 
-def test_aims_come_from_the_file_and_row_that_shows_them() -> None:
-    fp32, int8, gpu = latency_results(), latency_results(), latency_results()
-    gpu["backend"], int8["precision"] = "tensorrt", "int8"
-    for content, categories in ((gpu, 847), (fp32, 847), (int8, 150)):
-        row = next(row for row in content["results"] if row["kept"] == "16")
-        row |= {"categories": categories, "kept": "32"}
-    gpu["results"][0]["memory_ratio"] = {"published": 0.1}
-    rows = dict(row.split(" | ", 1) for row in aim_rows([gpu, int8, fp32]))
-    assert rows["peak memory, 847 categories"] == "≤ 0.25 | 0.40 of it | 99.50"
-    assert rows["whole picture in 8 bits, 150 categories"] == "≥ 4x | 3.0x (2.9-3.1) | 99.50"
-    assert rows["whole picture, 150 categories"].endswith("| not measured | -")
+def test_the_heading_says_on_what_it_was_measured() -> None:
+    content = latency_results() | {"other_load": 0.125, "kept": [32, 16, 8]}
+    assert heading(content) == (
+        "kind latency, preset sed-b, precision fp32, backend onnxruntime, kept 32/16/8, CPU Some CPU, "
+        "cores 2, load of other processes 0.12, numpy 2.0"
+    )
+
+
+def test_tables_on_pages_and_terminals_need_no_matplotlib(tmp_path: Path) -> None:
+    page, results = tmp_path / "page.md", tmp_path / "a.json"
+    page.write_text("<!-- results: a.json -->\nold\n<!-- end of table -->\n")
+    results.write_text(json.dumps(sweep_results() | {"recommended": {}}))
+    code = (
+        "import json, pathlib, runpy, sys\n"
+        "sys.modules['matplotlib'] = None\n"
+        "from sed_trt.cli.tables import show_bench\n"
+        f"show_bench('sweep', json.loads(pathlib.Path({str(results)!r}).read_text()))\n"
+        "runpy.run_module('sed_trt.benchmarks.report.pages', run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", code, str(page)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "min-pixels:8:5" in done.stdout
+    assert page.read_text().splitlines()[1:-1] == markdown_table([sweep_results()]).splitlines()
+
+
+def test_pages_get_the_stages(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- stages -->\nold\n<!-- end of table -->\n")
+    lines = updated(page).splitlines()
+    assert lines[1] == "| stage | takes | gives |"
+    assert [line.split("`")[1] for line in lines[3:-1]] == list(STAGE_NAMES)
 
 
 def test_columns_without_figures_are_left_out() -> None:
@@ -140,17 +181,17 @@ def test_columns_without_figures_are_left_out() -> None:
 def test_a_page_with_half_a_pair_of_markers_is_refused(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     (tmp_path / "a.json").write_text(json.dumps(sweep_results()))
-    pair = "<!-- results: a.json -->\n<!-- end of results -->\n"
+    pair = "<!-- results: a.json -->\n<!-- end of table -->\n"
     page.write_text(pair + "prose\n" + pair)
     assert updated(page).count("| topk:8 |") == 2
-    for half in ("<!-- results: a.json -->\n", "<!-- end of results -->\n"):
+    for half in ("<!-- results: a.json -->\n", "<!-- end of table -->\n"):
         page.write_text(half + "prose\n" + pair)
         with pytest.raises(ValueError, match="has no partner"):
             updated(page)
 
 
 def test_sweep_table() -> None:
-    assert "| 181 | topk:8 | 50 → 50 → 50 | 300 | 150 | 25.00 | 90.00 |" in markdown_table([sweep_results()])
+    assert "| 181 | topk:8 | 50→50→50 | 300 | 150 | 25.00 | 90.00 |" in markdown_table([sweep_results()])
 
 
 @pytest.mark.parametrize(("max_drop", "policy"), [(0.0, "topk:8"), (0.1, "min-pixels:8:5"), (1.0, "topk:1")])
@@ -176,9 +217,9 @@ def test_report_has_tables_and_plots(
         "policies-speed-miou.png",
         "policies-kept.png",
     }
-    for picture in files[1:]:
-        assert f"({picture.name})" in text
-        assert picture.read_bytes().startswith(PNG)
+    for plot in files[1:]:
+        assert f"({plot.name})" in text
+        assert plot.read_bytes().startswith(PNG)
     for content in (latency_results(), sweep_results()):
         assert markdown_table([content]) in text
     assert "the paper's, PyTorch" in text and "not measured" in text

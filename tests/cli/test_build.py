@@ -1,18 +1,15 @@
 """`sed-trt build`."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from sed_trt.bundle import STAGES
 from sed_trt.cli.main import main
+from sed_trt.stages import STAGE_NAMES
 from sed_trt.tests.paths import ROOT
 
 
@@ -25,7 +22,7 @@ def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
 def test_table_and_folder(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", str(bundle), "--backend", "onnxruntime"]) == 0
     shown = capsys.readouterr().out
-    assert all(stage in shown for stage in STAGES)
+    assert all(stage in shown for stage in STAGE_NAMES)
     (folder,) = (bundle / "engines").glob("onnxruntime-*")
     assert "built by onnxruntime" in shown
     assert shown.rstrip().endswith(f"for cpu: {folder}")
@@ -119,25 +116,50 @@ def test_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no such bundle folder" in capsys.readouterr().err
 
 
-def test_interrupt_leaves_nothing(bundle: Path) -> None:
-    pytest.importorskip("tensorrt_rtx")
-    code = "import sys; from sed_trt.cli.main import main; sys.exit(main())"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "build", str(bundle), "--backend", "tensorrt-rtx"],
+# The command line, interrupted while a library works on the second stage.
+INTERRUPTED = """
+import os, signal, sys
+from sed_trt.cli.main import main
+from sed_trt.engines.build import build, tensorrt
+
+def interrupting(function):
+    calls = []
+
+    def call(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return function(*arguments)
+
+    return call
+
+build.open_session = interrupting(build.open_session)
+tensorrt.summarize = interrupting(tensorrt.summarize)
+# A program that is started in the background, as these tests may be, ignores SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt-rtx"])
+def test_interrupt_leaves_nothing(backend: str, bundle: Path) -> None:
+    if backend == "tensorrt-rtx":
+        pytest.importorskip("tensorrt_rtx")
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, "build", str(bundle), "--backend", backend],
         cwd=ROOT,
-        env=dict(os.environ),
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        check=False,
     )
-    store = bundle / "engines"
-    try:
-        while not list(store.glob(".building-*/text.json")):
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130, errors
-    assert errors == "sed-trt: error: interrupted\n"
-    assert {path.name for path in store.iterdir()} == {".lock"}
+    assert done.returncode == 130, done.stderr
+    assert (done.stdout, done.stderr) == ("", "sed-trt: error: interrupted\n")
+    assert {path.name for path in (bundle / "engines").iterdir()} == {".lock"}
+
+
+@pytest.mark.parametrize("command", ["build", "inspect", "doctor"])
+def test_path_with_a_null_byte(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "bundle\0"]) == 2
+    captured = capsys.readouterr().err
+    assert captured.startswith("sed-trt: error: ")
+    assert captured.count("\n") == 1

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 
 from sed_trt.cli.main import main
 from sed_trt.export import verification
+from sed_trt.stages import STAGE_NAMES
+from sed_trt.tests.fakes.exports import reuse_graphs
 
 
 def failed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -21,32 +25,59 @@ def failed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return lines[0]
 
 
-def test_export_prints_a_row_per_output(
+def test_export_through_a_link_prints_checks_and_obeys_the_umask(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["export", str(tiny_checkpoint), "-o", str(tmp_path / "bundle"), "--json"]) == 0
+    bundle, link = tmp_path / "real", tmp_path / "link"
+    bundle.mkdir()
+    link.symlink_to("real")
+    before = os.umask(0o027)
+    try:
+        assert main(["export", str(tiny_checkpoint), "-o", str(link), "--json"]) == 0
+    finally:
+        os.umask(before)
     checks = json.loads(capsys.readouterr().out)
     assert all(check["passed"] and check["error"] <= check["limit"] for check in checks)
-    assert len({check["stage"] for check in checks}) == 8
-    assert main(["export", str(tiny_checkpoint), "-o", str(tmp_path / "bundle")]) == 0
-    shown = capsys.readouterr().out
-    assert "decode3" in shown and "limit" in shown
-    # The second export replaced the first, and nothing of either is left beside it.
-    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["bundle"]
+    assert {check["stage"] for check in checks} == set(STAGE_NAMES)
+    assert link.is_symlink()
+    assert bundle.stat().st_mode & 0o777 == 0o750
+    assert {path.stat().st_mode & 0o777 for path in bundle.iterdir()} == {0o640}
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["link", "real"]
 
 
-def test_export_over_its_limit_shows_the_table_and_fails(
+def test_export_replaces_an_old_bundle_and_prints_a_table(
     tiny_checkpoint: Path,
+    tiny_bundle: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    reuse_graphs(monkeypatch, tiny_bundle)
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    for name in ("manifest.json", "old.onnx"):
+        (bundle / name).touch()
+    assert main(["export", str(tiny_checkpoint), "-o", str(bundle)]) == 0
+    shown = capsys.readouterr().out
+    assert "decode3" in shown and "limit" in shown
+    assert {path.name for path in bundle.iterdir()} == {path.name for path in tiny_bundle.iterdir()}
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["bundle"]
+
+
+def test_export_over_its_limit_shows_the_table_and_leaves_no_bundle(
+    tiny_checkpoint: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reuse_graphs(monkeypatch, tiny_bundle)
     monkeypatch.setattr(verification, "RELATIVE_LIMITS", {"fp32": 1e-12})
     assert main(["export", str(tiny_checkpoint), "-o", str(tmp_path / "bundle")]) == 2
     captured = capsys.readouterr()
     assert "over" in captured.out
-    assert "differ from PyTorch" in captured.err
-    assert not (tmp_path / "bundle").exists()
+    assert re.search(r"differ from PyTorch: .*image/embed by .* \(limit ", captured.err)
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == []
 
 
 def test_export_of_a_missing_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,12 +6,18 @@ from typing import Any
 
 import pytest
 
-from sed_trt.bundle import STAGES, Bundle
+from sed_trt.bundle import Bundle
 from sed_trt.cli.main import main
 from sed_trt.engines.build.build import build_engines
+from sed_trt.engines.device.cuda import Gpu
 from sed_trt.engines.trt.layers import count_layers
+from sed_trt.engines.trt.library import load_library
+from sed_trt.stages import STAGE_NAMES
+from sed_trt.tests.fakes.json_changes import changed
 from sed_trt.tests.fakes.small_bundle import small_bundle
+from sed_trt.tests.fakes.tensorrt import install_tensorrt
 
+CHANGES = 100
 PRECISIONS = {
     "CONVOLUTION": {"FLOAT": 3, "HALF": 1},
     "CONSTANT": {"FLOAT": 50},
@@ -23,8 +29,8 @@ PRECISIONS = {
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """A small one in FP16; a build of it stores the graphs themselves."""
     monkeypatch.setattr(
-        "sed_trt.engines.build.build.build_graph",
-        lambda graph, output, report: output.write_bytes(graph.read_bytes()),
+        "sed_trt.engines.build.build.optimise_graph",
+        lambda graph, stage, output, report: output.write_bytes(graph.read_bytes()),
     )
     return small_bundle(tmp_path / "bundle", "fp16")
 
@@ -46,7 +52,7 @@ def test_bundle_without_engines(bundle: Bundle, capsys: pytest.CaptureFixture[st
     content = facts(capsys, bundle)
     assert content["precision"] == "fp16"
     assert content["engines"] == content["warnings"] == []
-    assert content["stages"]["decode1"]["inputs"][1] == {"name": "kept0", "dtype": "int64", "shape": ["K1"]}
+    assert content["stages"]["decode1"]["inputs"][2] == {"name": "kept0", "dtype": "int64", "shape": ["K1"]}
     assert main(["inspect", str(bundle.path)]) == 0
     shown = capsys.readouterr().out
     assert "sed-tiny, fp16" in " ".join(shown.split())
@@ -62,7 +68,7 @@ def test_engines_are_shown(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -
     assert content["folder"] == str(engines.folder)
     assert content["stages"]["image"]["layers"] == 58
     assert content["stages"]["image"]["precisions"] == PRECISIONS
-    assert list(content["stages"]) == list(STAGES)
+    assert list(content["stages"]) == list(STAGE_NAMES)
     assert main(["inspect", str(bundle.path)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert engines.folder.name in "".join(shown.split())
@@ -121,12 +127,37 @@ def test_stale_and_damaged_engines(
 
 def test_truncated_plan(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     engines = build_engines(bundle, "onnxruntime").engines
-    engines.stages["image"].file.write_bytes(b"?")
+    engines.plan_file("image").write_bytes(b"?")
     (line,) = facts(capsys, bundle)["warnings"]
     command = f"sed-trt build {bundle.path} --backend onnxruntime"
     assert line == (f"{engines.folder}: a plan is missing or was truncated after the build; run `{command}`")
-    assert not build_engines(bundle, "onnxruntime").found
+    assert not build_engines(bundle, "onnxruntime").already_built
     assert facts(capsys, bundle)["warnings"] == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_changed_records_are_shown_or_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = small_bundle(tmp_path / "bundle", "fp16")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sed_trt.engines.build.target.find_gpu", lambda: Gpu("Fake", (8, 6), "13.0", 1))
+        install_tensorrt(patch)
+        folder = build_engines(bundle, "tensorrt").engines.folder
+    load_library.cache_clear()
+    files = sorted(folder.glob("*.json"))
+    for seed in range(CHANGES):
+        file = files[seed % len(files)]
+        original = file.read_text()
+        text, changes = changed(seed, original)
+        file.write_text(text)
+        try:
+            content = facts(capsys, bundle)
+            if content["engines"]:
+                assert main(["inspect", str(bundle.path)]) == 0
+            capsys.readouterr()
+        except Exception as error:
+            pytest.fail(f"seed {seed}, {file.name}, {changes}: {type(error).__name__}: {error}")
+        assert content["engines"] or str(folder) in content["warnings"][0], (seed, changes)
+        file.write_text(original)
 
 
 def test_layers_of_both_inspectors() -> None:

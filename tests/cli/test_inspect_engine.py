@@ -8,19 +8,18 @@ from typing import Any
 
 import pytest
 
-from sed_trt.bundle import STAGES, Bundle
+from sed_trt.bundle import Bundle
 from sed_trt.cli.main import main
 from sed_trt.engines.build import target as build_target
 from sed_trt.engines.build.build import build_engines
 from sed_trt.engines.device.cuda import Gpu
-from sed_trt.engines.trt import layers as plan_layers
+from sed_trt.engines.trt import layers as trt_layers
 from sed_trt.engines.trt.library import Library, load_library
 from sed_trt.errors import InputError
-from sed_trt.tests.fakes import runtime as fake_runtime
-from sed_trt.tests.fakes import tensorrt as fake_tensorrt
+from sed_trt.stages import STAGE_NAMES
 from sed_trt.tests.fakes.device import FakeDevice
-from sed_trt.tests.fakes.runtime import LAYERS
 from sed_trt.tests.fakes.small_bundle import small_bundle
+from sed_trt.tests.fakes.tensorrt import LAYERS, fake_tensorrt, install_tensorrt
 
 A6000 = Gpu("NVIDIA RTX A6000", (8, 6), "13.0", 48 << 30)
 L4 = Gpu("NVIDIA L4", (8, 9), "13.0", 24 << 30)
@@ -37,13 +36,13 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDevice]:
     """An A6000 with both libraries, to build with and to run."""
     device = FakeDevice()
     use(monkeypatch, A6000)
-    fake_tensorrt.install_tensorrt(monkeypatch)
-    rtx = fake_tensorrt.fake_tensorrt("1.7.1", ["SM86", "SM89"])
+    install_tensorrt(monkeypatch)
+    rtx = fake_tensorrt("1.7.1", ["SM86", "SM89"])
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", rtx)
-    runtime = fake_runtime.fake_tensorrt(device)
-    monkeypatch.setattr(plan_layers, "load_library", lambda backend: Library(backend, runtime, "1"))
-    monkeypatch.setattr(plan_layers, "CudaDevice", lambda: device)
-    monkeypatch.setattr(plan_layers, "check_driver", lambda backend, gpu: None)
+    runtime = fake_tensorrt(device=device)
+    monkeypatch.setattr(trt_layers, "load_library", lambda backend: Library(backend, runtime, "1"))
+    monkeypatch.setattr(trt_layers, "CudaDevice", lambda: device)
+    monkeypatch.setattr(trt_layers, "check_driver", lambda backend, gpu: None)
     yield device
     load_library.cache_clear()
 
@@ -65,7 +64,7 @@ def test_layers_of_every_stage(
 ) -> None:
     build_engines(bundle, backend)
     content = facts(capsys, bundle)
-    assert content["engines"][0]["engine_layers"] == dict.fromkeys(STAGES, LAYERS)
+    assert content["engines"][0]["engine_layers"] == dict.fromkeys(STAGE_NAMES, LAYERS)
     assert content["warnings"] == []
     assert device.closed
     # Contexts take no memory of their own, and none is run.
@@ -81,8 +80,8 @@ def test_sets_for_something_else_are_skipped(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(
-        "sed_trt.engines.build.build.build_graph",
-        lambda graph, output, report: output.write_bytes(graph.read_bytes()),
+        "sed_trt.engines.build.build.optimise_graph",
+        lambda graph, stage, output, report: output.write_bytes(graph.read_bytes()),
     )
     fits = build_engines(bundle, "tensorrt").engines.folder
     cpu = build_engines(bundle, "onnxruntime").engines.folder
@@ -90,9 +89,9 @@ def test_sets_for_something_else_are_skipped(
     monkeypatch.setattr(build_target, "find_gpu", lambda: L4)
     other = build_engines(bundle, "tensorrt").engines.folder
     monkeypatch.setattr(build_target, "find_gpu", lambda: A6000)
-    fake_tensorrt.install_tensorrt(monkeypatch, "10.9.0")
+    install_tensorrt(monkeypatch, "10.9.0")
     old = build_engines(bundle, "tensorrt").engines.folder
-    fake_tensorrt.install_tensorrt(monkeypatch)
+    install_tensorrt(monkeypatch)
     content = facts(capsys, bundle)
     inspected = {each["folder"] for each in content["engines"] if "engine_layers" in each}
     assert inspected == {str(fits)}
@@ -115,7 +114,7 @@ def test_set_that_is_refused_is_skipped(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     build_engines(bundle, "tensorrt")
-    monkeypatch.setattr(plan_layers, "read_plan", lambda built, stage: b"refused: no such GPU")
+    monkeypatch.setattr(trt_layers, "read_plan", lambda built, stage: b"refused: no such GPU")
     (line,) = facts(capsys, bundle)["warnings"]
     assert "text.engine: tensorrt cannot load it (refused: no such GPU); build it again with `" in line
     assert device.closed

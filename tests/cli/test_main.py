@@ -1,6 +1,8 @@
 """The program's commands, exit codes and error lines."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -77,3 +79,21 @@ def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "app", raising(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         main([])
+
+
+def test_a_command_imports_its_own_module_alone() -> None:
+    code = (
+        "import sys\nfrom sed_trt.cli.main import main\nassert main(['segment', '--help']) == 0\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('sed_trt.cli.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].split() == [
+        "sed_trt.cli.console",
+        "sed_trt.cli.main",
+        "sed_trt.cli.segment",
+    ]
+
+
+def test_an_unknown_command_suggests_a_similar_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benhc"]) == 2
+    assert "Did you mean 'bench'?" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Which backend is taken, and why the others were not."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 
 from sed_trt.bundle import Bundle
 from sed_trt.engines import backends as module
-from sed_trt.engines.backends import BACKENDS, obstacle, open_engines
+from sed_trt.engines.backends import BACKENDS, missing_package, open_engines, unavailable_reason
 from sed_trt.engines.device.cuda import Gpu
 from sed_trt.engines.ort import cuda as onnxruntime_engines
 from sed_trt.engines.profiles import Limits
@@ -39,6 +41,7 @@ def offer(monkeypatch: pytest.MonkeyPatch, *works: str) -> None:
     monkeypatch.setattr(
         tensorrt_engines, "TensorRTEngines", lambda bundle, backend, reason: Offered(backend, reason)
     )
+    monkeypatch.setattr(module, "missing_package", lambda backend: None)
     monkeypatch.setattr(module, "cuda_offered", lambda: True)
     monkeypatch.setattr(
         onnxruntime_engines,
@@ -89,15 +92,15 @@ def test_a_backend_asked_for_that_fails_is_an_error(
 def test_tensorrt_without_built_engines(
     backend: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sed_trt.engines import store as plans
+    from sed_trt.engines import store
     from sed_trt.engines.trt import library as trt_library
 
     library = trt_library.Library(backend, module, "11.0")
     monkeypatch.setattr(tensorrt_engines, "find_gpu", lambda: Gpu("Fake", (8, 6), "13.0", 1))
     monkeypatch.setattr(tensorrt_engines, "check_driver", lambda backend, gpu: None)
     monkeypatch.setattr(tensorrt_engines, "load_library", lambda backend: library)
-    monkeypatch.setattr(plans, "installed_version", lambda backend: "11.0")
-    monkeypatch.setattr(plans, "_usual_target", lambda backend, gpu: "sm86")
+    monkeypatch.setattr(store, "installed_version", lambda backend: "11.0")
+    monkeypatch.setattr(store, "_default_target", lambda backend, gpu: "sm86")
     with pytest.raises(
         InputError, match=f"holds no engines for {backend}.*sed-trt build .* --backend {backend}"
     ):
@@ -109,6 +112,7 @@ def test_auto_passes_over_a_gpu_that_cannot_be_opened(
     what: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, fake_pycuda(failures={what: FULL}))
+    monkeypatch.setattr(module, "missing_package", lambda backend: None)
     monkeypatch.setattr(tensorrt_engines, "load_library", lambda backend: None)
     monkeypatch.setattr(tensorrt_engines, "check_driver", lambda backend, gpu: None)
     monkeypatch.setattr(
@@ -122,7 +126,7 @@ def test_auto_passes_over_a_gpu_that_cannot_be_opened(
     assert "tensorrt, tensorrt-rtx: GPU: its memory is too full to open it" in engines.reason
 
 
-def test_obstacles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_gpu() -> Gpu:
         raise InputError("GPU: the NVIDIA driver finds no GPU; check it")
 
@@ -131,10 +135,58 @@ def test_obstacles(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("sed_trt.engines.device.cuda.find_gpu", no_gpu)
     monkeypatch.setattr("sed_trt.engines.trt.library.load_library", lambda backend: None)
-    assert "finds no GPU" in str(obstacle("tensorrt"))
+    assert "finds no GPU" in str(unavailable_reason("tensorrt"))
     monkeypatch.setattr("sed_trt.engines.device.cuda.find_gpu", lambda: Gpu("Fake", (8, 6), "99.0", 1))
-    assert obstacle("tensorrt-rtx") is None
+    assert unavailable_reason("tensorrt-rtx") is None
     monkeypatch.setattr("sed_trt.engines.trt.library.load_library", missing)
-    assert "not installed" in str(obstacle("tensorrt"))
-    assert obstacle("auto") is None
-    assert obstacle("onnxruntime") is None
+    assert "not installed" in str(unavailable_reason("tensorrt"))
+    assert unavailable_reason("auto") is None
+    assert unavailable_reason("onnxruntime") is None
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda"])
+def test_gpu_backends_refuse_8_bit_bundles(tiny_bundle_int8: Path, backend: str) -> None:
+    with pytest.raises(InputError, match=f"backend {backend}: .* is an 8-bit bundle, which is for the CPU"):
+        open_engines(Bundle.open(tiny_bundle_int8), backend)
+
+
+def test_8_bit_bundles_run_on_the_cpu(tiny_bundle_int8: Path) -> None:
+    assert open_engines(Bundle.open(tiny_bundle_int8)).backend == "onnxruntime"
+
+
+SEGMENT = """
+import sys
+import numpy as np
+from sed_trt.runtime import Segmenter
+segmenter = Segmenter(sys.argv[1], sys.argv[2])
+segmenter(np.zeros((20, 30, 3), np.uint8), ["sky", "tree"])
+assert segmenter.backend == "onnxruntime"
+print(*(name for name in sys.modules if name.split(".")[0] == "sed_trt"))
+"""
+
+
+@pytest.mark.parametrize("backend", ["auto", "onnxruntime"])
+def test_the_cpu_needs_no_gpu_or_build_code(backend: str, tiny_bundle: Path) -> None:
+    if backend == "auto" and not (missing_package("tensorrt") and missing_package("tensorrt-rtx")):
+        pytest.skip("the packages of TensorRT are installed")
+    done = subprocess.run(
+        [sys.executable, "-c", SEGMENT, str(tiny_bundle), backend],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    prefix = "sed_trt.engines."
+    modules = {name.removeprefix(prefix) for name in done.stdout.split() if name.startswith(prefix)}
+    assert modules == {"backends", "engine", "ort", "ort.cpu", "ort.session", "profiles"}
+
+
+def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(package: str) -> object:
+        return None if package == "tensorrt_rtx" else package
+
+    monkeypatch.setattr(module, "find_spec", find)
+    monkeypatch.delitem(sys.modules, "tensorrt_rtx", raising=False)
+    assert missing_package("tensorrt") is None
+    assert missing_package("tensorrt-rtx") == "tensorrt_rtx"
+    assert missing_package("onnxruntime") is None

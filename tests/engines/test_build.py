@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sed_trt.bundle import STAGES, Bundle
+from sed_trt.bundle import Bundle
 from sed_trt.engines.build import target as build_target
 from sed_trt.engines.build.build import build_engines
 from sed_trt.engines.device.cuda import Gpu
@@ -20,8 +21,9 @@ from sed_trt.engines.store import find_built, read_plan
 from sed_trt.engines.targets import BuildOptions
 from sed_trt.engines.trt.library import load_library
 from sed_trt.errors import InputError
+from sed_trt.stages import STAGE_NAMES
 from sed_trt.tests.fakes.small_bundle import small_bundle
-from sed_trt.tests.fakes.tensorrt import PLAN, install_tensorrt
+from sed_trt.tests.fakes.tensorrt import PLAN, Config, install_tensorrt
 
 A6000 = Gpu("NVIDIA RTX A6000", (8, 6), "13.0", 48 << 30)
 
@@ -48,13 +50,13 @@ def contents(folder: Path) -> set[str]:
 def test_second_build_finds_the_first(bundle: Bundle, install: Callable[..., Any]) -> None:
     module = install()
     first = build_engines(bundle, "tensorrt")
-    assert not first.found
+    assert not first.already_built
     assert first.engines.gpu == A6000.name
-    assert len(module.configs) == len(STAGES)
+    assert len(module.configs) == len(STAGE_NAMES)
     second = build_engines(bundle, "tensorrt", "a6000")
-    assert second.found
+    assert second.already_built
     assert second.engines == first.engines
-    assert len(module.configs) == len(STAGES)
+    assert len(module.configs) == len(STAGE_NAMES)
 
 
 def test_what_a_build_is_told_apart_by(bundle: Bundle, install: Callable[..., Any]) -> None:
@@ -85,16 +87,16 @@ def test_network_is_strongly_typed_and_profiles_are_in_order(
 
     module.Builder.create_network = noted
     engines = build_engines(bundle, "tensorrt").engines
-    assert flags == [1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)] * len(STAGES)
+    assert flags == [1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)] * len(STAGE_NAMES)
     given = [[profile.shapes for profile in config.profiles] for config in module.configs]
-    assert given == [[profile.shapes for profile in stage.profiles] for stage in engines.stages.values()]
+    assert given == [list(stage.profiles) for stage in engines.stages.values()]
 
 
 def test_force_builds_again(bundle: Bundle, install: Callable[..., Any]) -> None:
     first = build_engines(bundle, "tensorrt" if install() else None).engines
     (first.folder / "left by a runtime").touch()
     again = build_engines(bundle, "tensorrt", force=True)
-    assert not again.found
+    assert not again.already_built
     assert again.engines.folder == first.folder
     assert again.engines.built > first.built
     assert "left by a runtime" not in contents(first.folder)
@@ -103,8 +105,8 @@ def test_force_builds_again(bundle: Bundle, install: Callable[..., Any]) -> None
 def test_truncated_plan_is_built_again(bundle: Bundle, install: Callable[..., Any]) -> None:
     install()
     engines = build_engines(bundle, "tensorrt").engines
-    engines.stages["image"].file.write_bytes(PLAN[:2])
-    assert not build_engines(bundle, "tensorrt").found
+    engines.plan_file("image").write_bytes(PLAN[:2])
+    assert not build_engines(bundle, "tensorrt").already_built
     assert read_plan(find_built(bundle, "tensorrt", A6000), "image") == PLAN
 
 
@@ -214,6 +216,37 @@ def test_interrupt_waits_for_the_library_and_leaves_nothing(
     assert contents(bundle.path / "engines") == set()
 
 
+class Interrupting:
+    """Interrupts the process in its finalizer, where Python drops the exception."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("last", ["text", "label"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_drops_leaves_nothing(
+    last: str, bundle: Bundle, install: Callable[..., Any]
+) -> None:
+    reported: list[str] = []
+
+    def progress(stage: str, step: str, fraction: float) -> None:
+        reported.append(stage)
+        if (stage, step) == (last, "built"):
+            Interrupting()
+
+    install()
+    # A program that is started in the background, as these tests may be, ignores SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            build_engines(bundle, "tensorrt", progress=progress)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert reported[-1] == last
+    assert not list((bundle.path / "engines").glob("*/"))
+
+
 def test_second_of_two_builds_waits_and_finds(bundle: Bundle, install: Callable[..., Any]) -> None:
     going, waiting = threading.Event(), threading.Event()
 
@@ -228,7 +261,7 @@ def test_second_of_two_builds_waits_and_finds(bundle: Bundle, install: Callable[
     def second() -> None:
         assert going.wait(30)
         done = build_engines(bundle, "tensorrt", progress=lambda stage, what, part: note(what))
-        outcomes.append(done.found)
+        outcomes.append(done.already_built)
 
     def note(what: str) -> None:
         if "waiting for another build" in what:
@@ -236,18 +269,18 @@ def test_second_of_two_builds_waits_and_finds(bundle: Bundle, install: Callable[
 
     thread = threading.Thread(target=second)
     thread.start()
-    assert not build_engines(bundle, "tensorrt").found
+    assert not build_engines(bundle, "tensorrt").already_built
     thread.join()
     assert outcomes == [True]
-    assert len(module.configs) == len(STAGES)
+    assert len(module.configs) == len(STAGE_NAMES)
 
 
 def test_progress_rises_in_every_stage(bundle: Bundle, install: Callable[..., Any]) -> None:
     install()
     reports: list[tuple[str, float]] = []
     build_engines(bundle, "tensorrt", progress=lambda stage, what, part: reports.append((stage, part)))
-    assert list(dict.fromkeys(stage for stage, _ in reports)) == list(STAGES)
-    for stage in STAGES:
+    assert list(dict.fromkeys(stage for stage, _ in reports)) == list(STAGE_NAMES)
+    for stage in STAGE_NAMES:
         parts = [part for name, part in reports if name == stage]
         assert parts[0] == 0.0
         assert parts[-1] == 1.0
@@ -259,3 +292,36 @@ def test_unknown_backend(bundle: Bundle) -> None:
         InputError, match="'trt' builds no engines; choose one of tensorrt, tensorrt-rtx, onnx"
     ):
         build_engines(bundle, "trt")
+
+
+def test_kernel_times_go_from_stage_to_stage_and_build_to_build(
+    bundle: Bundle, install: Callable[..., Any]
+) -> None:
+    module = install()
+    build_engines(bundle, "tensorrt")
+    assert [config.known_times for config in module.configs] == [[b""], *[[Config.TIMES]] * 7]
+    file = bundle.path / "engines" / "tensorrt-11.4.0.106-sm86.timing"
+    assert file.read_bytes() == Config.TIMES
+    module.configs.clear()
+    build_engines(bundle, "tensorrt", force=True)
+    assert module.configs[0].known_times == [Config.TIMES]
+
+
+@pytest.mark.parametrize(("times", "tried"), [(b"damaged", []), (b"of another GPU", [b"of another GPU"])])
+def test_kernel_times_that_are_refused(
+    times: bytes, tried: list[bytes], bundle: Bundle, install: Callable[..., Any]
+) -> None:
+    module = install()
+    store = bundle.path / "engines"
+    store.mkdir()
+    (store / "tensorrt-11.4.0.106-sm86.timing").write_bytes(times)
+    build_engines(bundle, "tensorrt")
+    assert module.configs[0].known_times == [*tried, b""]
+
+
+def test_no_kernel_times(bundle: Bundle, install: Callable[..., Any]) -> None:
+    module = install()
+    engines = build_engines(bundle, "tensorrt", options=BuildOptions(timing_cache=False)).engines
+    names = {path.name for path in (bundle.path / "engines").iterdir()}
+    assert names == {".lock", engines.folder.name}
+    assert not any(config.known_times for config in module.configs)

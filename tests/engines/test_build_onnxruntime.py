@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sed_trt.bundle import Bundle, Stage
-from sed_trt.engines.build.build import build_engines, build_graph
+from sed_trt.engines.build.build import build_engines, optimise_graph
 from sed_trt.engines.ort.session import library as onnxruntime
 from sed_trt.engines.profiles import Limits
 from sed_trt.engines.store import find_built, read_plan
@@ -31,7 +31,7 @@ def test_onnxruntime(tiny_bundle: Path, tmp_path: Path) -> None:
         session = onnxruntime().InferenceSession(read_plan(done.engines, name))
         assert [value.name for value in session.get_inputs()] == [value.name for value in stage.inputs]
         assert [value.name for value in session.get_outputs()] == [value.name for value in stage.outputs]
-    assert build_engines(Bundle.open(folder), "onnxruntime").found
+    assert build_engines(Bundle.open(folder), "onnxruntime").already_built
 
 
 def test_onnxruntime_refuses_a_graph(bundle: Bundle) -> None:
@@ -41,9 +41,9 @@ def test_onnxruntime_refuses_a_graph(bundle: Bundle) -> None:
 
 
 def test_graph_that_cannot_be_written(tiny_bundle: Path, tmp_path: Path) -> None:
-    graph = tiny_bundle / "label.onnx"
+    graph, stage = tiny_bundle / "label.onnx", Bundle.open(tiny_bundle).manifest.stages["label"]
     with pytest.raises(InputError, match=r"label\.onnx: ONNX Runtime .* cannot optimise it .*; free space"):
-        build_graph(graph, tmp_path / "absent" / "label.onnx", lambda what, part: None)
+        optimise_graph(graph, stage, tmp_path / "absent" / "label.onnx", lambda what, part: None)
 
 
 def test_bfloat16_is_refused_before_anything_is_written(bundle: Bundle) -> None:

@@ -1,5 +1,6 @@
 """Builds by the real TensorRT-RTX, which needs no GPU: every stage, and a graph it cannot take."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,15 +8,16 @@ from pathlib import Path
 import onnx
 import pytest
 
-from sed_trt.bundle import STAGES, Bundle
+from sed_trt.bundle import Bundle
+from sed_trt.cli.main import main
 from sed_trt.engines.build.build import build_engines
-from sed_trt.engines.build.tensorrt import NetworkSummary, Recipe, build_plan
+from sed_trt.engines.build.tensorrt import Recipe, build_plan
 from sed_trt.engines.profiles import Limits, stage_profiles
-from sed_trt.engines.store import find_built, read_plan
+from sed_trt.engines.store import NetworkSummary, find_built, read_plan
 from sed_trt.engines.targets import BuildOptions
-from sed_trt.engines.trt.layers import is_float_by_mistake
 from sed_trt.engines.trt.library import load_library
 from sed_trt.errors import InputError
+from sed_trt.stages import STAGE_NAMES
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -34,7 +36,7 @@ def build(graph: Path, target: str, bundle: Bundle, stage: str) -> tuple[bytes, 
 def test_every_stage_builds(name: str, target: str, request: pytest.FixtureRequest) -> None:
     bundle = Bundle.open(request.getfixturevalue(name))
     weights: dict[str, int] = {}
-    for stage in STAGES:
+    for stage in STAGE_NAMES:
         plan, network = build(bundle.verified(f"{stage}.onnx"), target, bundle, stage)
         assert len(plan) > 100_000
         assert network.layers
@@ -45,18 +47,21 @@ def test_every_stage_builds(name: str, target: str, request: pytest.FixtureReque
 
 
 @pytest.mark.parametrize("name", ["tiny_bundle", "tiny_bundle_fp16"])
-def test_the_set_is_stored_and_found(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_the_set_is_stored_and_found(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = shutil.copytree(request.getfixturevalue(name), tmp_path / "bundle")
     bundle = Bundle.open(folder)
     done = build_engines(bundle, "tensorrt-rtx", "a6000", Limits(max_categories=40))
-    assert not done.found
+    assert not done.already_built
     assert find_built(bundle, "tensorrt-rtx", None) == done.engines
     plan, _ = build(folder / "label.onnx", "sm86", bundle, "label")
     # The file is a plan as the library gives it, not a container of ours around one.
-    assert {read_plan(done.engines, stage)[:4] for stage in STAGES} == {plan[:4]}
-    stages = done.engines.stages.values()
-    assert not any(is_float_by_mistake(stage, bundle.manifest) for stage in stages)
-    assert build_engines(bundle, "tensorrt-rtx", "sm86", Limits(max_categories=40)).found
+    assert {read_plan(done.engines, stage)[:4] for stage in STAGE_NAMES} == {plan[:4]}
+    # No stage is in float32 by mistake.
+    assert main(["inspect", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == []
+    assert build_engines(bundle, "tensorrt-rtx", "sm86", Limits(max_categories=40)).already_built
 
 
 @pytest.fixture
@@ -102,3 +107,9 @@ def test_too_little_workspace(tiny_bundle: Path, tmp_path: Path) -> None:
     profiles = stage_profiles(bundle.manifest, Limits())["text"]
     with pytest.raises(InputError, match="raise the workspace or leave it out"):
         build_plan(recipe, tiny_bundle / "text.onnx", profiles, lambda what, fraction: None)
+
+
+def test_no_engines_of_8_bit_bundles(tiny_bundle_int8: Path) -> None:
+    with pytest.raises(InputError, match="is an 8-bit bundle"):
+        build_engines(Bundle.open(tiny_bundle_int8), "tensorrt-rtx")
+    assert not (tiny_bundle_int8 / "engines").exists()

@@ -31,11 +31,11 @@ def here(monkeypatch: pytest.MonkeyPatch, gpu: Gpu | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "target"), [(None, "portable"), ("portable", "portable"), ("A6000", "sm86"), ("t4", "sm75")]
+    ("name", "target"), [(None, "portable"), ("portable", "portable"), ("A6000", "sm86"), ("t4", "sm75")]
 )
-def test_rtx_needs_no_gpu(asked: str | None, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rtx_needs_no_gpu(name: str | None, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     here(monkeypatch, None)
-    assert gpu_target(RTX, asked, NONE) == (target, None)
+    assert gpu_target(RTX, name, NONE) == (target, None)
 
 
 def test_rtx_for_this_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,27 +61,25 @@ def test_rtx_for_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> Non
         gpu_target(RTX, "current", NONE)
 
 
-@pytest.mark.parametrize("asked", [None, "current", "a6000", "rtx3090"])
-def test_full_tensorrt_for_this_gpu(asked: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", [None, "current", "a6000", "rtx3090"])
+def test_full_tensorrt_for_this_gpu(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     here(monkeypatch, A6000)
-    assert gpu_target(FULL, asked, NONE) == ("sm86", A6000)
+    assert gpu_target(FULL, name, NONE) == ("sm86", A6000)
 
 
-@pytest.mark.parametrize("asked", ["a100", "portable", "sm89"])
-def test_full_tensorrt_for_another(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["a100", "portable", "sm89"])
+def test_full_tensorrt_for_another(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     here(monkeypatch, A6000)
     with pytest.raises(
         InputError, match=r"on the GPU it will run on, which here is NVIDIA RTX A6000 \(sm86\)"
     ):
-        gpu_target(FULL, asked, NONE)
+        gpu_target(FULL, name, NONE)
 
 
-@pytest.mark.parametrize("asked", [None, "current", "a6000", "l4", "h100"])
-def test_full_tensorrt_with_hardware_compatibility(
-    asked: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("name", [None, "current", "a6000", "l4", "h100"])
+def test_full_tensorrt_with_hardware_compatibility(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     here(monkeypatch, A6000)
-    assert gpu_target(FULL, asked, FOR_OTHERS) == ("ampere-plus", A6000)
+    assert gpu_target(FULL, name, FOR_OTHERS) == ("ampere-plus", A6000)
     with pytest.raises(InputError, match="not sm75"):
         gpu_target(FULL, "t4", FOR_OTHERS)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sed_trt.engines.device.protocol import DeviceMemoryError
-from sed_trt.engines.device.session import MAX_EXCESS, SMALLEST_BUFFER, DevicePool, StagingPool
+from sed_trt.engines.device.session import MAX_EXCESS, MIN_BUFFER, DevicePool, StagingPool
 from sed_trt.tests.fakes.device import FakeDevice
 
 MEGABYTE = 2**20
@@ -27,19 +27,19 @@ def test_sizes_near_each_other_share_buffers() -> None:
     device = FakeDevice()
     pool = DevicePool(device)
     with device.active():
-        for size in (1, 10, SMALLEST_BUFFER, 5 * MEGABYTE, 5 * MEGABYTE - 1000, 2 * MEGABYTE):
+        for size in (1, 10, MIN_BUFFER, 5 * MEGABYTE, 5 * MEGABYTE - 1000, 2 * MEGABYTE):
             assert pool.take(size).size >= size
     assert device.allocations == 2
 
 
-@pytest.mark.parametrize("size", [0, 1, SMALLEST_BUFFER, SMALLEST_BUFFER + 1, 3 * MEGABYTE + 1, 10**9 + 7])
+@pytest.mark.parametrize("size", [0, 1, MIN_BUFFER, MIN_BUFFER + 1, 3 * MEGABYTE + 1, 10**9 + 7])
 def test_a_buffer_is_hardly_larger_than_asked_for(size: int) -> None:
     device = FakeDevice()
     pool = DevicePool(device)
     device.allocate = lambda size: 4096  # type: ignore[method-assign]
     with device.active():
         taken = pool.take(size).size
-    assert size <= taken <= max(size + SMALLEST_BUFFER, size * 9 / 8)
+    assert size <= taken <= max(size + MIN_BUFFER, size * 9 / 8)
     assert pool.allocated == taken
 
 

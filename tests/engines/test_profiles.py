@@ -1,5 +1,7 @@
 """Optimization profiles and the choice among them."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -15,17 +17,18 @@ from sed_trt.engines.profiles import (
     stage_profiles,
 )
 from sed_trt.errors import InputError
+from sed_trt.tests.fakes.manifest import table_manifest
 
 
 @pytest.fixture
-def manifest(tiny_bundle: Path) -> Manifest:
-    """Of sed-tiny."""
-    return Bundle.open(tiny_bundle).manifest
+def manifest() -> Manifest:
+    """One with the sizes of sed-tiny."""
+    return table_manifest(256, embed_dim=128, context_length=40, channels=16, templates=("{}",) * 8)
 
 
 def ranges(profiles: tuple[Profile, ...], name: str, axis: int = 0) -> list[Shape]:
-    """Least, usual and largest size of an axis in each profile."""
-    return [tuple(shape[axis] for shape in profile.shapes[name]) for profile in profiles]
+    """Min, opt and max size of an axis in each profile."""
+    return [tuple(shape[axis] for shape in profile[name]) for profile in profiles]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +46,8 @@ def test_buckets(most: int, buckets: tuple[int, ...]) -> None:
     assert category_buckets(most) == buckets
 
 
-def test_every_dynamic_input_has_its_shapes_in_order(manifest: Manifest) -> None:
+def test_every_dynamic_input_has_its_shapes_in_order(tiny_bundle: Path) -> None:
+    manifest = Bundle.open(tiny_bundle).manifest
     for name, profiles in stage_profiles(manifest, Limits()).items():
         dynamic = {
             tensor.name: tensor.shape
@@ -52,11 +56,11 @@ def test_every_dynamic_input_has_its_shapes_in_order(manifest: Manifest) -> None
         }
         assert profiles
         for profile in profiles:
-            assert profile.shapes.keys() == dynamic.keys()
-            for tensor, three in profile.shapes.items():
-                for size, least, usual, most in zip(dynamic[tensor], *three, strict=True):
-                    assert 1 <= least <= usual <= most
-                    assert isinstance(size, str) or least == most == size
+            assert profile.keys() == dynamic.keys()
+            for tensor, three in profile.items():
+                for size, low, opt, high in zip(dynamic[tensor], *three, strict=True):
+                    assert 1 <= low <= opt <= high
+                    assert isinstance(size, str) or low == high == size
 
 
 NARROW = [(1, 16, 32), (33, 64, 128), (129, 256, 1024)]
@@ -77,10 +81,10 @@ def test_what_is_gathered_from_is_wide(manifest: Manifest) -> None:
     profiles = stage_profiles(manifest, Limits(500))
     for stage, names in (("decode1", ["text"]), ("decode2", ["x1", "cost1"]), ("decode3", ["x2", "cost2"])):
         for name in names:
-            assert {(least, most) for least, _, most in ranges(profiles[stage], name)} == {(1, 500)}
+            assert {(low, high) for low, _, high in ranges(profiles[stage], name)} == {(1, 500)}
 
 
-def test_limits_of_pictures(manifest: Manifest) -> None:
+def test_limits_of_images(manifest: Manifest) -> None:
     profiles = stage_profiles(manifest, Limits(max_batch=6, max_side=900))
     assert ranges(profiles["image"], "pixels") == [(1, 1, 1), (2, 4, 6)]
     assert ranges(profiles["pixels"], "image", 1) == ranges(profiles["pixels"], "image", 2) == [(1, 640, 900)]
@@ -94,6 +98,21 @@ def test_limits_of_pictures(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize(
+    ("limits", "digest"),
+    [
+        (Limits(), "c4445ed192ae"),
+        (Limits(150, 1, 900), "f10985aaac3d"),
+        (Limits(20, 6), "4b8c9989cbc2"),
+        (Limits(2000, 2, 8000), "7b65abf4f2e6"),
+    ],
+)
+def test_profiles_are_those_of_stored_engines(limits: Limits, digest: str, manifest: Manifest) -> None:
+    """The keys of engines that are stored in bundles depend on the profiles, so they must not change."""
+    content = json.dumps(stage_profiles(manifest, limits), sort_keys=True)
+    assert hashlib.sha256(content.encode()).hexdigest()[:12] == digest
+
+
+@pytest.mark.parametrize(
     ("categories", "rows"),
     [(1, 512), (32, 512), (33, 128), (128, 128), (129, 16), (1024, 16), (1025, 15), (2048, 8), (70_000, 1)],
 )
@@ -104,8 +123,8 @@ def test_rows_of_a_band(categories: int, rows: int) -> None:
 @pytest.mark.parametrize("most", [20, 1024, 5000, 40_000])
 def test_label_takes_bounded_memory(most: int, manifest: Manifest) -> None:
     for profile in stage_profiles(manifest, Limits(most))["label"]:
-        (categories,), (rows,), (columns,) = (profile.shapes[name][2] for name in ("kept", "rows", "columns"))
-        # 256 MiB of float32; beyond the usual limit as much per 1024 categories.
+        (categories,), (rows,), (columns,) = (profile[name][2] for name in ("kept", "rows", "columns"))
+        # 256 MiB of float32; beyond the default limit as much per 1024 categories.
         assert categories * rows * columns <= 2**26 * max(1, most / 1024)
 
 
@@ -120,12 +139,14 @@ def test_limits_below_one(field: str) -> None:
 )
 def test_choice_by_the_kept_count(kept: int, index: int, manifest: Manifest) -> None:
     profiles = stage_profiles(manifest, Limits())["decode1"]
-    shapes = {"kept0": (kept,), "text": (1024, *profiles[0].shapes["text"][0][1:])}
+    shapes = {"kept0": (kept,), "text": (1024, *profiles[0]["text"][0][1:])}
     assert choose_profile(profiles, shapes) == index
 
 
 def test_the_narrowest_is_chosen_in_any_order() -> None:
-    wide, narrow = Profile({"x": ((1,), (8,), (64,))}), Profile({"x": ((1,), (2,), (8,))})
+    wide: Profile
+    narrow: Profile
+    wide, narrow = {"x": ((1,), (8,), (64,))}, {"x": ((1,), (2,), (8,))}
     assert choose_profile([wide, narrow], {"x": (4,)}) == 1
     assert choose_profile([narrow, wide], {"x": (4,)}) == 0
     assert choose_profile([wide, narrow], {"x": (9,)}) == 0
@@ -157,12 +178,18 @@ def test_the_narrowest_is_chosen_in_any_order() -> None:
 )
 def test_misfits(stage: str, name: str, shape: Shape, message: str, manifest: Manifest) -> None:
     profiles = stage_profiles(manifest, Limits())[stage]
-    shapes = {other: usual for other, (_, usual, _) in profiles[0].shapes.items()} | {name: shape}
+    shapes = {other: opt for other, (_, opt, _) in profiles[0].items()} | {name: shape}
     with pytest.raises(InputError, match=message):
         choose_profile(profiles, shapes, stage)
 
 
+def test_limit_of_one_image(manifest: Manifest) -> None:
+    profiles = stage_profiles(manifest, Limits(max_batch=1))["image"]
+    with pytest.raises(InputError, match=r"pixels is 2, the engines take at most 1; .*--max-batch 2"):
+        choose_profile(profiles, {"pixels": (2, 3, 256, 256)}, "image")
+
+
 def test_misfit_between_profiles() -> None:
-    profiles = [Profile({"x": ((1,), (2,), (3,))}), Profile({"x": ((8,), (9,), (10,))})]
+    profiles: list[Profile] = [{"x": ((1,), (2,), (3,))}, {"x": ((8,), (9,), (10,))}]
     with pytest.raises(InputError, match="no profile takes"):
         choose_profile(profiles, {"x": (5,)})

@@ -11,19 +11,20 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
-from sed_trt.bundle import STAGES, Bundle
+from sed_trt.bundle import Bundle
 from sed_trt.engines.ort.cpu import OnnxRuntimeEngine
 from sed_trt.errors import InputError
 from sed_trt.export import VerificationError, export_bundle
 from sed_trt.export.onnx_graph import write_graph
-from sed_trt.export.precision import FP32_STAGES, ISLANDS, OPSETS, PRECISIONS, Island, lowered_spec
+from sed_trt.export.precision import ISLANDS, OPSETS, PRECISIONS, Island, lower_spec
 from sed_trt.export.stages import GraphSpec, graph_specs
-from sed_trt.export.verification import rounding
+from sed_trt.export.verification import emulate_half
 from sed_trt.model import SED
 from sed_trt.model.checkpoint import save
+from sed_trt.stages import STAGES
+from sed_trt.tests.fakes.exports import reuse_graphs
 
-# `scout` takes a half-precision embedding, but all it does with it is islands.
-HALF_STAGES = tuple(stage for stage in STAGES if stage not in (*FP32_STAGES, "scout"))
+HALF_STAGES = tuple(stage.name for stage in STAGES if stage.half_weights)
 ELEMENT_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 Types = dict[str, int]
@@ -121,8 +122,12 @@ def test_manifest_says_the_types(half: tuple[str, Path]) -> None:
 
 def test_fp32_stages_are_the_same_files_in_every_bundle(tiny_bundle: Path, half: tuple[str, Path]) -> None:
     whole, halved = Bundle.open(tiny_bundle).manifest, Bundle.open(half[1]).manifest
-    same = {name for name in STAGES if whole.files[f"{name}.onnx"] == halved.files[f"{name}.onnx"]}
-    assert same == set(FP32_STAGES)
+    same = {
+        stage.name
+        for stage in STAGES
+        if whole.files[f"{stage.name}.onnx"] == halved.files[f"{stage.name}.onnx"]
+    }
+    assert same == {stage.name for stage in STAGES if stage.fp32_reason is not None}
 
 
 def test_unknown_precision(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -134,7 +139,7 @@ def test_unknown_precision(tiny_checkpoint: Path, tmp_path: Path) -> None:
 def test_lowering_leaves_the_stage_alone(tiny_model: SED) -> None:
     before = {name: tensor.clone() for name, tensor in tiny_model.state_dict().items()}
     for spec in graph_specs(tiny_model):
-        lowered_spec(spec, "fp16")
+        lower_spec(spec, "fp16")
     after = tiny_model.state_dict()
     assert all(
         tensor.dtype == torch.float32 and torch.equal(tensor, before[name]) for name, tensor in after.items()
@@ -153,14 +158,13 @@ def worst_error(spec: GraphSpec, graph: Path) -> float:
     The graph is run by ONNX's reference implementation, which computes each step in the types that the graph
     says, sums in FP16 included.
     """
-    with torch.no_grad():
-        expected = spec.module(*spec.inputs.values())
-    inputs = lowered_spec(spec, "fp16").inputs
+    expected = spec.run(spec.inputs)
+    inputs = lower_spec(spec, "fp16").inputs
     found = ReferenceEvaluator(str(graph)).run(
         None, {name: tensor.numpy() for name, tensor in inputs.items()}
     )
     errors = []
-    for name, reference, array in zip(spec.output_axes, expected, found, strict=True):
+    for (name, reference), array in zip(expected.items(), found, strict=True):
         if not name.startswith("votes"):
             difference = np.nan_to_num(np.abs(array.astype(np.float32) - reference.numpy()), nan=np.inf)
             errors.append(float(difference.max()) / max(1.0, float(reference.abs().max())))
@@ -180,18 +184,21 @@ def test_large_activations_overflow_where_layer_norm_is_half(tiny_checkpoint: Pa
     errors = []
     for left_out in ([], [layer_norm]):
         path = tmp_path / f"{len(left_out)}.onnx"
-        write_graph(lowered_spec(spec, "fp16", left_out), path, OPSETS["fp16"], {})
+        write_graph(lower_spec(spec, "fp16", left_out), path, OPSETS["fp16"], {})
         errors.append(worst_error(spec, path))
     with_island, without_island = errors
     assert with_island < 5e-3
     assert without_island > 0.1
 
 
-def test_graphs_that_overflow_are_not_exported(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_graphs_that_overflow_are_not_exported(
+    tiny_checkpoint: Path, tiny_bundle_fp16: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reuse_graphs(monkeypatch, tiny_bundle_fp16, traced=["decode1"])
     model = SED.from_checkpoint(tiny_checkpoint)
     mlp = model.decoder.decoder1.cnext.mlp
     with torch.no_grad():
-        # The network stays about the same, but what is between the two does not fit into FP16.
+        # The network stays about the same, but the values between the two layers exceed FP16.
         for parameter in mlp.fc1.parameters():
             parameter.mul_(2e4)
         mlp.fc2.weight.div_(2e4)
@@ -206,9 +213,9 @@ def test_emulation_rounds_what_the_graph_calls_half(half: tuple[str, Path], tiny
     bundle = Bundle.open(path)
     spec = next(spec for spec in graph_specs(tiny_model) if spec.name == "decode2")
     inputs = {name: tensor.numpy() for name, tensor in spec.inputs.items()}
-    with rounding(bundle) as rounded:
-        assert rounded.manifest.precision == "fp32"
-        outputs = OnnxRuntimeEngine(rounded, "decode2").run(inputs)
+    with emulate_half(bundle) as emulation:
+        assert emulation.manifest.precision == "fp32"
+        outputs = OnnxRuntimeEngine(emulation, "decode2").run(inputs)
     for name, is_half in (("x2", True), ("cost2", True), ("logits2", False)):
         values = torch.from_numpy(outputs[name])
         assert torch.equal(values, values.to(PRECISIONS[precision]).float()) == is_half
@@ -217,7 +224,7 @@ def test_emulation_rounds_what_the_graph_calls_half(half: tuple[str, Path], tiny
 def test_an_island_left_out_is_half(tiny_model: SED) -> None:
     spec = next(spec for spec in graph_specs(tiny_model) if spec.name == "decode1")
     (group_norm,) = (island for island in ISLANDS if island.name == "group norm")
-    halved = lowered_spec(spec, "fp16", [group_norm]).module
+    halved = lower_spec(spec, "fp16", [group_norm]).module
     for kind, dtype in ((nn.GroupNorm, torch.float16), (nn.LayerNorm, torch.float32)):
         norms = [module for module in halved.modules() if isinstance(module, kind)]
         assert {module.weight.dtype for module in norms} == {dtype}

@@ -9,12 +9,13 @@ import pytest
 from onnx import TensorProto
 
 from sed_trt.benchmarks.accuracy.predictors import open_source
-from sed_trt.bundle import STAGES, Bundle
-from sed_trt.export import VerificationError, export_bundle, verification
-from sed_trt.export import precision as quantize
-from sed_trt.export.precision import INT8_STAGES, quantize_graph
-from sed_trt.export.verification import BOUNDLESS, difference, rounding
+from sed_trt.bundle import Bundle
+from sed_trt.export import VerificationError, export_bundle
+from sed_trt.export.precision import quantize_graph
+from sed_trt.export.verification import ERROR_NOT_FINITE, MEAN_SQUARE_LIMITS, compare, emulate_half
 from sed_trt.runtime import Segmenter, TopK
+from sed_trt.stages import STAGES
+from sed_trt.tests.fakes.exports import reuse_graphs
 from sed_trt.train.scenes import VOCABULARY, make_scene
 
 
@@ -37,18 +38,18 @@ def test_manifest_and_what_goes_in_and_out(tiny_bundle: Path, tiny_bundle_int8: 
     assert quantized.precision == "int8"
     assert quantized.stages == exact.stages
     same = {
-        stage
+        stage.name
         for stage in STAGES
-        if quantized.files[f"{stage}.onnx"].sha256 == exact.files[f"{stage}.onnx"].sha256
+        if quantized.files[f"{stage.name}.onnx"].sha256 == exact.files[f"{stage.name}.onnx"].sha256
     }
-    assert same == set(STAGES) - set(INT8_STAGES)
+    assert same == {stage.name for stage in STAGES if stage.int8_reason is None}
     model = onnx.load(tiny_bundle_int8 / "image.onnx")
     properties = {entry.key: entry.value for entry in model.metadata_props}
     assert (properties["precision"], properties["stage"]) == ("int8", "image")
     assert {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)} == {
         TensorProto.FLOAT
     }
-    with rounding(Bundle.open(tiny_bundle_int8)) as bundle:
+    with emulate_half(Bundle.open(tiny_bundle_int8)) as bundle:
         assert bundle.path == tiny_bundle_int8
 
 
@@ -79,7 +80,7 @@ def test_labels_stay(tiny_bundle: Path, tiny_bundle_int8: Path) -> None:
     assert 0.97 < np.mean(agreed) < 1
 
 
-def test_a_picture_is_labelled_alike_alone_and_in_a_stream(tiny_bundle_int8: Path) -> None:
+def test_an_image_gets_the_same_labels_alone_and_in_a_stream(tiny_bundle_int8: Path) -> None:
     segmenter = Segmenter(tiny_bundle_int8, "onnxruntime")
     images = [make_scene(seed, 256, split="test").image for seed in range(3)]
     # Alone it would set the scale of a batch.
@@ -91,12 +92,12 @@ def test_a_picture_is_labelled_alike_alone_and_in_a_stream(tiny_bundle_int8: Pat
 
 
 def test_a_wrong_scale_is_found(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = quantize.quantize_graph
+    reuse_graphs(monkeypatch, tiny_bundle)
 
     def spoiled(path: Path, metadata: dict[str, str]) -> None:
-        real(path, metadata)
+        quantize_graph(path, metadata)
         model = onnx.load(path)
         scale = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("_scale"))
         wrong = onnx.numpy_helper.to_array(scale) * 2
@@ -109,14 +110,14 @@ def test_a_wrong_scale_is_found(
     assert not (tmp_path / "bundle").exists()
 
 
-def test_mean_square_of_what_is_no_number_is_over_the_limit() -> None:
+def test_mean_square_of_nan_or_infinity_is_over_the_limit() -> None:
     reference = np.ones((2, 3), np.float32)
     for value in (np.nan, np.inf):
-        got = reference.copy()
-        got[0, 0] = value
-        error, limit, measure = difference("embed", got, reference, "int8")
-        assert (error, measure) == (BOUNDLESS, "rms")
-        assert error > limit
-    error, limit, _ = difference("embed", reference * 1.5, reference, "int8")
-    assert error == pytest.approx(0.5)
-    assert limit == pytest.approx(verification.MEAN_SQUARE_LIMITS["int8"])
+        output = reference.copy()
+        output[0, 0] = value
+        check = compare("image", "embed", output, reference, "int8")
+        assert (check.error, check.measure) == (ERROR_NOT_FINITE, "rms")
+        assert not check.passed
+    check = compare("image", "embed", reference * 1.5, reference, "int8")
+    assert check.error == pytest.approx(0.5)
+    assert check.limit == pytest.approx(MEAN_SQUARE_LIMITS["int8"])

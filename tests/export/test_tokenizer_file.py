@@ -10,7 +10,7 @@ import pytest
 from sed_trt.bundle import Bundle
 from sed_trt.runtime import published
 from sed_trt.runtime.text import SentenceTokenizer
-from sed_trt.runtime.vocabularies import published_names
+from sed_trt.runtime.vocabulary import published_names
 
 ODD = [
     "don't", "it's a dog's life", "naïve café", "Straße", "smörgåsbord", "日本語の看板", "красный дом",

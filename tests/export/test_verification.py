@@ -1,4 +1,4 @@
-"""The comparison of a stage with PyTorch notices what it must."""
+"""The comparison of a stage with PyTorch finds wrong shapes, values and labels."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -59,7 +59,7 @@ def test_shape_that_would_broadcast(checks: Checks) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_no_number_fails_and_is_json(checks: Checks, value: float) -> None:
+def test_nan_and_infinity_fail_and_are_json(checks: Checks, value: float) -> None:
     def spoil(outputs: Outputs) -> Outputs:
         outputs["embedding"][0, 0] = value
         return outputs

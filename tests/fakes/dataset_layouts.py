@@ -10,8 +10,8 @@ from PIL import Image
 SIZE = (7, 5)
 
 
-def picture(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """A picture of one random colour, which JPEG keeps nearly as it is, uint8 (H, W, 3)."""
+def flat_image(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """An image of one random colour, which JPEG keeps nearly as it is, uint8 (H, W, 3)."""
     colour = np.random.default_rng(seed).integers(0, 256, 3, dtype=np.uint8)
     return np.broadcast_to(colour, (*size, 3)).copy()
 
@@ -19,7 +19,7 @@ def picture(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
 def write_jpeg(path: Path, seed: int, size: tuple[int, int] = SIZE) -> None:
     """A JPEG, with the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture(seed, size)).save(path, quality=95)
+    Image.fromarray(flat_image(seed, size)).save(path, quality=95)
 
 
 def write_labels(path: Path, values: np.ndarray, palette: bool = False) -> None:
@@ -34,7 +34,7 @@ def write_labels(path: Path, values: np.ndarray, palette: bool = False) -> None:
 def write_folders(
     base: Path, part: str, raw: dict[str, np.ndarray], converted: dict[str, np.ndarray] | None
 ) -> None:
-    """Folders of pictures, labels and converted labels, each with one for the split."""
+    """Folders of images, labels and converted labels, each with one for the split."""
     for seed, (name, values) in enumerate(raw.items()):
         write_jpeg(base / f"images/{part}/{name}.jpg", seed, values.shape)
         write_labels(base / f"annotations/{part}/{name}.png", values)
@@ -57,7 +57,7 @@ def write_ade150(
 
 
 def write_ade847(root: Path, raw: dict[str, np.ndarray]) -> None:
-    """`ADE20K_2021_17_01`: pictures in folders of places, with `_seg.png` beside each."""
+    """`ADE20K_2021_17_01`: images in folders of places, with `_seg.png` beside each."""
     base = root / "ADE20K_2021_17_01/images/ADE/validation"
     for seed, (name, ids) in enumerate(raw.items()):
         place = base / ("urban/street" if seed % 2 else "home_or_hotel/bedroom")
@@ -72,7 +72,7 @@ def write_ade847(root: Path, raw: dict[str, np.ndarray]) -> None:
 
 
 def write_ade847_converted(root: Path, labels: dict[str, np.ndarray], with_images: bool) -> None:
-    """The 16-bit TIFFs that the scripts write, with their resized pictures or without."""
+    """The 16-bit TIFFs that the scripts write, with their resized images or without."""
     base = root / "ADE20K_2021_17_01"
     for seed, (name, values) in enumerate(labels.items()):
         write_labels(base / f"annotations_detectron2/validation/{name}.tif", values.astype(np.uint16))

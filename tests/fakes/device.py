@@ -65,7 +65,7 @@ class FakeDevice:
             self._active.on = False
 
     def allocate(self, size: int) -> int:
-        self._check()
+        self.check_active()
         if self.used() + size > self.limit:
             raise DeviceMemoryError("out of memory")
         self.allocations += 1
@@ -74,7 +74,7 @@ class FakeDevice:
         return pointer
 
     def free(self, pointer: int) -> None:
-        self._check()
+        self.check_active()
         self.catch_up()
         del self.memory[pointer]
 
@@ -82,11 +82,11 @@ class FakeDevice:
         return sum(array.size for array in self.memory.values())
 
     def free_bytes(self) -> int:
-        self._check()
+        self.check_active()
         return self.limit - self.used()
 
     def allocate_host(self, size: int) -> np.ndarray:
-        self._check()
+        self.check_active()
         self.host_allocations += 1
         return np.full(size, GARBAGE, dtype=np.uint8)
 
@@ -103,7 +103,7 @@ class FakeDevice:
         self.enqueue(lambda: self._write(target, self.view(source, size)))
 
     def record(self) -> FakeEvent:
-        self._check()
+        self.check_active()
         with self._lock:
             return FakeEvent(self, self.done + len(self._queue))
 
@@ -111,7 +111,7 @@ class FakeDevice:
         self.closed = True
 
     def enqueue(self, work: Callable[[], None]) -> None:
-        self._check()
+        self.check_active()
         with self._lock:
             self._queue.append(work)
 
@@ -133,5 +133,5 @@ class FakeDevice:
     def _write(self, pointer: int, source: np.ndarray) -> None:
         np.copyto(self.view(pointer, source.size), source)
 
-    def _check(self) -> None:
+    def check_active(self) -> None:
         assert getattr(self._active, "on", False), "the device is not current in this thread"

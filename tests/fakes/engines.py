@@ -17,6 +17,8 @@ RANKS = 8
 PADDING = -60000.0
 Arrays = Mapping[str, Any]
 
+# Tokens of the colours' names, in their order, start here.
+FIRST_COLOUR_TOKEN = 4
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (0.9, 0.9, 0.9)}
 
 
@@ -50,7 +52,11 @@ def enlarge(maps: np.ndarray) -> np.ndarray:
 
 
 def _text(inputs: Arrays) -> Arrays:
-    return {"embedding": inputs["tokens"][:, :3].astype(np.float32)}
+    """The colour that the first word of a sentence names; every other word is grey."""
+    table = np.ones((FIRST_COLOUR_TOKEN + len(COLOURS), 3), dtype=np.float32)
+    table[FIRST_COLOUR_TOKEN:] = list(COLOURS.values())
+    embeddings = table[inputs["tokens"][:, 1]]
+    return {"embedding": embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)}
 
 
 def _pixels(inputs: Arrays) -> Arrays:
@@ -73,16 +79,16 @@ def _scout(inputs: Arrays) -> Arrays:
 
 def _decode1(inputs: Arrays) -> Arrays:
     x = enlarge(gather(_scout(inputs)["logits0"], inputs["kept0"]))
-    return {"x1": x, "cost1": x, "logits1": x, "votes1": votes(x)}
+    return {"x1": x[:, None], "cost1": x[:, None], "logits1": x, "votes1": votes(x)}
 
 
 def _decode2(inputs: Arrays) -> Arrays:
-    x = enlarge(gather(inputs["x1"], inputs["kept1"]))
-    return {"x2": x, "cost2": x, "logits2": x, "votes2": votes(x)}
+    x = enlarge(gather(inputs["x1"][:, 0], inputs["kept1"]))
+    return {"x2": x[:, None], "cost2": x[:, None], "logits2": x, "votes2": votes(x)}
 
 
 def _decode3(inputs: Arrays) -> Arrays:
-    return {"logits": enlarge(gather(inputs["x2"], inputs["kept2"]))}
+    return {"logits": enlarge(gather(inputs["x2"][:, 0], inputs["kept2"]))}
 
 
 def _label(inputs: Arrays) -> Arrays:
@@ -120,7 +126,7 @@ class FakeEngine:
 
 
 class FakeEngines:
-    """All stages by name; counts the arrays that it was given to hold."""
+    """All stages by name; counts the arrays that were copied to its device."""
 
     backend = "fake"
     reason = "asked for"
@@ -129,13 +135,13 @@ class FakeEngines:
         self.decodes_at_once = decodes_at_once
         self.engines = {name: FakeEngine(name) for name in STAGES}
         self.buckets = buckets
-        self.held = 0
+        self.uploads = 0
 
     def stack(self, values: Sequence[Any]) -> Any:
         return np.concatenate(values)
 
-    def hold(self, array: np.ndarray) -> np.ndarray:
-        self.held += 1
+    def to_device(self, array: np.ndarray) -> np.ndarray:
+        self.uploads += 1
         return array
 
     def __getitem__(self, stage: str) -> FakeEngine:
@@ -143,7 +149,7 @@ class FakeEngines:
 
 
 def quarters(height: int = 40, width: int = 60) -> np.ndarray:
-    """A picture with a red, green, blue and white quarter, uint8 (H, W, 3)."""
+    """An image with a red, green, blue and white quarter, uint8 (H, W, 3)."""
     image = np.zeros((height, width, 3), dtype=np.uint8)
     image[: height // 2, : width // 2, 0] = 255
     image[: height // 2, width // 2 :, 1] = 255

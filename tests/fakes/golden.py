@@ -1,25 +1,24 @@
-"""The published-format checkpoint built from `fill.py`, and the reference implementation's outputs for it."""
+"""The reference implementation's outputs for sed-b with known weights, and the text that it was given."""
 
-import json
 from pathlib import Path
 
 import numpy as np
-import torch
-
-from sed_trt.tests.fakes.fill import fill
 
 DATA = Path(__file__).parents[1] / "data"
-
-
-def write_published_checkpoint(path: Path, which: str = "base") -> Path:
-    """Write a detectron2-format checkpoint whose weights are `fill`'s."""
-    shapes = json.loads((DATA / f"checkpoint_{which}.json").read_text())
-    weights = {name: torch.from_numpy(np.asarray(fill(name, tuple(shape)))) for name, shape in shapes.items()}
-    torch.save({"model": weights}, path)
-    return path
 
 
 def golden(name: str) -> dict[str, np.ndarray]:
     """The arrays of one golden file."""
     with np.load(DATA / f"golden_base_{name}.npz") as file:
         return {key: file[key] for key in file.files}
+
+
+def random_text(seed: int, categories: int, width: int) -> np.ndarray:
+    """Text embeddings without a text encoder: unit vectors (categories, 80, width).
+
+    The templates of one category are near each other.
+    """
+    each = np.random.default_rng(seed).standard_normal((categories, 80, width)).astype(np.float32)
+    shared = np.random.default_rng(seed + 1).standard_normal((categories, 1, width)).astype(np.float32) * 2
+    text = each + shared
+    return text / np.linalg.norm(text, axis=-1, keepdims=True)

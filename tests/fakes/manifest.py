@@ -1,85 +1,72 @@
-"""The manifest of a bundle whose stages are those of `fake_engines`."""
+"""Manifests whose stages are those of the table, for networks of any size."""
 
-from sed_trt.bundle import Manifest, Stage, TensorSpec
+from collections.abc import Mapping
+
+from sed_trt.bundle import COMPUTE_DTYPES, Manifest, Stage, TensorSpec
+from sed_trt.stages import COMPUTE, STAGES, TensorDefinition
 from sed_trt.tests.fakes.engines import SIDE
 
 
-def _tensors(*descriptions: tuple[str, str, tuple[int | str, ...]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(*description) for description in descriptions)
+def table_manifest(
+    side: int,
+    embed_dim: int,
+    context_length: int,
+    channels: int,
+    precision: str = "fp32",
+    templates: tuple[str, ...] = ("{}",),
+) -> Manifest:
+    """A manifest that fits the table of stages, and lists no files.
+
+    Args:
+        side: of the network's input, a multiple of 32.
+        embed_dim: width of the CLIP embedding.
+        context_length: tokens of a sentence.
+        channels: of all guidance and features.
+        precision: of the bundle.
+        templates: of the prompts.
+    """
+    sizes = {"L": context_length, "C": embed_dim, "P": len(templates), "S": side}
+    sizes |= {"h": side // 32, "2h": side // 16, "4h": side // 8, "8h": side // 4}
+    sizes |= dict.fromkeys(("G1", "G2", "G3", "D1", "D2", "E1", "E2"), channels)
+    return Manifest(
+        sed_trt="0.1.0",
+        preset="sed-tiny",
+        precision=precision,
+        image_size=side,
+        embed_dim=embed_dim,
+        context_length=context_length,
+        templates=templates,
+        vote_ranks=8,
+        stages={
+            stage.name: Stage(
+                f"{stage.name}.onnx",
+                _tensors(stage.inputs, sizes, COMPUTE_DTYPES[precision]),
+                _tensors(stage.outputs, sizes, COMPUTE_DTYPES[precision]),
+            )
+            for stage in STAGES
+        },
+        files={},
+        checkpoint={"file": "fake.safetensors", "sha256": "00"},
+        libraries={"torch": "2.9"},
+    )
 
 
-def _guidance(number: int, axis: int | str = 1) -> tuple[str, str, tuple[int | str, ...]]:
-    return f"guidance{number}", "float32", (axis, 1, 2 * 2**number, 2 * 2**number)
-
-
-_EMBED: tuple[str, str, tuple[int | str, ...]] = ("embed", "float32", (1, 3, 2, 2))
-_TEXT: tuple[str, str, tuple[int | str, ...]] = ("text", "float32", ("T", 1, 3))
-
-
-def _maps(number: int, axis: str, *names: str) -> tuple[tuple[str, str, tuple[int | str, ...]], ...]:
-    return tuple((f"{name}{number}", "float32", (axis, 2 * 2**number, 2 * 2**number)) for name in names)
+def _tensors(
+    definitions: tuple[TensorDefinition, ...], sizes: Mapping[str, int], compute: str
+) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(
+            definition.name,
+            compute if definition.dtype == COMPUTE else definition.dtype,
+            tuple(sizes.get(str(size), size) for size in definition.shape),
+        )
+        for definition in definitions
+    )
 
 
 def fake_manifest() -> Manifest:
-    """The manifest of a bundle whose stages are `STAGES`."""
+    """The manifest of a bundle whose stages are those of `fakes.engines`."""
     return _MANIFEST
 
 
-_MANIFEST = Manifest(
-    sed_trt="0",
-    preset="fake",
-    precision="fp32",
-    image_size=SIDE,
-    embed_dim=3,
-    context_length=5,
-    templates=("{}",),
-    vote_ranks=8,
-    stages={
-        "text": Stage(
-            "text.onnx", _tensors(("tokens", "int64", ("N", 5))), _tensors(("embedding", "float32", ("N", 3)))
-        ),
-        "pixels": Stage(
-            "pixels.onnx",
-            _tensors(("image", "uint8", (1, "H", "W", 3))),
-            _tensors(("pixels", "float32", (1, 3, SIDE, SIDE))),
-        ),
-        "image": Stage(
-            "image.onnx",
-            _tensors(("pixels", "float32", ("B", 3, SIDE, SIDE))),
-            _tensors(("embed", "float32", ("B", 3, 2, 2)), *(_guidance(number, "B") for number in (1, 2, 3))),
-        ),
-        "scout": Stage(
-            "scout.onnx",
-            _tensors(_EMBED, _TEXT),
-            _tensors(("logits0", "float32", ("T", 2, 2)), ("votes0", "int32", (8, "T"))),
-        ),
-        "decode1": Stage(
-            "decode1.onnx",
-            _tensors(_EMBED, _TEXT, ("kept0", "int64", ("K1",)), _guidance(1)),
-            _tensors(*_maps(1, "K1", "x", "cost", "logits"), ("votes1", "int32", (8, "K1"))),
-        ),
-        "decode2": Stage(
-            "decode2.onnx",
-            _tensors(*_maps(1, "K1", "x", "cost"), ("kept1", "int64", ("K2",)), _guidance(2)),
-            _tensors(*_maps(2, "K2", "x", "cost", "logits"), ("votes2", "int32", (8, "K2"))),
-        ),
-        "decode3": Stage(
-            "decode3.onnx",
-            _tensors(*_maps(2, "K2", "x", "cost"), ("kept2", "int64", ("K3",)), _guidance(3)),
-            _tensors(("logits", "float32", ("K3", 16, 16))),
-        ),
-        "label": Stage(
-            "label.onnx",
-            _tensors(
-                ("logits", "float32", ("K3", 16, 16)),
-                ("kept", "int64", ("K3",)),
-                ("rows", "float32", ("R",)),
-                ("columns", "float32", ("W",)),
-            ),
-            _tensors(("labels", "int32", ("R", "W")), ("scores", "float32", ("R", "W"))),
-        ),
-    },
-    files={},
-    checkpoint={},
-    libraries={},
-)
+_MANIFEST = table_manifest(SIDE, embed_dim=3, context_length=5, channels=1)

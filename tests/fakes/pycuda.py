@@ -17,7 +17,7 @@ def fake_pycuda(
     start_error: str | None = None,
     failures: Mapping[str, str] | None = None,
 ) -> ModuleType:
-    """A module `pycuda.driver`; its `calls` lists what was asked of it.
+    """A module `pycuda.driver`; its `calls` lists the calls.
 
     `failures` has the reasons for which "context", "stream", "event" (recording one) or "pinned" memory
     fails; `FULL` is pycuda's MemoryError.

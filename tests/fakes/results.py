@@ -6,7 +6,7 @@ from sed_trt.runtime import Result
 
 
 def result_of(labels: np.ndarray, names: tuple[str, ...]) -> Result:
-    """A result that is all in its labels, on a grey picture."""
+    """A result that is all in its labels, on a grey image."""
     image = np.full((*labels.shape, 3), 100, dtype=np.uint8)
     count = len(names)
     kept = (count, count, count)

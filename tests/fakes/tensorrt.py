@@ -1,5 +1,10 @@
-"""A module in the place of `tensorrt` or `tensorrt_rtx`: what a build calls, written down instead of done."""
+"""A module in the place of `tensorrt` or `tensorrt_rtx`: its builder does nothing, its runtime is numpy.
 
+A build is written down instead of done. The runtime runs the stages of `fakes.engines` in the memory of a
+`FakeDevice`.
+"""
+
+import json
 import sys
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -7,9 +12,67 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from sed_trt.engines.trt.library import load_library
+from sed_trt.tests.fakes.device import GARBAGE, FakeDevice
+from sed_trt.tests.fakes.engines import STAGES
+from sed_trt.tests.fakes.manifest import fake_manifest
 
 PLAN = b"a plan"
+# Bytes of working memory that every context asks for.
+SCRATCH = 1000
+# The layers that the inspector reports by data type.
+LAYERS = {"HALF": 2, "FLOAT": 2}
+
+
+def fake_tensorrt(
+    version: str = "11.0",
+    capabilities: Sequence[str] = (),
+    compatibility: Sequence[str] = ("NONE", "AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"),
+    errors: Sequence[str] = (),
+    build: Callable[[Any], bytes | None] = lambda config: PLAN,
+    device: FakeDevice | None = None,
+) -> Any:
+    """The module.
+
+    Args:
+        version: it claims to have.
+        capabilities: members of ComputeCapability, for TensorRT-RTX.
+        compatibility: members of HardwareCompatibilityLevel.
+        errors: what its parser reports.
+        build: called with the config in the place of a build.
+        device: that its runtime uses; None leaves the runtime out.
+
+    Its list `configs` has every config that a build made. Its list `caches` has the caches that the runtime
+    made, and `runtime_configs` its configurations by stage.
+    """
+    module: Any = ModuleType("tensorrt")
+    module.__version__ = version
+    module.ILogger = ILogger
+    _add_builder(module, capabilities, compatibility, errors, build)
+    if device is not None:
+        _add_runtime(module, device)
+    return module
+
+
+def install_tensorrt(monkeypatch: Any, version: str = "11.4.0.106", **arguments: Any) -> Any:
+    """Let full TensorRT be the module that `fake_tensorrt` makes, which is returned."""
+    module = fake_tensorrt(version, **arguments)
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    load_library.cache_clear()
+    return module
+
+
+class ILogger:
+    """The base class of loggers."""
+
+    class Severity(IntEnum):
+        """As in TensorRT."""
+
+        INTERNAL_ERROR = 0
+        ERROR = 1
+        WARNING = 2
 
 
 class Config:
@@ -53,33 +116,14 @@ class Config:
         return SimpleNamespace(serialize=lambda: self.TIMES)
 
 
-def fake_tensorrt(
-    version: str,
-    capabilities: Sequence[str] = (),
-    compatibility: Sequence[str] = ("NONE", "AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"),
-    errors: Sequence[str] = (),
-    build: Callable[[Any], bytes | None] = lambda config: PLAN,
-) -> Any:
-    """The module.
-
-    Args:
-        version: it claims to have.
-        capabilities: members of ComputeCapability, for TensorRT-RTX.
-        compatibility: members of HardwareCompatibilityLevel.
-        errors: what its parser finds.
-        build: called with the config in the place of a build.
-
-    Its list `configs` has every config that was made.
-    """
-    module: Any = ModuleType("tensorrt")
-    module.__version__ = version
+def _add_builder(
+    module: Any,
+    capabilities: Sequence[str],
+    compatibility: Sequence[str],
+    errors: Sequence[str],
+    build: Callable[[Any], bytes | None],
+) -> None:
     module.configs = []
-
-    class ILogger:
-        class Severity(IntEnum):
-            INTERNAL_ERROR = 0
-            ERROR = 1
-            WARNING = 2
 
     class IProgressMonitor:
         pass
@@ -127,8 +171,7 @@ def fake_tensorrt(
     def members(name: str, names: Sequence[str]) -> Any:
         return IntEnum(name, list(names))
 
-    module.ILogger, module.IProgressMonitor = ILogger, IProgressMonitor
-    module.Builder, module.OnnxParser = Builder, Parser
+    module.IProgressMonitor, module.Builder, module.OnnxParser = IProgressMonitor, Builder, Parser
     module.NetworkDefinitionCreationFlag = members("NetworkDefinitionCreationFlag", ["STRONGLY_TYPED"])
     module.ProfilingVerbosity = members("ProfilingVerbosity", ["DETAILED"])
     module.MemoryPoolType = members("MemoryPoolType", ["WORKSPACE"])
@@ -137,12 +180,173 @@ def fake_tensorrt(
     module.HardwareCompatibilityLevel = members("HardwareCompatibilityLevel", compatibility)
     if capabilities:
         module.ComputeCapability = members("ComputeCapability", [*capabilities, "CURRENT", "NONE"])
-    return module
 
 
-def install_tensorrt(monkeypatch: Any, version: str = "11.4.0.106", **arguments: Any) -> Any:
-    """Let full TensorRT be the module that `fake_tensorrt` makes, which is given back."""
-    module = fake_tensorrt(version, **arguments)
-    monkeypatch.setitem(sys.modules, "tensorrt", module)
-    load_library.cache_clear()
-    return module
+class Context:
+    """An IExecutionContext that runs a stage of `STAGES` on the device's memory."""
+
+    def __init__(self, device: FakeDevice, stage: str) -> None:
+        self.device = device
+        self.stage = stage
+        self.profile: int | None = None
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.addresses: dict[str, int] = {}
+        self.scratch: tuple[int, int] | None = None
+        self._description = fake_manifest().stages.get(stage)
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        assert stream == self.device.stream
+        self.profile = profile
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert self.profile is not None
+        self.shapes[name] = shape
+        return True
+
+    def set_tensor_address(self, name: str, pointer: int) -> bool:
+        assert pointer % 256 == 0
+        self.addresses[name] = pointer
+        return True
+
+    def infer_shapes(self) -> list[str]:
+        assert self._description is not None
+        return [tensor.name for tensor in self._description.inputs if tensor.name not in self.shapes]
+
+    def get_tensor_shape(self, name: str) -> list[int]:
+        assert self._description is not None
+        inputs = {
+            tensor.name: np.zeros(self.shapes[tensor.name], tensor.dtype)
+            for tensor in self._description.inputs
+        }
+        return list(STAGES[self.stage](inputs)[name].shape)
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        return SCRATCH
+
+    def set_device_memory(self, pointer: int, size: int) -> None:
+        assert size >= SCRATCH
+        self.scratch = (pointer, size)
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert stream == self.device.stream
+        assert self.scratch is not None
+        assert self._description is not None
+        description = self._description
+        shapes, addresses, scratch = dict(self.shapes), dict(self.addresses), self.scratch
+        uploaded = [
+            tensor.name for tensor in description.inputs if addresses[tensor.name] in self.device.fresh
+        ]
+        self.device.fresh.clear()
+        self.device.names = {addresses[tensor.name]: tensor.name for tensor in description.outputs}
+        self.device.log.append(("run", self.stage, self.profile, uploaded))
+
+        def run() -> None:
+            inputs = {}
+            for tensor in description.inputs:
+                size = int(np.prod(shapes[tensor.name])) * np.dtype(tensor.dtype).itemsize
+                part = self.device.view(addresses[tensor.name], size)
+                inputs[tensor.name] = part.view(tensor.dtype).reshape(shapes[tensor.name]).copy()
+            outputs = STAGES[self.stage](inputs)
+            self.device.view(*scratch)[:] = GARBAGE
+            for tensor in description.outputs:
+                content = np.ascontiguousarray(outputs[tensor.name].astype(tensor.dtype))
+                memory = self.device.view(addresses[tensor.name], content.nbytes)
+                memory[:] = content.reshape(-1).view(np.uint8)
+
+        self.device.enqueue(run)
+        self.scratch = None
+        return True
+
+
+class Inspector:
+    """An EngineInspector that reports `LAYERS`."""
+
+    def __init__(self) -> None:
+        self.execution_context: Context | None = None
+
+    def get_engine_information(self, form: str) -> str:
+        assert form == "JSON"
+        context = self.execution_context
+        assert context is not None and context.shapes
+        types = [dtype for dtype, count in LAYERS.items() for _ in range(count)]
+        return json.dumps({"Layers": [{"Outputs": [{"DataType": dtype}]} for dtype in types]})
+
+
+class RuntimeCache:
+    """TensorRT-RTX's store of compiled kernels."""
+
+    def __init__(self) -> None:
+        self.loaded = b""
+
+    def deserialize(self, content: bytes) -> bool:
+        self.loaded = content
+        return True
+
+    def serialize(self) -> bytes:
+        return self.loaded + b"k"
+
+
+class RuntimeConfig:
+    """TensorRT-RTX's runtime configuration."""
+
+    def __init__(self, caches: list[RuntimeCache]) -> None:
+        self.caches = caches
+        self.cache: RuntimeCache | None = None
+        self.strategy: object = None
+        self.dynamic_shapes_kernel_specialization_strategy: object = None
+
+    def set_execution_context_allocation_strategy(self, strategy: object) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> RuntimeCache:
+        self.caches.append(RuntimeCache())
+        return self.caches[-1]
+
+    def set_runtime_cache(self, cache: RuntimeCache) -> bool:
+        self.cache = cache
+        return True
+
+
+def _add_runtime(module: Any, device: FakeDevice) -> None:
+    """Add the runtime; a plan is the name of its stage, or "refused: REASON"."""
+    module.caches = []
+    module.runtime_configs = {}
+
+    class Engine:
+        def __init__(self, stage: str) -> None:
+            self.stage = stage
+
+        def create_runtime_config(self) -> RuntimeConfig:
+            config = RuntimeConfig(module.caches)
+            module.runtime_configs[self.stage] = config
+            return config
+
+        def create_engine_inspector(self) -> Inspector:
+            return Inspector()
+
+        def create_execution_context(self, how: object) -> Context:
+            strategy = how.strategy if isinstance(how, RuntimeConfig) else how
+            assert strategy == "USER_MANAGED"
+            return Context(device, self.stage)
+
+    class Runtime:
+        def __init__(self, logger: Any) -> None:
+            self.logger = logger
+
+        def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
+            device.check_active()
+            stage = plan.decode()
+            if stage.startswith("refused: "):
+                self.logger.log(ILogger.Severity.WARNING, "only a warning")
+                self.logger.log(ILogger.Severity.ERROR, stage)
+                return None
+            return Engine(stage)
+
+    # By the names of the real classes, so that a test can compare their methods with the real ones.
+    module.Runtime, module.ICudaEngine, module.IExecutionContext = Runtime, Engine, Context
+    module.EngineInspector, module.IRuntimeConfig = Inspector, RuntimeConfig
+    module.IRuntimeCache = RuntimeCache
+    module.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="USER_MANAGED")
+    module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="EAGER", NONE="NONE")
+    module.LayerInformationFormat = SimpleNamespace(JSON="JSON")

@@ -17,7 +17,7 @@ ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes")
 
 
 def write_own_data(folder: Path, count: int = 6, side: int = 40) -> Path:
-    """Write pictures of noise whose labels are stripes, one of them wider than high, some pixels ignored."""
+    """Write images of noise whose labels are stripes, one of them wider than high, some pixels ignored."""
     random = np.random.default_rng(0)
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)

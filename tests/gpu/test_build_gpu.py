@@ -1,4 +1,4 @@
-"""Builds for the GPU in this machine, and what their engines say of themselves."""
+"""Builds for the GPU in this machine, and the layers of their engines."""
 
 import json
 import shutil
@@ -6,17 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from sed_trt.bundle import STAGES, Bundle
+from sed_trt.bundle import Bundle
 from sed_trt.cli.main import main
 from sed_trt.engines.build.build import build_engines
 from sed_trt.engines.device.cuda import find_gpu
 from sed_trt.engines.store import find_built
-from sed_trt.engines.trt.library import TENSORRT_BACKENDS, load_library
+from sed_trt.engines.targets import TENSORRT_BACKENDS
+from sed_trt.engines.trt.library import load_library
 from sed_trt.errors import InputError
+from sed_trt.stages import STAGE_NAMES
 
 
-def obstacle(backend: str) -> str | None:
-    """What is missing for a build on a GPU, or None."""
+def unavailable_reason(backend: str) -> str | None:
+    """Why nothing can be built on a GPU here, or None."""
     try:
         load_library(backend)
         find_gpu()
@@ -30,7 +32,7 @@ def obstacle(backend: str) -> str | None:
     [
         pytest.param(backend, marks=pytest.mark.skipif(reason is not None, reason=str(reason)))
         for backend in TENSORRT_BACKENDS
-        for reason in [obstacle(backend)]
+        for reason in [unavailable_reason(backend)]
     ],
 )
 def test_engines_for_this_gpu(
@@ -44,5 +46,5 @@ def test_engines_for_this_gpu(
     content = json.loads(capsys.readouterr().out)
     assert content["warnings"] == []
     layers = content["engines"][0]["engine_layers"]
-    assert layers.keys() == set(STAGES)
+    assert layers.keys() == set(STAGE_NAMES)
     assert layers["image"].get("HALF", 0) > layers["image"].get("FLOAT", 0)

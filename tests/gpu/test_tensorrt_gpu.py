@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sed_trt.cli.main import main
-from sed_trt.engines.backends import obstacle
+from sed_trt.engines.backends import unavailable_reason
 from sed_trt.engines.device.protocol import DeviceMemoryError
 from sed_trt.errors import InputError
 from sed_trt.runtime import Budget, KeepAll, Segmenter, TopK
@@ -19,10 +19,10 @@ NAMES = ["sky", "grass", "sand", "water", "brick wall", "road", "red car", "hous
 
 
 def missing(backend: str) -> str | None:
-    """What is not there to run a backend on a GPU."""
+    """Why a backend cannot be run on a GPU here."""
     if backend == "onnxruntime-cuda" and shutil.which("nvidia-smi") is None:
         return "no NVIDIA driver"
-    return obstacle(backend)
+    return unavailable_reason(backend)
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -42,7 +42,7 @@ def reference(tiny_bundle: Path) -> Segmenter:
     return Segmenter(tiny_bundle, "onnxruntime")
 
 
-def picture(seed: int) -> np.ndarray:
+def random_image(seed: int) -> np.ndarray:
     """Noise on a gradient."""
     ramp = np.linspace(0, 200, 130)[None, :, None] * np.ones((90, 1, 3))
     return (ramp + np.random.default_rng(seed).integers(0, 50, (90, 130, 3))).astype(np.uint8)
@@ -51,7 +51,7 @@ def picture(seed: int) -> np.ndarray:
 @pytest.mark.parametrize("rejection", [KeepAll(), TopK(2), Budget(5)])
 def test_labels_agree_with_the_cpu(rejection: Any, segmenter: Segmenter, reference: Segmenter) -> None:
     for seed in range(3):
-        found, expected = (each(picture(seed), NAMES, rejection) for each in (segmenter, reference))
+        found, expected = (each(random_image(seed), NAMES, rejection) for each in (segmenter, reference))
         assert np.mean(found.labels == expected.labels) > 0.99
         assert np.allclose(found.scores, expected.scores, atol=0.02)
 
@@ -59,16 +59,16 @@ def test_labels_agree_with_the_cpu(rejection: Any, segmenter: Segmenter, referen
 def test_many_threads_give_what_one_gives(segmenter: Segmenter) -> None:
     vocabulary = segmenter.vocabulary(NAMES)
     segmenter.warmup(vocabulary)
-    expected = [segmenter(picture(seed), vocabulary).labels for seed in range(4)]
+    expected = [segmenter(random_image(seed), vocabulary).labels for seed in range(4)]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda seed: segmenter(picture(seed % 4), vocabulary).labels, range(40)))
+        found = list(pool.map(lambda seed: segmenter(random_image(seed % 4), vocabulary).labels, range(40)))
     assert all(np.array_equal(labels, expected[seed % 4]) for seed, labels in enumerate(found))
 
 
 def test_a_stream_agrees_with_single_calls(segmenter: Segmenter) -> None:
     vocabulary = segmenter.vocabulary(NAMES)
-    pictures = [picture(seed) for seed in range(5)]
-    for item, single in zip(segmenter.stream(pictures, vocabulary, batch=2), pictures, strict=True):
+    images = [random_image(seed) for seed in range(5)]
+    for item, single in zip(segmenter.stream(images, vocabulary, batch=2), images, strict=True):
         assert item.result is not None
         assert np.mean(item.result.labels == segmenter(single, vocabulary).labels) > 0.99
 

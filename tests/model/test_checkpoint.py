@@ -1,4 +1,4 @@
-"""Checkpoints that load, and what is said of those that do not."""
+"""Checkpoints that load, and the errors for those that do not."""
 
 import json
 import random
@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sed_trt.benchmarks.known_weights import write_known_checkpoint
 from sed_trt.errors import InputError
 from sed_trt.model import PRESETS, SED
 from sed_trt.model.checkpoint import published_name, save
@@ -26,6 +27,27 @@ def test_published_format_loads_and_its_preset_is_recognised(tiny_model: SED, tm
     assert not loaded.training
     for name, value in tiny_model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_loading_sets_what_is_not_in_the_checkpoint_and_draws_no_random_numbers(
+    tiny_checkpoint: Path,
+) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    loaded = SED.from_checkpoint(tiny_checkpoint)
+    assert torch.equal(torch.rand(1), expected)
+    built = SED(loaded.preset)
+    extra = dict(built.named_buffers()).keys() - built.state_dict().keys()
+    assert extra == {"clip.attn_mask"}
+    assert torch.equal(loaded.clip.attn_mask, built.clip.attn_mask)
+
+
+def test_known_weights_are_a_published_checkpoint(tmp_path: Path) -> None:
+    model = SED.from_checkpoint(write_known_checkpoint(tmp_path / "known.pth", "sed-tiny"))
+    assert model.preset is PRESETS["sed-tiny"]
+    with pytest.raises(InputError, match="'sed-x' is not known"):
+        write_known_checkpoint(tmp_path / "odd.pth", "sed-x")
 
 
 def test_own_format_keeps_every_bit(tiny_model: SED, tmp_path: Path) -> None:

@@ -5,29 +5,33 @@ import pytest
 import torch
 
 from sed_trt.model import SED
-from sed_trt.model.labels import VOTE_RANKS
+from sed_trt.model.labels import label_map
 from sed_trt.model.sed import Rejected
-from sed_trt.tests.fakes.fill import random_text
-from sed_trt.tests.fakes.golden import DATA, golden
+from sed_trt.stages import VOTE_RANKS
+from sed_trt.tests.fakes.golden import DATA, golden, random_text
 
 TOLERANCE = 1e-4
 AGREEMENT = 0.997
 
 
 class Case:
-    """One golden file with our outputs for its image and text."""
+    """One golden file with our outputs for its image and text.
+
+    The image is encoded once; `test_sed` shows that `forward`, `reject` and `segment` are these steps.
+    """
 
     def __init__(self, model: SED, arrays: dict[str, np.ndarray], text: torch.Tensor) -> None:
         self.arrays, self.text = arrays, text
-        self.image = torch.from_numpy(arrays["image"])
+        size = arrays["image"].shape[:2]
         with torch.no_grad():
-            self.embed = model.encode_images(self.image.unsqueeze(0))[0][0].numpy()
-            output = model(self.image.unsqueeze(0), text)
+            encoded = model.encode_images(torch.from_numpy(arrays["image"]).unsqueeze(0))
+            output = model.decode(*encoded, text)
+        self.embed = encoded[0][0].numpy()
         self.logits = output.logits[0].numpy()
         self.aux = [aux[0].numpy() for aux in output.aux]
-        self.rejected = model.reject(self.image, text, k=1)
-        self.labels_full = model.segment(self.image, text, k=None).numpy()
-        self.labels_fast = model.segment(self.image, text, k=1).numpy()
+        self.rejected = model.decode_rejecting(*encoded, text, k=1)
+        self.labels_full = label_map(output.logits[0], torch.arange(len(text)), *size).numpy()
+        self.labels_fast = label_map(self.rejected.logits, self.rejected.kept, *size).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +59,8 @@ CASES = [
 @pytest.fixture
 def case(request: pytest.FixtureRequest) -> Case:
     """The case a test is parametrized with."""
-    found: Case = request.getfixturevalue(request.param)
-    return found
+    named: Case = request.getfixturevalue(request.param)
+    return named
 
 
 @pytest.mark.parametrize("case", CASES, indirect=True)
@@ -104,7 +108,7 @@ def test_probabilities_of_the_kept_agree(case: Case) -> None:
 
 
 def rejected_aux(case: Case) -> list[np.ndarray]:
-    """head1 and head2 of the pass without rejection, which differs only in the attention's company."""
+    """head1 and head2 without rejection, whose attention sees more categories, at the categories alive."""
     kept = case.rejected.survivors[0].numpy()
     first = case.aux[1][kept]
     return [first, case.aux[2][kept][case.rejected.survivors[1].numpy()]]

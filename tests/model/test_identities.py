@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sed_trt.export.fusions import FusedUp, TokenBlock, shuffled
+from sed_trt.export.fusions import FusedUp, TokenBlock, as_pixel_shuffle
 from sed_trt.model.decoder import (
     HEADS,
     ClassAttention,
@@ -33,12 +33,12 @@ def test_scout_is_head0_of_conv1(side: int, generator: torch.Generator) -> None:
 
 
 @pytest.mark.parametrize(("size", "padding", "bias"), [(2, 0, True), (4, 1, False)])
-def test_shuffled_is_the_transposed_convolution(
+def test_pixel_shuffle_is_the_transposed_convolution(
     size: int, padding: int, bias: bool, generator: torch.Generator
 ) -> None:
     layer = nn.ConvTranspose2d(6, 5, size, stride=2, padding=padding, bias=bias)
     x = torch.randn(3, 6, 4, 7, generator=generator)
-    assert (layer(x) - shuffled(layer)(x)).abs().max() < EXACT
+    assert (layer(x) - as_pixel_shuffle(layer)(x)).abs().max() < EXACT
 
 
 @pytest.mark.parametrize("images_side", [1, 6])

@@ -6,24 +6,31 @@ import torch
 
 from sed_trt.errors import InputError
 from sed_trt.model import PRESETS, SED
+from sed_trt.model.labels import label_map
 from sed_trt.model.text import templates_of
 from sed_trt.train.scenes import VOCABULARY, make_scene
 
 
 @pytest.fixture(scope="module")
-def text(tiny_model: SED) -> torch.Tensor:
+def vocabulary_text(tiny_model: SED) -> torch.Tensor:
+    """Embeddings of all names of the scenes."""
+    return tiny_model.encode_vocabulary(VOCABULARY)
+
+
+@pytest.fixture(scope="module")
+def text(vocabulary_text: torch.Tensor) -> torch.Tensor:
     """Embeddings of a few names."""
-    return tiny_model.encode_vocabulary(VOCABULARY[:12])
+    return vocabulary_text[:12]
 
 
-def picture(seed: int, size: int = 120) -> torch.Tensor:
+def scene_image(seed: int, size: int = 120) -> torch.Tensor:
     """A scene, uint8 (size, size, 3)."""
     return torch.from_numpy(make_scene(seed, size).image)
 
 
 @torch.no_grad()
 def test_a_batch_is_its_images_one_by_one(tiny_model: SED, text: torch.Tensor) -> None:
-    batch = torch.stack([picture(0), picture(1), picture(2)])
+    batch = torch.stack([scene_image(0), scene_image(1), scene_image(2)])
     together = tiny_model(batch, text)
     for index, image in enumerate(batch):
         alone = tiny_model(image.unsqueeze(0), text)
@@ -34,7 +41,7 @@ def test_a_batch_is_its_images_one_by_one(tiny_model: SED, text: torch.Tensor) -
 
 @torch.no_grad()
 def test_each_image_may_have_its_own_categories(tiny_model: SED, text: torch.Tensor) -> None:
-    batch = torch.stack([picture(0), picture(1)])
+    batch = torch.stack([scene_image(0), scene_image(1)])
     own = torch.stack([text[:5], text[5:10]])
     together = tiny_model(batch, own)
     for index in range(2):
@@ -44,7 +51,7 @@ def test_each_image_may_have_its_own_categories(tiny_model: SED, text: torch.Ten
 
 @torch.no_grad()
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (50, 300), (256, 256)])
-def test_shapes_follow_from_the_preset_not_the_picture(
+def test_shapes_follow_from_the_preset_not_the_image(
     tiny_model: SED, text: torch.Tensor, height: int, width: int
 ) -> None:
     image = torch.zeros(height, width, 3, dtype=torch.uint8)
@@ -89,28 +96,43 @@ def test_published_presets_use_the_eighty_templates() -> None:
 
 def test_k_larger_than_the_vocabulary_keeps_everything(tiny_model: SED) -> None:
     text = tiny_model.encode_vocabulary(["sky", "grass", "road"])
-    left = tiny_model.reject(picture(3), text, k=8)
+    left = tiny_model.reject(scene_image(3), text, k=8)
     assert left.kept.tolist() == [0, 1, 2]
-    whole = tiny_model.segment(picture(3), text, k=None)
-    assert torch.equal(tiny_model.segment(picture(3), text, k=8), whole)
+    whole = tiny_model.segment(scene_image(3), text, k=None)
+    assert torch.equal(tiny_model.segment(scene_image(3), text, k=8), whole)
 
 
-def test_labels_are_of_categories_that_survived(tiny_model: SED) -> None:
-    text = tiny_model.encode_vocabulary(VOCABULARY)
+def test_labels_are_of_categories_that_survived(tiny_model: SED, vocabulary_text: torch.Tensor) -> None:
     image = torch.from_numpy(make_scene(5, 200, split="test").image)
-    left = tiny_model.reject(image, text, k=2)
+    left = tiny_model.reject(image, vocabulary_text, k=2)
     first, second, third = left.survivors
     assert torch.equal(left.kept, first[second][third])
     assert len(left.kept) <= len(second) <= len(first) < len(VOCABULARY)
-    assert set(tiny_model.segment(image, text, k=2).unique().tolist()) <= set(left.kept.tolist())
+    assert set(tiny_model.segment(image, vocabulary_text, k=2).unique().tolist()) <= set(left.kept.tolist())
 
 
-def test_trained_network_names_what_fills_the_picture(tiny_model: SED) -> None:
-    text = tiny_model.encode_vocabulary(VOCABULARY)
+@pytest.mark.parametrize("k", [1, None])
+@torch.no_grad()
+def test_public_methods_are_the_steps_one_after_the_other(
+    tiny_model: SED, text: torch.Tensor, k: int | None
+) -> None:
+    image = scene_image(6)
+    encoded = tiny_model.encode_images(image.unsqueeze(0))
+    left, rejected = tiny_model.decode_rejecting(*encoded, text, k), tiny_model.reject(image, text, k)
+    assert torch.equal(left.kept, rejected.kept)
+    assert torch.equal(left.logits, rejected.logits)
+    labels = label_map(left.logits, left.kept, *image.shape[:2])
+    assert torch.equal(labels, tiny_model.segment(image, text, k))
+    output, whole = tiny_model.decode(*encoded, text), tiny_model(image.unsqueeze(0), text)
+    assert torch.equal(output.logits, whole.logits)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(output.aux, whole.aux, strict=True))
+
+
+def test_trained_network_names_what_fills_the_image(tiny_model: SED, vocabulary_text: torch.Tensor) -> None:
     accuracies = []
     for seed in range(6):
         scene = make_scene(seed, 200, split="test")
-        labels = tiny_model.segment(torch.from_numpy(scene.image), text, k=8).numpy()
+        labels = tiny_model.segment(torch.from_numpy(scene.image), vocabulary_text, k=8).numpy()
         accuracies.append(np.mean(labels == scene.labels))
     assert np.mean(accuracies) > 0.5
 
@@ -119,7 +141,7 @@ def test_trained_network_names_what_fills_the_picture(tiny_model: SED) -> None:
 @torch.no_grad()
 def test_cuda_agrees_with_the_cpu(tiny_checkpoint: str, tiny_model: SED, text: torch.Tensor) -> None:
     on_gpu = SED.from_checkpoint(tiny_checkpoint).cuda()
-    image = picture(4)
+    image = scene_image(4)
     ours, theirs = on_gpu(image.unsqueeze(0), text), tiny_model(image.unsqueeze(0), text)
     assert (ours.logits.cpu() - theirs.logits).abs().max() < 1e-2
     assert (on_gpu.segment(image, text).cpu() == tiny_model.segment(image, text)).float().mean() > 0.997

@@ -1,4 +1,4 @@
-"""Pictures of every kind, good and bad."""
+"""Images of every kind, good and bad."""
 
 import io
 import struct
@@ -117,7 +117,7 @@ def test_truncated_file(form: str, part: float, tmp_path: Path) -> None:
 
 def test_no_image(tmp_path: Path) -> None:
     path = tmp_path / "text.jpg"
-    path.write_text("no picture")
+    path.write_text("no image")
     with pytest.raises(InputError, match=r"text\.jpg: is not an image"):
         load_image(path)
 
@@ -140,12 +140,12 @@ def test_folder_and_missing_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(20_000, 20_000), (10_001, 10_000)])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_huge_picture_is_refused_undecoded(size: tuple[int, int], tmp_path: Path) -> None:
+def test_huge_image_is_refused_undecoded(size: tuple[int, int], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="100 million pixels"):
         load_image(huge_png(tmp_path / "huge.png", *size))
 
 
-def test_huge_picture_below_the_limit_raises_no_pillow_warning(tmp_path: Path) -> None:
+def test_huge_image_below_the_limit_raises_no_pillow_warning(tmp_path: Path) -> None:
     path = huge_png(tmp_path / "large.png", 9_990, 10_000)
     code = (
         "from sed_trt.runtime.images import load_image\n"

@@ -1,19 +1,22 @@
-"""The order of the stages, the gathers between them, and labels at any size, on stages in numpy."""
+"""The pipeline on stages in numpy: their order, labels at any size, and warming up at every size."""
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
+from sed_trt import host
 from sed_trt.engines.profiles import Limits, category_buckets, choose_profile, stage_profiles
 from sed_trt.runtime import Budget, KeepAll, Result, TopK, Vocabulary
-from sed_trt.runtime import labels as labels_module
-from sed_trt.runtime.labels import label_map, source_coordinates
-from sed_trt.runtime.pipeline import encode, finish, prepare
+from sed_trt.runtime.pipeline import encode, finish, label_map, prepare, source_coordinates, warm_up
 from sed_trt.runtime.rejection import Rejection
+from sed_trt.stages import DECODER
 from sed_trt.tests.fakes.engines import FakeEngine, FakeEngines, colour_vocabulary, quarters
 from sed_trt.tests.fakes.manifest import fake_manifest
+
+BUCKETS = (2, 4, 8, 16)
 
 
 def segment(engines: FakeEngines, image: np.ndarray, vocabulary: Vocabulary, rejection: Rejection) -> Result:
@@ -76,6 +79,37 @@ def test_kept_indices_compose_to_vocabulary_indices() -> None:
     assert (result.labels == 1).all()
 
 
+def test_tensors_that_no_later_stage_takes_are_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = FakeEngines()
+    seen: dict[str, weakref.ref[np.ndarray]] = {}
+    alive: dict[str, set[str]] = {}
+    for stage in DECODER:
+        monkeypatch.setattr(engines[stage.name], "run", watched(engines[stage.name], seen, alive))
+    segment(engines, quarters(), colour_vocabulary(), KeepAll())
+    assert alive == {
+        "scout": set(),
+        "decode1": set(),
+        "decode2": {"x1", "cost1"},
+        "decode3": {"x2", "cost2"},
+    }
+
+
+def watched(
+    engine: FakeEngine, seen: dict[str, "weakref.ref[np.ndarray]"], alive: dict[str, set[str]]
+) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
+    """The engine's `run`, which notes which outputs of earlier stages are in memory when it begins."""
+    run = engine.run
+
+    def watched_run(inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        alive[engine.name] = {name for name, output in seen.items() if output() is not None}
+        # Several outputs of a fake stage are one array.
+        outputs = {name: array.copy() for name, array in run(inputs).items()}
+        seen.update({name: weakref.ref(array) for name, array in outputs.items()})
+        return outputs
+
+    return watched_run
+
+
 def test_budget_fixes_the_shapes() -> None:
     engines = FakeEngines()
     result = segment(engines, quarters(), colour_vocabulary(), Budget(3))
@@ -83,10 +117,10 @@ def test_budget_fixes_the_shapes() -> None:
     assert engines["label"].shapes[0]["kept"] == (3,)
 
 
-def test_a_batch_gives_each_picture_its_own_features() -> None:
+def test_a_batch_gives_each_image_its_own_features() -> None:
     engines = FakeEngines()
-    pictures = [quarters(), quarters()[::-1].copy(), quarters(7, 5)]
-    encoded = encode(engines, [prepare(engines, picture, None) for picture in pictures])
+    images = [quarters(), quarters()[::-1].copy(), quarters(7, 5)]
+    encoded = encode(engines, [prepare(engines, image, None) for image in images])
     assert engines["image"].shapes == [{"pixels": (3, 3, 64, 64)}]
     results = [finish(item, colour_vocabulary(), KeepAll()) for item in encoded]
     assert quarter_names(results[0]) == ["red", "green", "blue", "white"]
@@ -105,7 +139,7 @@ def test_bands_give_what_one_piece_gives(limit: int, monkeypatch: pytest.MonkeyP
     logits = np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32)
     kept = np.array([4, 9, 300])
     whole, whole_scores = label_map(FakeEngine("label"), logits, kept, 13, 11)
-    monkeypatch.setattr(labels_module, "MAX_BAND_VALUES", limit)
+    monkeypatch.setattr(host, "MAX_BAND_VALUES", limit)
     engine = FakeEngine("label")
     labels, scores = label_map(engine, logits, kept, 13, 11)
     assert np.array_equal(labels, whole)
@@ -141,3 +175,82 @@ def test_every_band_fits_the_engines(most: int, height: int, width: int) -> None
         labels, _ = label_map(engine, logits, np.arange(categories), height, width)
         assert labels.shape == (height, width)
     assert engine.runs
+
+
+def shapes(engines: FakeEngines, stage: str, *names: str) -> set[tuple[int, ...]]:
+    return {tuple(seen[name][0] for name in names) for seen in engines[stage].shapes}
+
+
+def pairs(*sizes: int) -> set[tuple[int, ...]]:
+    return {(size, smaller) for size in sizes for smaller in sizes if smaller <= size}
+
+
+def test_every_bucket_of_the_vocabulary_is_visited() -> None:
+    engines = FakeEngines(BUCKETS)
+    vocabulary = colour_vocabulary("red", "green", "blue")
+    warm_up(engines, fake_manifest(), vocabulary, 3)
+    assert shapes(engines, "pixels", "image") == {(1,)}
+    assert shapes(engines, "image", "pixels") == {(1,), (2,), (3,)}
+    assert shapes(engines, "scout", "text") == {(3,)}
+    assert shapes(engines, "decode1", "kept0") == {(2,), (4,)}
+    assert shapes(engines, "decode2", "x1", "kept1") == pairs(2, 4)
+    assert shapes(engines, "decode3", "x2", "kept2") == pairs(2, 4)
+    assert shapes(engines, "label", "kept") == {(2,), (4,)}
+    assert engines["text"].shapes == []
+
+
+def test_images_then_meet_no_new_category_count() -> None:
+    engines = FakeEngines(BUCKETS)
+    vocabulary = colour_vocabulary()
+    warm_up(engines, fake_manifest(), vocabulary, 1)
+    names = {"decode1": ("text", "kept0"), "decode2": ("x1", "kept1"), "decode3": ("x2", "kept2")}
+    warmed = {stage: shapes(engines, stage, *inputs) for stage, inputs in names.items()}
+    for kept in (1, 2, 3, 4):
+        (encoded,) = encode(engines, [prepare(engines, quarters(), None)])
+        finish(encoded, vocabulary, Budget(kept))
+    assert {stage: shapes(engines, stage, *inputs) for stage, inputs in names.items()} == warmed
+
+
+def test_without_a_vocabulary_all_buckets_and_the_text_encoder() -> None:
+    engines = FakeEngines(BUCKETS)
+    warm_up(engines, fake_manifest(), None, 1)
+    assert shapes(engines, "decode1", "kept0") == {(bucket,) for bucket in BUCKETS}
+    assert shapes(engines, "decode3", "x2", "kept2") == pairs(*BUCKETS)
+    assert shapes(engines, "text", "tokens") == {(256,)}
+
+
+def test_one_pass_where_sizes_do_not_matter() -> None:
+    engines = FakeEngines()
+    warm_up(engines, fake_manifest(), None, 1)
+    assert {stage: len(engine.shapes) for stage, engine in engines.engines.items()} == dict.fromkeys(
+        engines.engines, 1
+    )
+    assert shapes(engines, "text", "tokens") == {(1,)}
+
+
+def test_every_label_run_fits_the_engines() -> None:
+    limits = Limits(1024)
+    engines = FakeEngines(category_buckets(limits.max_categories))
+    warm_up(engines, fake_manifest(), None, 1)
+    profiles = stage_profiles(fake_manifest(), limits)["label"]
+    assert [choose_profile(profiles, shapes) for shapes in engines["label"].shapes] == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+        2,
+    ]
+
+
+@pytest.mark.parametrize("buckets", [None, BUCKETS])
+def test_progress_ends_at_its_total(buckets: tuple[int, ...] | None) -> None:
+    seen: list[tuple[int, int]] = []
+    vocabulary = Vocabulary(tuple("abcde"), np.ones((5, 1, 3), np.float32))
+    warm_up(
+        FakeEngines(buckets), fake_manifest(), vocabulary, 2, lambda done, total: seen.append((done, total))
+    )
+    total = seen[0][1]
+    assert seen == [(done, total) for done in range(1, total + 1)]

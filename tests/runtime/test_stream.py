@@ -5,22 +5,25 @@ import itertools
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sed_trt.engines.engine import Engine
 from sed_trt.runtime import KeepAll, StreamItem
 from sed_trt.runtime import stream as stream_module
-from sed_trt.runtime.images import Source
-from sed_trt.runtime.stream import in_threads, run_ahead, stream_results
+from sed_trt.runtime.images import ImageSource
+from sed_trt.runtime.stream import map_threaded, prefetch, stream_results
 from sed_trt.tests.fakes.engines import FakeEngines, colour_vocabulary, quarters
 
 NAMES = ("red", "green", "blue")
+# For what comes at once unless a test fails.
+PATIENCE_S = 60.0
 
 
 def plain(colour: int) -> np.ndarray:
@@ -30,7 +33,7 @@ def plain(colour: int) -> np.ndarray:
 
 
 def stream(
-    images: Iterable[Source], batch: int = 4, engines: FakeEngines | None = None
+    images: Iterable[ImageSource], batch: int = 4, engines: FakeEngines | None = None
 ) -> Generator[StreamItem, None, None]:
     return stream_results(engines or FakeEngines(), images, colour_vocabulary(*NAMES), KeepAll(), None, batch)
 
@@ -51,7 +54,7 @@ def test_encoder_runs_on_batches() -> None:
     assert [shapes["pixels"][0] for shapes in engines["image"].shapes] == [4, 4, 2]
 
 
-def test_no_pictures_give_no_items() -> None:
+def test_no_images_give_no_items() -> None:
     assert list(stream([])) == []
 
 
@@ -118,7 +121,7 @@ def test_an_engine_that_fails_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -
     assert threads() <= before
 
 
-def test_run_ahead_works_while_the_consumer_does() -> None:
+def test_prefetch_works_while_the_consumer_does() -> None:
     made = []
 
     def numbers() -> Generator[int, None, None]:
@@ -126,80 +129,89 @@ def test_run_ahead_works_while_the_consumer_does() -> None:
             made.append(number)
             yield number
 
-    ahead = run_ahead(numbers(), 3)
+    ahead = prefetch(numbers(), 3)
     assert next(ahead) == 0
-    time.sleep(0.1)
-    # Three wait in the queue and a fourth is held by the thread.
-    assert len(made) == 5
+    # Three wait in the queue, and the thread waits with a fourth.
+    deadline = time.monotonic() + PATIENCE_S
+    while len(made) < 5 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(0.05)
+    assert made == [0, 1, 2, 3, 4]
     assert list(ahead) == list(range(1, 10))
 
 
-class SlowEngine:
-    """A stage that takes its time, and notes when it was at it."""
+class GatedEngines(FakeEngines):
+    """`FakeEngines` of which one run of one stage ends only when `gate` is set."""
 
-    def __init__(self, engine: Engine, seconds: float) -> None:
-        self.engine = engine
-        self.seconds = seconds
-        self.busy = 0.0
-        self.began: float | None = None
-        self.ended = 0.0
-
-    @property
-    def name(self) -> str:
-        return self.engine.name
-
-    def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        start = time.monotonic()
-        outputs = self.engine.run(inputs)
-        # A batch takes as long as its pictures one by one.
-        time.sleep(self.seconds * (len(inputs["pixels"]) if self.name == "image" else 1))
-        self.ended = time.monotonic()
-        self.busy += self.ended - start
-        self.began = start if self.began is None else self.began
-        return outputs
-
-    def busy_share(self) -> float:
-        assert self.began is not None
-        return self.busy / (self.ended - self.began)
-
-
-class SlowEngines(FakeEngines):
-    """`FakeEngines` of which each stage named in `seconds` is slow."""
-
-    def __init__(self, seconds: Mapping[str, float]) -> None:
+    def __init__(self, stage: str, run: int) -> None:
         super().__init__()
-        self.slow = {
-            stage: SlowEngine(super(SlowEngines, self).__getitem__(stage), s) for stage, s in seconds.items()
-        }
+        self.gate = threading.Event()
+        self._gated = (stage, run)
+        self._runs: Counter[str] = Counter()
+        self._changed = threading.Condition()
 
     def __getitem__(self, stage: str) -> Any:
-        return self.slow.get(stage) or super().__getitem__(stage)
+        return SimpleNamespace(name=stage, run=lambda inputs: self._run(stage, inputs))
+
+    def _run(self, stage: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        if (stage, self._runs[stage]) == self._gated:
+            assert self.gate.wait(PATIENCE_S)
+        outputs = self.engines[stage].run(inputs)
+        with self._changed:
+            self._runs[stage] += 1
+            self._changed.notify_all()
+        return outputs
+
+    def wait_for(self, stage: str, runs: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._runs[stage] >= runs, PATIENCE_S)
 
 
-@pytest.mark.parametrize("slowest", ["pixels", "image", "decode2", "label"])
-def test_the_slowest_stage_never_waits_and_pictures_do_not_pile_up(
-    slowest: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("stage", "run", "results", "stage_before", "runs_before"),
+    [
+        # Of images 0 to 6 the first batch is whole.
+        ("pixels", 6, 4, "pixels", 6),
+        # While the second batch is encoded, the third is made ready; those of the first come out.
+        ("image", 1, 4, "pixels", 12),
+        # While the last image of the second batch is decoded, the third is encoded.
+        ("decode2", 7, 7, "image", 3),
+        ("label", 5, 5, "decode3", 7),
+    ],
+)
+def test_a_stage_that_is_slow_never_waits_and_images_do_not_pile_up(
+    stage: str,
+    run: int,
+    results: int,
+    stage_before: str,
+    runs_before: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """While a stage is at an image, its next input is made and the results before come out."""
     monkeypatch.setattr(stream_module, "pool_size", lambda: 1)
-    pictures, alive, most = 500, 0, 0
+    images, alive, most = 200, 0, 0
 
     def gone() -> None:
         nonlocal alive
         alive -= 1
 
-    def made() -> Iterator[np.ndarray]:
+    def sources() -> Iterator[np.ndarray]:
         nonlocal alive, most
-        for number in range(pictures):
-            picture = plain(number)
-            weakref.finalize(picture, gone)
+        for number in range(images):
+            image = plain(number)
+            weakref.finalize(image, gone)
             alive += 1
             most = max(most, alive)
-            yield picture
+            yield image
 
-    seconds = dict.fromkeys(("pixels", "image", "decode2", "label"), 0.002) | {slowest: 0.02}
-    engines = SlowEngines(seconds)
-    assert sum(item.result is not None for item in stream(made(), 4, engines)) == pictures
-    assert engines.slow[slowest].busy_share() >= 0.9
+    engines = GatedEngines(stage, run)
+    items = stream(sources(), 4, engines)
+    assert all(next(items).result is not None for _ in range(results))
+    engines.wait_for(stage_before, runs_before)
+    # A stage that would go on without end gets the time to.
+    time.sleep(0.05)
+    engines.gate.set()
+    assert sum(item.result is not None for item in items) == images - results
     # 2 batches read or being read, 2 encoded or being encoded, and a few on either side of each queue.
     assert most <= 30
     gc.collect()
@@ -207,7 +219,7 @@ def test_the_slowest_stage_never_waits_and_pictures_do_not_pile_up(
 
 
 @pytest.mark.parametrize("decodes_at_once", [1, 2, 3])
-def test_so_many_pictures_are_decoded_at_a_time_as_the_backend_wants(
+def test_so_many_images_are_decoded_at_a_time_as_the_backend_wants(
     decodes_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engines = FakeEngines(decodes_at_once=decodes_at_once)
@@ -219,11 +231,11 @@ def test_so_many_pictures_are_decoded_at_a_time_as_the_backend_wants(
         nonlocal most
         inside.append(None)
         # Breaks, and so fails the stream, where fewer come at a time.
-        together.wait(timeout=10)
+        together.wait(timeout=PATIENCE_S)
         time.sleep(0.05)
         most = max(most, len(inside))
         # Nobody leaves before all have counted.
-        together.wait(timeout=10)
+        together.wait(timeout=PATIENCE_S)
         inside.pop()
         return run(inputs)
 
@@ -233,49 +245,49 @@ def test_so_many_pictures_are_decoded_at_a_time_as_the_backend_wants(
     assert most == decodes_at_once
 
 
-def test_in_threads_keeps_order_and_works_at_once() -> None:
-    meeting = threading.Barrier(3, timeout=30)
+def test_map_threaded_keeps_order_and_works_at_once() -> None:
+    meeting = threading.Barrier(3, timeout=PATIENCE_S)
 
     def work(number: int) -> int:
         # Passes only when three are at work together.
         meeting.wait()
         return -number
 
-    assert list(in_threads(work, range(9), 3)) == [-number for number in range(9)]
+    assert list(map_threaded(work, range(9), 3)) == [-number for number in range(9)]
 
 
-def test_in_threads_takes_only_a_little_ahead() -> None:
+def test_map_threaded_takes_only_a_little_ahead() -> None:
     taken = itertools.count()
-    made = in_threads(lambda number: number, taken, 3)
+    made = map_threaded(lambda number: number, taken, 3)
     assert [next(made) for _ in range(10)] == list(range(10))
     made.close()
     # One for each thread, one that waits for room, and this one.
     assert next(taken) <= 10 + 3 + 2
 
 
-def test_in_threads_gives_what_is_made_before_more_comes() -> None:
+def test_map_threaded_gives_what_is_made_before_more_comes() -> None:
     given = threading.Event()
 
     def items() -> Iterator[int]:
         yield 1
-        # A camera whose next picture comes once the last one was dealt with.
-        assert given.wait(timeout=30)
+        # A camera whose next image comes once the last one was dealt with.
+        assert given.wait(timeout=PATIENCE_S)
         yield 2
 
-    made = in_threads(lambda number: number, items(), 3)
+    made = map_threaded(lambda number: number, items(), 3)
     assert next(made) == 1
     given.set()
     assert list(made) == [2]
 
 
-def test_in_threads_raises_in_turn() -> None:
+def test_map_threaded_raises_in_turn() -> None:
     def work(number: int) -> float:
         return 1 / (number - 5)
 
     before = threads()
     seen = []
     with pytest.raises(ZeroDivisionError):
-        for value in in_threads(work, range(100), 3):
+        for value in map_threaded(work, range(100), 3):
             seen.append(value)
     assert len(seen) == 5
     assert threads() <= before

@@ -1,6 +1,8 @@
 """The cache of text embeddings: shared, resumable, and never believed when damaged."""
 
+import itertools
 import multiprocessing
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -20,23 +22,19 @@ PROMPTS, WIDTH = 2, 300
 
 @pytest.fixture
 def cache() -> TextCache:
-    return TextCache(manifest())
+    return TextCache.of_bundle(manifest())
 
 
 def manifest(**changes: object) -> Manifest:
     files = {name: FileRecord("00", 1) for name in ("text.onnx", TOKENIZER_FILE)}
-    return replace(fake_manifest(), **{"files": files, **changes})  # type: ignore[arg-type]
+    sizes = {"templates": ("{}",) * PROMPTS, "embed_dim": WIDTH}
+    return replace(fake_manifest(), **{"files": files, **sizes, **changes})  # type: ignore[arg-type]
 
 
 def rows(names: Sequence[str]) -> np.ndarray:
     """Embeddings that follow from the names."""
     seeds = [np.random.default_rng(list(name.encode())) for name in names]
     return np.stack([seed.random((PROMPTS, WIDTH), np.float32) for seed in seeds])
-
-
-def loaded(cache: TextCache, names: Sequence[str]) -> tuple[np.ndarray, list[int]]:
-    text = np.zeros((len(names), PROMPTS, WIDTH), np.float32)
-    return text, cache.load(names, text)
 
 
 def numbered(count: int) -> list[str]:
@@ -59,9 +57,9 @@ class Encoder:
 
 
 def test_what_is_stored_is_loaded_and_the_rest_is_missing(cache: TextCache) -> None:
-    assert loaded(cache, ["a", "b"])[1] == [0, 1]
+    assert cache.load(["a", "b"])[1] == [0, 1]
     cache.store(["b", "木, 樹"], rows(["b", "木, 樹"]))
-    text, missing = loaded(cache, ["a", "木, 樹", "c", "b"])
+    text, missing = cache.load(["a", "木, 樹", "c", "b"])
     assert missing == [0, 2]
     assert np.array_equal(text[[1, 3]], rows(["木, 樹", "b"]))
 
@@ -70,24 +68,24 @@ def test_what_is_stored_is_loaded_and_the_rest_is_missing(cache: TextCache) -> N
 def test_an_interrupted_vocabulary_resumes(
     every: float, cache: TextCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cached_embedding, "KEEP_EVERY_S", every)
-    names, shape = numbered(20), (20, PROMPTS, WIDTH)
+    monkeypatch.setattr(cached_embedding, "STORE_EVERY_S", every)
+    names = numbered(20)
     with pytest.raises(KeyboardInterrupt):
-        cached_embeddings(names, shape, cache, Encoder(batches=4))
+        cached_embeddings(names, cache, Encoder(batches=4))
     calls: list[tuple[int, int]] = []
     encoder = Encoder()
-    text = cached_embeddings(names, shape, cache, encoder, lambda *call: calls.append(call))
+    text = cached_embeddings(names, cache, encoder, lambda *call: calls.append(call))
     assert encoder.names == names[12:]
     assert calls == [(15, 20), (18, 20), (20, 20)]
     assert np.array_equal(text, rows(names))
-    assert np.array_equal(cached_embeddings(names, shape, cache, Encoder(batches=0)), text)
+    assert np.array_equal(cached_embeddings(names, cache, Encoder(batches=0)), text)
 
 
 def test_a_killed_process_loses_only_the_last_seconds(
     cache: TextCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cached_embedding, "KEEP_EVERY_S", 0.0)
-    made = cached_embeddings(numbered(9), (9, PROMPTS, WIDTH), cache, kept_before_each(cache))
+    monkeypatch.setattr(cached_embedding, "STORE_EVERY_S", 0.0)
+    made = cached_embeddings(numbered(9), cache, kept_before_each(cache))
     assert np.array_equal(made, rows(numbered(9)))
 
 
@@ -96,7 +94,7 @@ def kept_before_each(cache: TextCache) -> Callable[[Sequence[str]], Iterator[np.
 
     def embed(names: Sequence[str]) -> Iterator[np.ndarray]:
         for position, name in enumerate(names):
-            assert loaded(TextCache(manifest()), names)[1] == list(range(position, len(names)))
+            assert TextCache.of_bundle(manifest()).load(names)[1] == list(range(position, len(names)))
             yield rows([name])
 
     return embed
@@ -124,9 +122,9 @@ def damage_length(path: Path) -> None:
 def test_one_damaged_embedding_is_made_again(damage: Callable[[Path], None], cache: TextCache) -> None:
     cache.store(["a", "b"], rows(["a", "b"]))
     damage(cache.path)
-    assert loaded(cache, ["a", "b"])[1] == [0]
+    assert cache.load(["a", "b"])[1] == [0]
     cache.store(["a"], rows(["a"]))
-    text, missing = loaded(cache, ["a", "b"])
+    text, missing = cache.load(["a", "b"])
     assert not missing
     assert np.array_equal(text, rows(["a", "b"]))
 
@@ -149,14 +147,15 @@ def test_a_damaged_file_is_made_again(how: str, cache: TextCache) -> None:
                 "empty": b"",
             }[how]
         )
-    text = cached_embeddings(names, (40, PROMPTS, WIDTH), cache, Encoder())
+    text = cached_embeddings(names, cache, Encoder())
     assert np.array_equal(text, rows(names))
-    assert np.array_equal(cached_embeddings(names, text.shape, cache, Encoder(batches=0)), text)
+    assert np.array_equal(cached_embeddings(names, cache, Encoder(batches=0)), text)
 
 
 def test_another_shape_is_not_taken(cache: TextCache) -> None:
     cache.store(["a"], rows(["a"]))
-    assert cache.load(["a"], np.zeros((1, PROMPTS, WIDTH + 1), np.float32)) == [0]
+    cache.shape = (PROMPTS, WIDTH + 1)
+    assert cache.load(["a"])[1] == [0]
 
 
 def test_the_file_follows_what_makes_embeddings() -> None:
@@ -167,12 +166,20 @@ def test_the_file_follows_what_makes_embeddings() -> None:
         manifest(files={**manifest().files, "text.onnx": other["text.onnx"]}),
         manifest(files={**manifest().files, TOKENIZER_FILE: other[TOKENIZER_FILE]}),
     ]
-    assert len({TextCache(each).path for each in changed}) == 4
-    assert TextCache(manifest(precision="fp16")).path == TextCache(manifest()).path
+    assert len({TextCache.of_bundle(each).path for each in changed}) == 4
+    assert TextCache.of_bundle(manifest(precision="fp16")).path == TextCache.of_bundle(manifest()).path
+
+
+def test_each_digest_has_a_cache_of_its_own() -> None:
+    """As training uses it, with a digest of the weights of its text encoder."""
+    first, second = (TextCache(digit * 64, (PROMPTS, WIDTH)) for digit in "ab")
+    first.store(["a"], rows(["a"]))
+    assert second.load(["a"])[1] == [0]
+    assert TextCache("a" * 64, (PROMPTS, WIDTH)).load(["a"])[1] == []
 
 
 def store_many(names: Sequence[str]) -> None:
-    cache = TextCache(manifest())
+    cache = TextCache.of_bundle(manifest())
     for name in names:
         cache.store([name], rows([name]))
 
@@ -186,9 +193,32 @@ def test_two_processes_write_at_once(cache: TextCache) -> None:
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
-    text, missing = loaded(cache, names)
+    text, missing = cache.load(names)
     assert not missing
     assert np.array_equal(text, rows(names))
+
+
+def store_without_end() -> None:
+    for number in itertools.count():
+        store_many([f"name {number}"])
+
+
+def test_a_killed_process_leaves_a_whole_cache(cache: TextCache) -> None:
+    """SIGKILL at any moment: what is read afterwards is right, and the cache can be written."""
+    names = numbered(200)
+    worker = multiprocessing.get_context("fork").Process(target=store_without_end)
+    worker.start()
+    while worker.is_alive() and cache.load(names[:3])[1]:
+        pass
+    worker.kill()
+    worker.join(60)
+    assert worker.exitcode == -signal.SIGKILL
+    text, missing = cache.load(names)
+    present = sorted(set(range(200)) - set(missing))
+    assert present[:3] == [0, 1, 2]
+    assert np.array_equal(text[present], rows([names[position] for position in present]))
+    assert np.array_equal(cached_embeddings(names, cache, Encoder()), rows(names))
+    assert cache.load(names)[1] == []
 
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE])
@@ -206,14 +236,14 @@ def test_a_full_disk_is_logged(
     cache.store(["b"], rows(["b"]))
     assert "not cached: database or disk is full" in caplog.text
     # What was there is not taken for damaged.
-    assert loaded(cache, ["a"])[1] == []
+    assert cache.load(["a"])[1] == []
 
 
 def test_a_cache_folder_that_cannot_be_is_no_error(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("SED_TRT_CACHE", "x" * 5000)
-    cache = TextCache(manifest())
-    assert cache.load(["a"], rows(["a"])) == [0]
+    cache = TextCache.of_bundle(manifest())
+    assert cache.load(["a"])[1] == [0]
     cache.store(["a"], rows(["a"]))
     assert "not cached" in caplog.text

@@ -1,21 +1,29 @@
 """Vocabularies: names, files, embeddings and their cache."""
 
+import copy
 import json
+import os
+import pickle
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
 from sed_trt.bundle import Bundle
 from sed_trt.errors import InputError
-from sed_trt.runtime import Segmenter, published, read_vocabulary
+from sed_trt.runtime import Segmenter, Vocabulary, parse_names, published, read_vocabulary
 from sed_trt.runtime import text as embedding
 from sed_trt.runtime.text import SentenceTokenizer, embed_names
-from sed_trt.runtime.vocabularies import published_names
-from sed_trt.runtime.vocabulary import checked_names, clean
+from sed_trt.runtime.vocabulary import VocabularyCache, checked_names, clean, published_names
+from sed_trt.tests.fakes.engines import FakeEngines, colour_vocabulary
 
 TEMPLATES = ("a {}.", "the {}")
+# For what comes at once unless a test fails.
+PATIENCE_S = 60.0
 
 
 class WordTokenizer:
@@ -74,7 +82,10 @@ def test_batches_do_not_change_the_embeddings(monkeypatch: pytest.MonkeyPatch) -
     ("names", "message"),
     [
         ([], "holds no category names"),
-        ("sky", "expected a list of names"),
+        ("", "holds no category names"),
+        ("sky,,tree", "category 2 is blank"),
+        ("sky;;tree", "category 2 is blank"),
+        ("tree,, trees; sky", "category 1, 'tree, , trees', holds a blank synonym"),
         (["sky", ""], "category 2 is blank"),
         ([" \t\n"], "category 1 is blank"),
         (["tree, , trees"], "blank synonym"),
@@ -128,11 +139,54 @@ def test_unknown_vocabulary_lists_the_choices() -> None:
             read("ade")
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        # Neither ";" nor a line break: commas separate categories.
+        ("sky", ["sky"]),
+        ("sky, tree,red car", ["sky", "tree", "red car"]),
+        (" sky, tree,\n", ["sky", "tree"]),
+        ("sky,,tree", ["sky", "", "tree"]),
+        # Otherwise commas separate synonyms.
+        ("tree, trees; car", ["tree, trees", "car"]),
+        ("tree,trees ;car;", ["tree, trees", "car"]),
+        ("tree, trees;", ["tree, trees"]),
+        ("sky\ntree,  trees,\r\n\n car ", ["sky", "tree, trees", "car"]),
+        ("sky; cloud\ntree", ["sky", "cloud", "tree"]),
+        ("sky;;car", ["sky", "", "car"]),
+        (";sky", ["", "sky"]),
+        ("tree,,trees; car", ["tree, , trees", "car"]),
+        # Nothing at all.
+        ("", []),
+        (" \n\n", []),
+        (";", [""]),
+        (",", [""]),
+    ],
+)
+def test_names_in_a_text(text: str, names: list[str]) -> None:
+    assert parse_names(text) == names
+
+
 def test_vocabulary_files(tmp_path: Path) -> None:
     lines, array = tmp_path / "list.txt", tmp_path / "list.json"
     lines.write_bytes("\ufeffsky\r\n\r\n tree, trees \n木".encode())
     array.write_text(json.dumps(["sky", "tree, trees", "木"]))
     assert read_vocabulary(lines) == read_vocabulary(str(array)) == ["sky", "tree, trees", "木"]
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        # A single line is one category, as any other line.
+        ("tree, trees", ["tree, trees"]),
+        ("tree,trees,\n", ["tree, trees"]),
+        ("tree, trees; car\nsky;\n", ["tree, trees", "car", "sky"]),
+        ("sky;;car", ["sky", "", "car"]),
+    ],
+)
+def test_separators_in_a_text_file(content: str, names: list[str], tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(content)
+    assert read_vocabulary(tmp_path / "list.txt") == names
 
 
 @pytest.mark.parametrize(
@@ -154,9 +208,105 @@ def test_bad_vocabulary_files(file: str, content: bytes, message: str, tmp_path:
     assert str(path) in str(raised.value)
 
 
-def test_names_in_place_of_a_vocabulary_file() -> None:
-    with pytest.raises(InputError, match="is neither a file nor a published vocabulary"):
-        read_vocabulary("sky, tree, " * 30)
+def test_what_is_no_vocabulary_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for source in ("sky, tree, " * 30, tmp_path / "pipe", "a\0b", "/dev/zero"):
+        with pytest.raises(InputError, match="is neither a file nor a published vocabulary"):
+            read_vocabulary(source)
+
+
+def test_copies_of_a_vocabulary_hold_no_device_memory() -> None:
+    vocabulary = colour_vocabulary()
+    engines = FakeEngines()
+    vocabulary.on_device(engines)
+    for each in (pickle.loads(pickle.dumps(vocabulary)), copy.deepcopy(vocabulary)):
+        assert each.names == vocabulary.names
+        assert np.array_equal(each.text, vocabulary.text)
+        each.on_device(engines)
+    assert engines.uploads == 3
+
+
+def test_each_set_of_engines_gets_one_copy_of_a_vocabulary() -> None:
+    vocabulary, engines = colour_vocabulary(), [FakeEngines(), FakeEngines()]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: vocabulary.on_device(engines[number % 2]), range(32)))
+    assert [each.uploads for each in engines] == [1, 1]
+
+
+class BlockingText:
+    """Embeds any names by zeros; blocks for those in `blocked` until `gate` is set, and counts its calls."""
+
+    def __init__(self, *blocked: str) -> None:
+        self.blocked = blocked
+        self.entered, self.gate = threading.Event(), threading.Event()
+        self.calls: list[tuple[str, ...]] = []
+
+    def __call__(self, *names: str) -> Vocabulary:
+        self.calls.append(names)
+        if set(names) & set(self.blocked):
+            self.entered.set()
+            assert self.gate.wait(PATIENCE_S)
+        return Vocabulary(names, np.zeros((len(names), 1, 3), np.float32))
+
+
+def test_vocabularies_neither_block_nor_displace_each_other() -> None:
+    """While one thread embeds "slow", others go on with theirs; all are embedded once."""
+    cache, embed = VocabularyCache(3), BlockingText("slow")
+
+    def get(name: str) -> Vocabulary:
+        return cache.get((name,), lambda: embed(name))
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(get, "slow")
+        assert embed.entered.wait(PATIENCE_S)
+        first = [get("sky"), get("tree")]
+        assert [get("sky"), get("tree")] * 5 == first * 5
+        assert not slow.done()
+        embed.gate.set()
+        assert get("slow") is slow.result(PATIENCE_S)
+    assert [get("sky"), get("tree"), get("slow")] == [*first, slow.result()]
+    assert embed.calls == [("slow",), ("sky",), ("tree",)]
+
+
+def test_many_threads_embed_a_vocabulary_once() -> None:
+    cache, embed = VocabularyCache(2), BlockingText("sky")
+    together = threading.Barrier(9, timeout=PATIENCE_S)
+
+    def get() -> Vocabulary:
+        together.wait()
+        return cache.get(("sky",), lambda: embed("sky"))
+
+    with ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(get) for _ in range(8)]
+        together.wait()
+        assert embed.entered.wait(PATIENCE_S)
+        cache.get(("tree",), lambda: embed("tree"))
+        embed.gate.set()
+        vocabularies = {future.result(PATIENCE_S) for future in futures}
+    assert len(vocabularies) == 1
+    assert embed.calls.count(("sky",)) == 1
+
+
+def test_the_vocabulary_used_longest_ago_makes_room() -> None:
+    cache, embed = VocabularyCache(2), BlockingText()
+    for name in ("sky", "tree", "sky", "car", "sky", "tree"):
+        cache.get((name,), lambda name=name: embed(name))  # type: ignore[misc]
+    assert embed.calls == [("sky",), ("tree",), ("car",), ("tree",)]
+
+
+def test_names_that_cannot_be_embedded_take_no_room() -> None:
+    cache, embed = VocabularyCache(1), BlockingText()
+
+    def fail() -> NoReturn:
+        raise InputError("too long")
+
+    sky = cache.get(("sky",), lambda: embed("sky"))
+    for _ in range(2):
+        with pytest.raises(InputError, match="too long"):
+            cache.get(("bad",), fail)
+    assert cache.get(("sky",), lambda: embed("sky")) is sky
+    bad = cache.get(("bad",), lambda: embed("bad"))
+    assert cache.get(("bad",), fail) is bad
 
 
 def test_tokens_are_padded_and_framed(tiny_bundle: Path) -> None:

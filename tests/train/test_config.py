@@ -1,14 +1,24 @@
-"""Recipes, and settings from files and texts."""
+"""Recipes, settings from files and texts, and which parameters they let train."""
 
+import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from sed_trt.errors import InputError
+from sed_trt.model import SED
 from sed_trt.tests.fakes.training_data import small
-from sed_trt.train.config import RECIPES, TrainConfig, parse_settings, read_settings, recipe, write_settings
-from sed_trt.train.optim import check_something_trains, is_trained
+from sed_trt.train.config import (
+    RECIPES,
+    NetworkPart,
+    TrainConfig,
+    parse_settings,
+    read_settings,
+    recipe,
+    write_settings,
+)
+from sed_trt.train.optim import PREFIXES, is_trained, published_groups, select_trained
 
 
 def test_defaults_are_the_published_recipe() -> None:
@@ -77,13 +87,20 @@ def test_texts_that_yaml_takes_for_something_else_stay_texts(tmp_path: Path) -> 
     ("text", "message"),
     [
         ("stepz=7", "--set: 'stepz' is no setting; choose from preset, data"),
-        ("steps=many", "--set: steps is 'many'; expected a whole number"),
+        ("steps=many", "--set: steps is 'many'; expected a whole number of 0 or more$"),
         ("steps=1.5", "--set: steps is 1.5; expected a whole number"),
         ("steps=true", "--set: steps is True; expected a whole number"),
-        ("lr=fast", "--set: lr is 'fast'; expected a number"),
+        ("lr=fast", "--set: lr is 'fast'; expected a number above 0$"),
+        ("lr=true", "--set: lr is True; expected a number above 0$"),
         ("flip=1", "--set: flip is 1; expected true or false"),
-        ("categories=few", "--set: categories is 'few'; expected a whole number or null"),
-        ("freeze=3", "--set: freeze is 3; expected a list of texts"),
+        ("categories=few", "--set: categories is 'few'; expected a whole number above 0 or null"),
+        ("categories=-3", "--set: categories is -3; expected a whole number above 0 or null"),
+        ("freeze=3", "--set: freeze is 3; expected a list, each one of decoder, encoder"),
+        (
+            "freeze=[res2, 3]",
+            r"--set: freeze is \['res2', 3\]; expected a list, each one of decoder, encoder",
+        ),
+        ("train=tail", "--set: train is 'tail'; expected one of all, heads"),
         ("data=[a]", r"--set: data is \['a'\]; expected a text"),
         ("data=", "--set: data is None; expected a text"),
         ("steps", "--set: 'steps' has no '='; write name=value"),
@@ -102,6 +119,7 @@ def test_texts_that_are_no_settings_are_refused(text: str, message: str) -> None
         ("steps: [", "cannot be read as YAML"),
         ("learning_rate: 1", "'learning_rate' is no setting; choose from"),
         ("batch: 4.5", r"config\.yaml: batch is 4\.5; expected a whole number"),
+        ("keep: 0", r"config\.yaml: keep is 0; expected a whole number above 0"),
     ],
 )
 def test_files_that_hold_no_settings_are_refused(tmp_path: Path, content: str, message: str) -> None:
@@ -116,16 +134,21 @@ def test_files_that_hold_no_settings_are_refused(tmp_path: Path, content: str, m
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch": 0}, "batch is 0; it must be more than 0"),
-        ({"steps": -1}, "steps is -1; it must not be negative"),
-        ({"mixed_precision": "fp8"}, "mixed_precision is 'fp8'; choose one of no, fp16, bf16"),
-        ({"train": "tail"}, "train is 'tail'; choose one of all, heads"),
-        ({"freeze": ("backbone",)}, "'backbone' is no part; choose from encoder, res2"),
+        ({"batch": 0}, "^batch is 0; expected a whole number above 0$"),
+        ({"steps": -1}, "^steps is -1; expected a whole number of 0 or more$"),
+        ({"weight_decay": -1.0}, "^weight_decay is -1.0; expected a number of 0 or more$"),
+        ({"mixed_precision": "fp8"}, "mixed_precision is 'fp8'; expected one of bf16, fp16, no"),
+        ({"train": "tail"}, "train is 'tail'; expected one of all, heads"),
+        (
+            {"freeze": ("backbone",)},
+            r"freeze is \('backbone',\); expected a list, each one of decoder, encoder",
+        ),
+        ({"stepz": 1}, "^'stepz' is no setting; choose from preset, data"),
         ({"crop": 800}, "crop is 800; sed-b needs a multiple of 64"),
         ({"crop": 128, "target_size": 96}, "target_size is 96; it must divide crop, which is 128"),
-        ({"clip_batch": 6}, "clip_batch is 6; it must be a multiple of 4"),
-        ({"clip_size": 96}, "clip_size is 96; it must be a multiple of 64"),
-        ({"lr": float("nan")}, "lr is nan; it must be more than 0"),
+        ({"clip_batch": 6}, "clip_batch is 6; expected a whole number above 0, a multiple of 4"),
+        ({"clip_size": 96}, "clip_size is 96; expected a whole number above 0, a multiple of 64"),
+        ({"lr": float("nan")}, "lr is nan; expected a number above 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes: dict[str, object], message: str) -> None:
@@ -154,6 +177,28 @@ def test_parts_that_train() -> None:
     assert trained("all", ["encoder"]) == ["head1", "head"]
     assert trained("all", ["res2", "heads"]) == ["last", "head"]
     assert trained("heads") == ["head1"]
-    with pytest.raises(InputError, match="train heads with decoder frozen leaves nothing"):
-        check_something_trains(names.values(), "heads", ["decoder"])
-    check_something_trains(names.values(), "heads", ["encoder"])
+    assert set(PREFIXES) == set(get_args(NetworkPart))
+
+
+def test_something_must_train(tiny: SED) -> None:
+    model = copy.deepcopy(tiny)
+    with pytest.raises(InputError, match="train heads with decoder frozen leaves nothing to train"):
+        select_trained(model, small("x", train="heads", freeze=("decoder",)))
+    trained = select_trained(model, small("x", train="heads", freeze=("encoder",)))
+    named = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert named == {f"decoder.head{number}.{kind}" for number in range(3) for kind in ("weight", "bias")}
+    assert len(trained) == 6
+
+
+def test_norms_do_not_decay_and_everything_else_does(tiny: SED) -> None:
+    model = copy.deepcopy(tiny).requires_grad_(True)
+    groups = published_groups(model.decoder, 1.0, 0.5) + published_groups(model.clip.visual, 0.1, 0.5)
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}  # type: ignore[attr-defined]
+    named = dict(model.named_parameters())
+    assert len(decay) == sum(name.startswith(("decoder.", "clip.visual.")) for name in named)
+    trunk = "clip.visual.trunk."
+    for name in ("decoder.decoder1.attention.norm1.weight", f"{trunk}stages.1.blocks.0.norm.bias"):
+        assert decay[id(named[name])] == 0
+    assert decay[id(named["decoder.decoder2.conv.double_conv.1.weight"])] == 0
+    for name in ("decoder.head.bias", f"{trunk}stages.1.blocks.0.gamma", f"{trunk}stem.0.weight"):
+        assert decay[id(named[name])] == 0.5

@@ -45,7 +45,7 @@ def test_every_fault_is_found(tmp_path: Path) -> None:
     both[0] = 180
     layouts.write_labels(base / "annotations/validation/b.png", both)
     layouts.write_labels(base / "annotations/validation/c.png", plain(1, (3, 3)))
-    (base / "images/validation/d.jpg").write_bytes(b"no picture")
+    (base / "images/validation/d.jpg").write_bytes(b"no image")
     (base / "annotations/validation/e.png").unlink()
     (base / "images/validation/f.jpg").unlink()
     report = checked(tmp_path)

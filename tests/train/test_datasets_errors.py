@@ -257,17 +257,17 @@ def test_unreadable_files(file: str, how: str, tmp_path: Path) -> None:
         dataset[0]
 
 
-def test_picture_instead_of_labels(ade: Path) -> None:
+def test_image_instead_of_labels(ade: Path) -> None:
     path = ade / "ADEChallengeData2016/annotations/validation/a.png"
-    Image.fromarray(layouts.picture(0)).save(path)
-    assert re.search(r"a\.png: is a picture in RGB, expected labels in one channel", reading("ade150", ade))
+    Image.fromarray(layouts.flat_image(0)).save(path)
+    assert re.search(r"a\.png: is an image in RGB, expected labels in one channel", reading("ade150", ade))
 
 
 def test_grey_instead_of_ade_colours(tmp_path: Path) -> None:
     layouts.write_ade847(tmp_path, {"a": np.full(SIZE, 312)})
     (path,) = tmp_path.rglob("*_seg.png")
     Image.fromarray(ONES).save(path)
-    assert "_seg.png: is a picture in L, expected ADE20K's labels" in reading("ade847", tmp_path)
+    assert "_seg.png: is an image in L, expected ADE20K's labels" in reading("ade847", tmp_path)
 
 
 def test_wrong_matlab_variable(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sed_trt.errors import InputError
-from sed_trt.tests.fakes.dataset_layouts import SIZE, picture, write_labels, write_own
+from sed_trt.tests.fakes.dataset_layouts import SIZE, flat_image, write_labels, write_own
 from sed_trt.train.datasets import IGNORED, Scenes, open_dataset
 from sed_trt.train.datasets.labels import read_label_image
 from sed_trt.train.scenes import VOCABULARY, make_scene
@@ -99,11 +99,11 @@ def write_packed_grey(path: Path, values: np.ndarray, bits: int) -> None:
     path.write_bytes(content)
 
 
-def test_pictures_are_turned_by_their_exif(tmp_path: Path) -> None:
+def test_images_are_turned_by_their_exif(tmp_path: Path) -> None:
     write_own(tmp_path, NAMES, {"a": LABELS.T})
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(picture(0)).save(tmp_path / "images/a.jpg", exif=exif)
+    Image.fromarray(flat_image(0)).save(tmp_path / "images/a.jpg", exif=exif)
     assert open_dataset(str(tmp_path))[0].image.shape == (*LABELS.T.shape, 3)
 
 

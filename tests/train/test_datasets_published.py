@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from sed_trt.errors import InputError
-from sed_trt.runtime.vocabularies import published
+from sed_trt.runtime.vocabulary import published
 from sed_trt.tests.fakes import dataset_layouts as layouts
-from sed_trt.tests.fakes.dataset_layouts import SIZE, picture
+from sed_trt.tests.fakes.dataset_layouts import SIZE, flat_image
 from sed_trt.train.datasets import IGNORED, NAMES, Dataset, open_dataset
 from sed_trt.train.datasets.labels import published_ids
 
@@ -145,8 +145,8 @@ def assert_holds(dataset: Dataset, expected: Expected) -> None:
         sample = dataset[index]
         assert Path(dataset.identity(index)).stem == name
         assert sample.image.dtype == np.uint8
-        # JPEG changes a flat picture by a level or two.
-        assert np.abs(sample.image.astype(int) - picture(index, labels.shape)).max() <= 4
+        # JPEG changes a flat image by a level or two.
+        assert np.abs(sample.image.astype(int) - flat_image(index, labels.shape)).max() <= 4
         assert sample.labels.dtype == np.int32
         np.testing.assert_array_equal(sample.labels, labels)
 
@@ -174,7 +174,7 @@ def test_which_layout_is_read(name: str, converted: bool, tmp_path: Path) -> Non
     assert getattr(dataset, "source").kind == ("converted" if converted else "raw")  # noqa: B009
 
 
-def test_converted_labels_with_original_pictures(tmp_path: Path) -> None:
+def test_converted_labels_with_original_images(tmp_path: Path) -> None:
     expected = write_ade847(tmp_path, True, with_images=False)
     dataset = open_dataset("ade847", root=tmp_path)
     assert_holds(dataset, expected)
@@ -263,12 +263,12 @@ def test_background_takes_all_names_after_the_first_twenty(tmp_path: Path) -> No
     assert dataset.scored_as.tolist() == [*range(20), *[20] * 39]
 
 
-def test_original_pictures_of_ade20k_are_not_turned(tmp_path: Path) -> None:
+def test_original_images_of_ade20k_are_not_turned(tmp_path: Path) -> None:
     write_ade847(tmp_path, False)
     path = Path(open_dataset("ade847", root=tmp_path).identity(0))
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(picture(0)).save(path, exif=exif)
+    Image.fromarray(flat_image(0)).save(path, exif=exif)
     assert open_dataset("ade847", root=tmp_path)[0].image.shape == (*SIZE, 3)
 
 

@@ -7,21 +7,13 @@ import torch
 
 from sed_trt.cli.main import main
 from sed_trt.errors import InputError
-from sed_trt.model import SED, preset_named
-from sed_trt.model.checkpoint import save
+from sed_trt.model import SED
+from sed_trt.model.checkpoint import published_name
 from sed_trt.tests.fakes.training_data import options_of, small, write_own_data
 from sed_trt.train import init as initial_weights
 from sed_trt.train.checkpoint import RunFolder
-from sed_trt.train.config import read_settings
-from sed_trt.train.init import checkpoint_kind, initial_model, reachable
+from sed_trt.train.init import checkpoint_kind, initial_model, is_reachable
 from sed_trt.train.run import train
-
-
-@pytest.fixture
-def tiny() -> SED:
-    """sed-tiny with random weights of its own."""
-    torch.manual_seed(1)
-    return SED(preset_named("sed-tiny"))
 
 
 def assert_same_clip(model: SED, other: SED) -> None:
@@ -48,28 +40,39 @@ def test_open_clip_checkpoint_gives_the_clip(tmp_path: Path, tiny: SED, form: st
     assert not torch.equal(model.decoder.conv1.weight, tiny.decoder.conv1.weight)
 
 
-def test_sed_checkpoint_gives_everything(tmp_path: Path, tiny: SED) -> None:
-    save(tiny, tmp_path / "sed.safetensors")
-    model = initial_model("sed-tiny", str(tmp_path / "sed.safetensors"))
+def test_sed_checkpoint_gives_everything(start_weights: Path, tiny: SED) -> None:
+    model = initial_model("sed-tiny", str(start_weights))
     expected = tiny.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
 
 
-def test_published_checkpoint_is_known(base_checkpoint: Path) -> None:
-    assert checkpoint_kind(base_checkpoint) == ("sed", None)
+def write_published(tiny: SED, path: Path, stem: torch.Tensor | None = None) -> Path:
+    """A checkpoint of sed-tiny in the published format, perhaps with another stem."""
+    weights = {published_name(name): value for name, value in tiny.state_dict().items()}
+    if stem is not None:
+        weights[published_name("clip.visual.trunk.stem.0.weight")] = stem
+    torch.save({"model": weights, "iteration": 7}, path)
+    return path
 
 
-def test_checkpoint_of_another_preset_is_refused(tmp_path: Path, tiny: SED, base_checkpoint: Path) -> None:
-    path = tmp_path / "sed.safetensors"
-    save(tiny, path)
+def test_published_checkpoint_gives_everything(tmp_path: Path, tiny: SED) -> None:
+    path = write_published(tiny, tmp_path / "sed.pth")
+    assert checkpoint_kind(path) == ("sed", None)
+    model = initial_model("sed-tiny", str(path))
+    expected = tiny.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+def test_checkpoint_of_another_preset_is_refused(tmp_path: Path, tiny: SED, start_weights: Path) -> None:
     with pytest.raises(InputError, match=r"is a checkpoint of sed-tiny, not of sed-b; add --preset sed-tiny"):
-        initial_model("sed-b", str(path))
-    with pytest.raises(InputError, match="does not fit preset sed-tiny"):
-        initial_model("sed-tiny", str(base_checkpoint))
-    clip = tmp_path / "clip.bin"
-    torch.save(tiny.clip.state_dict(), clip)
-    with pytest.raises(InputError, match=r"clip\.bin: does not fit preset sed-b"):
-        initial_model("sed-b", str(clip))
+        initial_model("sed-b", str(start_weights))
+    published = write_published(tiny, tmp_path / "sed.pth", stem=torch.zeros(128, 3, 4, 4))
+    with pytest.raises(InputError, match=r"sed\.pth: does not fit preset sed-tiny: 1 misshapen \(.*stem"):
+        initial_model("sed-tiny", str(published))
+    weights = tiny.clip.state_dict()
+    torch.save(weights | {"visual.trunk.stem.0.weight": torch.zeros(128, 3, 4, 4)}, tmp_path / "clip.bin")
+    with pytest.raises(InputError, match=r"clip\.bin: does not fit preset sed-tiny: 1 misshapen \(.*stem"):
+        initial_model("sed-tiny", str(tmp_path / "clip.bin"))
 
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.bin", "x.pth"])
@@ -90,7 +93,7 @@ def test_hub_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(initial_weights.constants, "HF_HUB_CACHE", str(tmp_path))
     # A port of this machine at which nothing answers.
     monkeypatch.setattr(initial_weights.constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert not reachable("http://127.0.0.1:9")
+    assert not is_reachable("http://127.0.0.1:9")
     with pytest.raises(
         InputError, match=r"127\.0\.0\.1:9 cannot be reached; download laion/CLIP-convnext_base_w"
     ):
@@ -126,13 +129,18 @@ def test_heads_need_more_than_a_trained_clip(tmp_path: Path, tiny: SED) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_checkpoint_of_a_run_is_no_start(tmp_path: Path) -> None:
-    train(small(write_own_data(tmp_path / "data"), steps=1), tmp_path / "run", gpus=0)
-    state = tmp_path / "run" / "checkpoints" / "step-000001" / "state.pt"
-    with pytest.raises(
-        InputError, match=r"state\.pt: is for --resume alone; give its run's model\.safetensors"
-    ):
-        initial_model("sed-tiny", str(state))
+def test_checkpoint_of_a_run_is_a_start(tmp_path: Path, data: Path) -> None:
+    train(small(data, steps=1), tmp_path / "run", gpus=0)
+    path = tmp_path / "run" / "checkpoints" / "step-000001" / "model.safetensors"
+    trained = SED.from_checkpoint(tmp_path / "run" / "model.safetensors").state_dict()
+    model = initial_model("sed-tiny", str(path))
+    assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
+
+
+def test_file_without_weights_is_refused(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(InputError, match=r"list\.pt: holds no weights by name; give an open_clip or SED"):
+        initial_model("sed-tiny", str(tmp_path / "list.pt"))
 
 
 def test_a_file_called_like_a_choice_is_not_taken_for_it(
@@ -143,5 +151,5 @@ def test_a_file_called_like_a_choice_is_not_taken_for_it(
     Path("random").write_text("no weights")
     options = options_of(small("data", steps=1), tmp_path / "config.yaml")
     assert main([*options, "--init", "random", "-o", "run"]) == 0
-    begun = read_settings(RunFolder(Path("run")).settings)
-    assert (begun["init"], begun["data"]) == ("random", str(data))
+    settings = RunFolder(Path("run")).read()
+    assert (settings["init"], settings["data"]) == ("random", str(data))

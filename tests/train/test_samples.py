@@ -1,6 +1,7 @@
-"""Augmentation, and which sample is where in a run."""
+"""Augmentation, the choice of categories, and which sample is where in a run."""
 
 import colorsys
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,18 @@ from sed_trt.train.augmentation import (
 from sed_trt.train.config import TrainConfig
 from sed_trt.train.datasets import IGNORED, Sample
 from sed_trt.train.samples import (
+    ABSENT,
     Batch,
     CategorySampler,
+    TrainedNames,
     TrainingSamples,
+    micro_batch,
     open_training_data,
-    part_numbers,
+    plain_names,
+    scene_names,
     training_batches,
 )
+from sed_trt.train.scenes import HELD_OUT, VOCABULARY, longer_vocabulary, make_scene
 
 
 def opened(config: TrainConfig) -> TrainingSamples:
@@ -40,14 +46,8 @@ def batches_of(config: TrainConfig, first: int = 0, rank: int = 0, processes: in
     return list(training_batches(opened(config), first, rank, processes, pin=False))
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A small own data set of six pictures."""
-    return write_own_data(tmp_path / "data")
-
-
 class Drawn(np.random.Generator):
-    """Random numbers that are given."""
+    """Random numbers that the test gives."""
 
     def __init__(self, coins: list[float], between: float, whole: int = 0) -> None:
         super().__init__(np.random.PCG64(0))
@@ -109,7 +109,7 @@ def test_sizes_are_the_published_ones() -> None:
     assert short_side_size(100, 400, 768, 2666) == (667, 2666)
 
 
-def test_labels_follow_the_picture(tmp_path: Path) -> None:
+def test_labels_follow_the_image() -> None:
     labels = np.repeat(np.repeat(np.arange(12, dtype=np.int32).reshape(3, 4), 20, 0), 20, 1)
     image = np.repeat((labels * 20).astype(np.uint8)[..., None], 3, 2)
     config = small("x", short_side=None, colour=False, crop=32)
@@ -130,7 +130,80 @@ def test_what_is_missing_is_grey_and_ignored() -> None:
     assert (padded.labels[:16] == 3).all() and (padded.labels[16:] == IGNORED).all()
 
 
-def test_every_pass_sees_every_picture_in_an_order_of_its_own(data: Path) -> None:
+def test_sampler_keeps_what_is_present_and_never_shows_a_held_out_pair() -> None:
+    sampler = CategorySampler(scene_names(), 20, seed=0)
+    every = np.array(sampler.trained.names)
+    assert not set(every) & set(HELD_OUT)
+    assert set(ABSENT) <= set(every)
+    for seed in range(10):
+        labels = make_scene(seed, 64).labels.astype(np.int32)
+        labels[0, 0] = -1
+        chosen, targets = sampler.draw(labels, step=0, number=seed)
+        assert chosen is not None and targets.shape == labels.shape
+        names = every[chosen]
+        assert len(set(names)) == len(names)
+        assert targets[0, 0] == -1
+        known = targets >= 0
+        assert known.sum() == known.size - 1
+        assert (names[targets[known]] == np.array(VOCABULARY)[labels[known]]).all()
+
+
+def test_samples_of_a_step_get_as_many_categories_and_steps_differ() -> None:
+    sampler, labels = CategorySampler(scene_names(), 20, seed=0), np.zeros((2, 2), dtype=np.int32)
+
+    def count(step: int, number: int) -> int:
+        chosen, _ = sampler.draw(labels, step, number)
+        assert chosen is not None
+        return len(chosen)
+
+    counts = {count(step, 4 * step) for step in range(60)}
+    assert min(counts) >= 10 and max(counts) <= 30 and len(counts) > 10
+    assert {count(7, number) for number in range(28, 32)} == {count(7, 0)}
+
+
+def test_number_of_categories_stays_where_it_is_to() -> None:
+    sampler = CategorySampler(scene_names(), 171, seed=0, vary=False)
+    labels = make_scene(0, 64).labels.astype(np.int32)
+    draws = [sampler.draw(labels, step, step) for step in range(3)]
+    assert all(chosen is not None and len(chosen) == 171 for chosen, _ in draws)
+    few, _ = CategorySampler(plain_names("abc"), 4, seed=0, vary=False).draw(np.zeros((2, 2), int), 0, 0)
+    assert few is not None and len(few) == 3
+
+
+def test_sampler_depends_on_seed_and_number_alone() -> None:
+    labels = make_scene(0, 64).labels.astype(np.int32)
+
+    def chosen(seed: int, number: int) -> list[int]:
+        found, _ = CategorySampler(scene_names(), 20, seed).draw(labels, 3, number)
+        assert found is not None
+        return found.tolist()
+
+    assert chosen(0, 12) == chosen(0, 12)
+    assert chosen(0, 12) != chosen(0, 13) and chosen(0, 12) != chosen(1, 12)
+
+
+def test_what_does_not_fit_among_the_categories_has_none() -> None:
+    labels = np.arange(12).reshape(3, 4)
+    chosen, targets = CategorySampler(plain_names("abcdefghijkl"), 4, seed=0).draw(labels, 0, 0)
+    assert chosen is not None and len(set(chosen)) == len(chosen) < 12
+    inside = targets >= 0
+    assert sorted(chosen[targets[inside]]) == sorted(labels[inside]) == sorted(chosen)
+
+
+def test_all_categories_are_the_names_of_the_data_set() -> None:
+    labels = np.array([[2, -1], [0, 1]])
+    chosen, targets = CategorySampler(plain_names("abc"), None, seed=0).draw(labels, 0, 0)
+    assert chosen is None and targets.tolist() == labels.tolist()
+    swapped = TrainedNames(("b", "a"), np.array([1, 0, -1]))
+    assert CategorySampler(swapped, None, seed=0).draw(labels, 0, 0)[1].tolist() == [[-1, -1], [1, 0]]
+
+
+def test_tested_vocabularies_hold_no_absent_name_of_training() -> None:
+    assert not set(ABSENT) & set(longer_vocabulary(847))
+    assert len(ABSENT) > 300
+
+
+def test_every_pass_sees_every_image_in_an_order_of_its_own(data: Path) -> None:
     samples = opened(small(data, seed=4))
     passes = [[samples.index(6 * epoch + place) for place in range(6)] for epoch in range(3)]
     assert all(sorted(each) == list(range(6)) for each in passes)
@@ -141,7 +214,7 @@ def test_every_pass_sees_every_picture_in_an_order_of_its_own(data: Path) -> Non
 
 def test_processes_and_parts_share_the_samples_of_a_step() -> None:
     config = small("x", batch=12, accumulate=3)
-    shares = [part_numbers(config, 5, rank, 2, part) for rank in range(2) for part in range(3)]
+    shares = [micro_batch(config, 5, rank, 2, part) for rank in range(2) for part in range(3)]
     assert sorted(number for share in shares for number in share) == list(range(60, 72))
 
 
@@ -185,8 +258,9 @@ def test_batches_for_a_gpu_are_pinned(data: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_broken_picture_is_named(data: Path, workers: int) -> None:
-    (data / "images" / "3.png").write_bytes(b"no picture")
+def test_broken_image_is_named(tmp_path: Path, data: Path, workers: int) -> None:
+    data = Path(shutil.copytree(data, tmp_path / "data"))
+    (data / "images" / "3.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"^[^\n]*images/3\.png[^\n]*$"):
         batches_of(small(data, batch=2, steps=3, workers=workers))
 

@@ -191,7 +191,7 @@ def test_named_means_visible() -> None:
         assert named <= labelled(scene)
         for name, area in areas(scene):
             assert area >= 60 or name not in named
-            # Even stuff that fills the picture has less than this when 85 % of it is covered.
+            # Even stuff that fills the image has less than this when 85 % of it is covered.
             assert area < 0.16 * 256**2 or name in named
             covered += area >= 60 and name not in named
     assert covered

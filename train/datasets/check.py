@@ -9,32 +9,30 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...runtime.stream import in_threads, pool_size
+from ...runtime.stream import map_threaded, pool_size
 from .dataset import IGNORED, Dataset
-from .files import FileDataset, Listing
+from .files import FileContent, FileDataset, Listing
 
-# Samples read, samples in all.
+# Called with samples read, samples in all.
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class _Counted:
-    """One sample: pixels by class, ignored ones last, and what is wrong with it, if anything."""
-
-    pixels: np.ndarray | None = None
-    outside: tuple[int, ...] = ()
-    mismatch: str | None = None
-    unreadable: str | None = None
 
 
 @dataclass
 class CheckReport:
     """What a data set holds and what is wrong with it.
 
-    `pixels` and `images_with` are, by class, the pixels labelled so and the samples in which there are
-    any; `ignored` the pixels that are not scored. `unreadable` and `mismatched` are messages, each
-    about one sample; `outside` is, by label id outside the list, the number of samples that hold it, and
-    `outside_first` the first such sample.
+    Attributes:
+        kind: "raw", "converted", "own" or "drawn".
+        images: how many there are.
+        labels: how many label maps there are.
+        pixels: by class, the pixels labelled so, int64.
+        images_with: by class, the samples in which there are any, int64.
+        ignored: pixels that are not scored.
+        unreadable: a message for each sample that cannot be read.
+        mismatched: a message for each sample whose image and labels differ in size.
+        outside: by label id outside the list, the number of samples that hold it.
+        outside_first: by such an id, the first of these samples.
+        listing: what lacks its partner.
     """
 
     name: str
@@ -104,56 +102,45 @@ def check_dataset(dataset: Dataset, report: Progress | None = None) -> CheckRepo
         dataset: from `find_dataset`, so that samples may lack a partner.
         report: called after each sample; None means no reports.
     """
-    count = len(dataset.classes)
+    count, classes = len(dataset), len(dataset.classes)
+    pixels, images_with = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
     result = CheckReport(
-        dataset.name,
-        dataset.split,
-        "drawn",
-        len(dataset),
-        len(dataset),
-        dataset.classes,
-        np.zeros(count, np.int64),
-        np.zeros(count, np.int64),
+        dataset.name, dataset.split, "drawn", count, count, dataset.classes, pixels, images_with
     )
     if isinstance(dataset, FileDataset):
         result.kind, result.listing = dataset.source.kind, dataset.source.listing
         result.images += len(result.listing.unlabelled)
         result.labels += len(result.listing.imageless)
-    counted = in_threads(lambda index: _count(dataset, index), range(len(dataset)), pool_size())
-    with closing(counted):
-        for index, sample in enumerate(counted):
-            _add(result, sample, dataset.identity(index))
+    samples = map_threaded(lambda index: _read(dataset, index), range(count), pool_size())
+    with closing(samples):
+        for index, sample in enumerate(samples):
+            if isinstance(sample, str):
+                result.unreadable.append(sample)
+            else:
+                content, counts = sample
+                pixels += counts[:-1]
+                images_with += counts[:-1] > 0
+                result.ignored += int(counts[-1])
+                if content.mismatch is not None:
+                    result.mismatched.append(content.mismatch)
+                for value in content.outside:
+                    result.outside[value] += 1
+                    result.outside_first.setdefault(value, dataset.identity(index))
             if report is not None:
-                report(index + 1, len(dataset))
+                report(index + 1, count)
     return result
 
 
-def _count(dataset: Dataset, index: int) -> _Counted:
-    outside: tuple[int, ...] = ()
-    mismatch = None
+def _read(dataset: Dataset, index: int) -> tuple[FileContent, np.ndarray] | str:
+    """A sample and its pixels by class, ignored ones last; the message where it cannot be read."""
     try:
         if isinstance(dataset, FileDataset):
-            reading = dataset.read(index)
-            labels, outside = reading.labels, reading.outside
-            mismatch = dataset.size_fault(index, reading)
+            content = dataset.read(index)
         else:
-            labels = dataset[index].labels
+            sample = dataset[index]
+            content = FileContent(sample.image, sample.labels, (), None)
     except InputError as error:
-        return _Counted(unreadable=str(error))
+        return str(error)
     classes = len(dataset.classes)
-    pixels = np.bincount(np.where(labels == IGNORED, classes, labels).ravel(), minlength=classes + 1)
-    return _Counted(pixels, outside, mismatch)
-
-
-def _add(result: CheckReport, sample: _Counted, name: str) -> None:
-    if sample.unreadable is not None:
-        result.unreadable.append(sample.unreadable)
-    if sample.mismatch is not None:
-        result.mismatched.append(sample.mismatch)
-    for value in sample.outside:
-        result.outside[value] += 1
-        result.outside_first.setdefault(value, name)
-    if sample.pixels is not None:
-        result.pixels += sample.pixels[:-1]
-        result.images_with += sample.pixels[:-1] > 0
-        result.ignored += int(sample.pixels[-1])
+    labels = np.where(content.labels == IGNORED, classes, content.labels)
+    return content, np.bincount(labels.ravel(), minlength=classes + 1)

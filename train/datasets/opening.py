@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ...errors import InputError
 from ...files import is_folder
@@ -10,13 +10,13 @@ from ..scenes import VOCABULARY, Split
 from .dataset import Dataset
 from .files import FileDataset
 from .own import open_own
-from .published import PUBLISHED, Layout, PublishedSet
+from .published import PUBLISHED, FolderLayout, PublishedSet
 from .scenes import Scenes
 
 ROOT_VARIABLE = "SED_DATASETS"
 SCENES = "scenes"
+SCENE_SPLITS: tuple[Split, ...] = get_args(Split)
 NAMES: tuple[str, ...] = (*PUBLISHED, SCENES)
-SCENE_SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 class MissingDataError(InputError):
@@ -50,17 +50,65 @@ def open_dataset(name: str, split: str | None = None, root: Path | None = None) 
 def find_dataset(name: str, split: str | None = None, root: Path | None = None) -> Dataset:
     """As `open_dataset`, but images and labels may lack their partners."""
     if name == SCENES:
-        return _scenes(split or "test")
+        return _open_scenes(split or "test")
     if name in PUBLISHED:
-        dataset = _published(name, PUBLISHED[name], split or "val", datasets_root(root))
-    elif is_folder(Path(name)):
-        dataset = open_own(Path(name), split or "val")
-    else:
-        raise InputError(
-            f"data: {name!r} is neither a data set nor a folder; choose one of {', '.join(NAMES)}, or give a "
-            "folder with images/, labels/ and names.txt"
+        return _open_published(name, PUBLISHED[name], split or "val", datasets_root(root))
+    if is_folder(Path(name)):
+        return open_own(Path(name), split or "val")
+    raise InputError(
+        f"data: {name!r} is neither a data set nor a folder; choose one of {', '.join(NAMES)}, or give a "
+        "folder with images/, labels/ and names.txt"
+    )
+
+
+def _open_scenes(split: str) -> Scenes:
+    for known in SCENE_SPLITS:
+        if split == known:
+            return Scenes(known)
+    raise InputError(f"split: {split!r} is unknown for {SCENES}; choose one of {', '.join(SCENE_SPLITS)}")
+
+
+def _open_published(name: str, published: PublishedSet, split: str, root: Path) -> FileDataset:
+    if split not in published.layouts:
+        splits = ", ".join(published.layouts)
+        raise InputError(f"split: {split!r} is unknown for {name}; choose one of {splits}")
+    layout = layout_at(published, split, root)
+    if layout is None:
+        raw, converted = published.layouts[split][-1], published.layouts[split][0]
+        raise MissingDataError(
+            f"{name}: {' and '.join(raw.missing(root))} not found under {root}; "
+            f"expected {', '.join(raw.needed)}, or converted labels in {converted.labels}; "
+            f"check {ROOT_VARIABLE} or --root"
         )
-    return dataset
+    return FileDataset(
+        name,
+        split,
+        published.names,
+        layout.open(root),
+        published.classes,
+        published.scored_as,
+        published.max_short_side,
+    )
+
+
+def layout_at(published: PublishedSet, split: str, root: Path) -> FolderLayout | None:
+    """The layout in which a split lies under the root, converted before raw; None where it is not whole.
+
+    An empty folder of converted labels counts as none.
+    """
+    for layout in published.layouts[split]:
+        if not layout.missing(root) and (layout.kind == "raw" or _holds_files(root / layout.labels)):
+            return layout
+    return None
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether anything but hidden files, such as .DS_Store, is in the folder, or it cannot be listed."""
+    try:
+        return any(not each.name.startswith(".") for each in folder.iterdir())
+    except OSError:
+        # Opening the layout says why.
+        return True
 
 
 def datasets_root(root: Path | None) -> Path:
@@ -85,56 +133,6 @@ def datasets_root(root: Path | None) -> Path:
     return root
 
 
-def layout_at(found: PublishedSet, split: str, root: Path) -> Layout | None:
-    """The layout in which a split lies under the root, converted before raw; None where it is not whole.
-
-    An empty folder of converted labels counts as none.
-    """
-    for layout in found.layouts[split]:
-        if layout.missing(root):
-            continue
-        if layout.kind == "raw" or _holds_files(root / layout.labels):
-            return layout
-    return None
-
-
-def _holds_files(folder: Path) -> bool:
-    """Whether anything but hidden files, such as .DS_Store, is in the folder, or it cannot be listed."""
-    try:
-        return any(not each.name.startswith(".") for each in folder.iterdir())
-    except OSError:
-        # Opening the layout says why.
-        return True
-
-
-def _published(name: str, found: PublishedSet, split: str, root: Path) -> FileDataset:
-    if split not in found.layouts:
-        raise InputError(f"split: {split!r} is unknown for {name}; choose one of {', '.join(found.layouts)}")
-    layout = layout_at(found, split, root)
-    if layout is None:
-        raise MissingDataError(f"{name}: {what_is_missing(found, split, root)}")
-    return FileDataset(
-        name, split, found.names, layout.open(root), found.classes, found.scored_as, found.max_short_side
-    )
-
-
-def what_is_missing(found: PublishedSet, split: str, root: Path) -> str:
-    """Why a split cannot be read, and what would help, in one line."""
-    raw, converted = found.layouts[split][-1], found.layouts[split][0]
-    missing = " and ".join(raw.missing(root))
-    return (
-        f"{missing} not found under {root}; expected {', '.join(raw.needed)}, or converted labels in "
-        f"{converted.labels}; check {ROOT_VARIABLE} or --root"
-    )
-
-
-def _scenes(split: str) -> Scenes:
-    for known in SCENE_SPLITS:
-        if split == known:
-            return Scenes(known)
-    raise InputError(f"split: {split!r} is unknown for {SCENES}; choose one of {', '.join(SCENE_SPLITS)}")
-
-
 def list_datasets(root: Path | None = None) -> list[dict[str, Any]]:
     """A row for each split of each set: "name", "split", "about", "expected", "converted" and "found".
 
@@ -147,36 +145,28 @@ def list_datasets(root: Path | None = None) -> list[dict[str, Any]]:
     Raises:
         InputError: the root is no folder.
     """
-    known = root is not None or bool(os.environ.get(ROOT_VARIABLE))
-    folder = datasets_root(root) if known else None
-    rows: list[dict[str, Any]] = []
-    for name, found in PUBLISHED.items():
-        for split, layouts in found.layouts.items():
-            raw, converted = layouts[-1], layouts[0]
-            state = f"unknown: {ROOT_VARIABLE} is not set"
-            if folder is not None:
-                layout = layout_at(found, split, folder)
-                state = layout.kind if layout else f"missing: {', '.join(raw.missing(folder))}"
-            rows.append(
-                {
-                    "name": name,
-                    "split": split,
-                    "about": found.about,
-                    "expected": list(raw.needed),
-                    "converted": converted.labels,
-                    "found": state,
-                }
-            )
-    about = f"procedural scenes, {len(VOCABULARY)} categories"
+    folder = datasets_root(root) if root is not None or os.environ.get(ROOT_VARIABLE) else None
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "split": split,
+            "about": published.about,
+            "expected": list(layouts[-1].needed),
+            "converted": layouts[0].labels,
+            "found": _state(published, split, folder),
+        }
+        for name, published in PUBLISHED.items()
+        for split, layouts in published.layouts.items()
+    ]
     for split in SCENE_SPLITS:
-        rows.append(
-            {
-                "name": SCENES,
-                "split": split,
-                "about": about,
-                "expected": [],
-                "converted": None,
-                "found": "drawn when needed",
-            }
-        )
+        row = {"name": SCENES, "split": split, "about": f"procedural scenes, {len(VOCABULARY)} categories"}
+        rows.append({**row, "expected": [], "converted": None, "found": "drawn when needed"})
     return rows
+
+
+def _state(published: PublishedSet, split: str, root: Path | None) -> str:
+    """The kind of a split's layout under the root, or what is not there."""
+    if root is None:
+        return f"unknown: {ROOT_VARIABLE} is not set"
+    layout = layout_at(published, split, root)
+    return layout.kind if layout else f"missing: {', '.join(published.layouts[split][-1].missing(root))}"

@@ -5,11 +5,10 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...files import IMAGE_SUFFIXES, is_file, is_folder
+from ...runtime.images import load_image
 from ...runtime.vocabulary import checked_names, read_vocabulary
-from .dataset import read_upright
-from .files import FileDataset, Source, files_by_key, paired, refuse_nothing
+from .files import FileDataset, FileSource, check_not_empty, files_by_key, paired, read_file, text_lines
 from .labels import counted_from, read_label_image
-from .published import read_file
 
 SPLITS = ("train", "val")
 NAMES_FILES = ("names.txt", "names.json")
@@ -31,21 +30,35 @@ def open_own(folder: Path, split: str) -> FileDataset:
         raise InputError(f"split: {split!r} is unknown for {folder}; choose one of {', '.join(SPLITS)}")
     names = _read_names(folder)
     images, labels = _folders(folder, split)
-    found = files_by_key(images, sorted(IMAGE_SUFFIXES)), files_by_key(labels, LABEL_ENDINGS)
-    listing = paired(*found, sorted({*found[0], *found[1]}))
-    refuse_nothing(listing, images, labels)
+    image_files = files_by_key(images, sorted(IMAGE_SUFFIXES))
+    label_files = files_by_key(labels, LABEL_ENDINGS)
+    listing = paired(image_files, label_files, sorted({*image_files, *label_files}))
+    check_not_empty(listing, images, labels)
     tables = {
         1: counted_from(0, min(len(names), _IGNORED_8_BITS), [_IGNORED_8_BITS]),
         0: counted_from(0, len(names), [_IGNORED_16_BITS]),
     }
-    source = Source(
-        "own",
-        listing,
-        read_upright,
-        partial(read_file, read_label_image),
-        tables,
-    )
+    source = FileSource("own", listing, load_image, partial(read_file, read_label_image), tables)
     return FileDataset(str(folder), split, names, source)
+
+
+def _read_names(folder: Path) -> tuple[str, ...]:
+    path = next((folder / name for name in NAMES_FILES if is_file(folder / name)), None)
+    if path is None:
+        raise InputError(
+            f"{folder}: neither {' nor '.join(NAMES_FILES)} is there; write the category names in the "
+            "order of the labels' values, one per line"
+        )
+    names = read_vocabulary(path) if path.suffix == ".json" else text_lines(path, "save it as UTF-8")
+    blank = next((number for number, name in enumerate(names, 1) if not name.strip()), None)
+    if blank is not None:
+        raise InputError(
+            f"{path}: line {blank} is blank, so that the value of the next name is unclear; remove it"
+        )
+    try:
+        return checked_names(names)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _folders(folder: Path, split: str) -> tuple[Path, Path]:
@@ -70,24 +83,3 @@ def _folders(folder: Path, split: str) -> tuple[Path, Path]:
             f"PNG for each image, and {' or '.join(NAMES_FILES)}"
         )
     return folder / "images", folder / "labels"
-
-
-def _read_names(folder: Path) -> tuple[str, ...]:
-    path = next((folder / name for name in NAMES_FILES if is_file(folder / name)), None)
-    if path is None:
-        raise InputError(
-            f"{folder}: neither {' nor '.join(NAMES_FILES)} is there; write the category names in the "
-            "order of the labels' values, one per line"
-        )
-    names = read_vocabulary(path)
-    if path.suffix == ".txt":
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-        blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
-        if blank is not None:
-            raise InputError(
-                f"{path}: line {blank} is blank, so that the value of the next name is unclear; remove it"
-            )
-    try:
-        return checked_names(names)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error

@@ -13,103 +13,102 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 from ...errors import InputError
 from ...files import exists
-from ...runtime.vocabularies import published
-from .dataset import IGNORED, read_as_stored, read_upright, reader_package
-from .files import Item, MergedAnnotations, Source, files_by_key, paired, refuse_nothing
-from .labels import counted_from, published_ids, read_ade_colours, read_label_image, read_label_map, table_of
+from ...runtime.images import load_image
+from ...runtime.vocabulary import published
+from .dataset import IGNORED
+from .files import FileSource, Item, check_not_empty, files_by_key, paired, read_file, text_lines
+from .labels import (
+    MergedAnnotations,
+    counted_from,
+    decoding,
+    published_table,
+    read_ade_colours,
+    read_label_image,
+    read_label_map,
+    reader_package,
+    table_of,
+)
 
 IMAGE_ENDINGS = (".jpg",)
+# As the ending of label files: one file holds those of all images.
+MERGED = "merged"
+VOC_CLASSES = 20
 
 
 @dataclass(frozen=True)
-class Labels:
-    """Where labels are, by the key of their image, and how they are read.
+class FolderLayout:
+    """Folders and files of one split; all paths are relative to the set's root.
 
-    `keys` are the images that a file which holds all labels says there are; None for a folder of labels.
-    """
-
-    files: Mapping[str, Path]
-    read: Callable[[Item], np.ndarray]
-    keys: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Folders and files of one split, relative to the set's root.
-
-    `shared` is whether the images' folder holds more than the split, whose samples are then those that the
-    text file `listed` names, or else those that have labels. `by_name` pairs files by name, whatever
-    folder they are in.
+    Attributes:
+        kind: as downloaded, or as the preparation scripts write it.
+        images: folder of the images.
+        labels: folder of the labels, or PASCAL-Context's file of all of them.
+        table: makes the table of what label values stand for (`labels.table_of`).
+        ending: how the names of label files end.
+        read_labels: reads a label file.
+        read_image: reads an image.
+        shared: whether the images' folder holds more than the split, whose samples are then those that
+            `listed` names, or else those that have labels.
+        listed: a text file of image names.
+        recursive: whether files lie in folders inside these.
+        by_name: pair files by name, whatever folder they are in.
+        package: what must be installed to read the labels.
     """
 
     kind: Literal["raw", "converted"]
     images: str
     labels: str
-    open_labels: Callable[[Path], Labels]
     table: Callable[[], np.ndarray]
+    ending: str = ".png"
+    read_labels: Callable[[Path], np.ndarray] = field(default=read_label_image)
+    # Upright by EXIF, as detectron2 reads it.
+    read_image: Callable[[Path], np.ndarray] = field(default=load_image)
     shared: bool = False
     listed: str | None = None
     recursive: bool = False
     by_name: bool = False
-    read_image: Callable[[Path], np.ndarray] = field(default=read_upright)
+    package: str | None = None
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """What must be there, relative to the root, each once."""
+        """What must be there, each once."""
         return tuple(dict.fromkeys(each for each in (self.images, self.labels, self.listed) if each))
 
     def missing(self, root: Path) -> list[str]:
         """What is not there."""
         return [each for each in self.needed if not exists(root / each)]
 
-    def open(self, root: Path) -> Source:
+    def open(self, root: Path) -> FileSource:
         """List the files; raises InputError where a folder or list cannot be read or nothing is there."""
-        labels = self.open_labels(root / self.labels)
+        if self.package is not None:
+            # Said now rather than at the first sample, which another process may read.
+            reader_package(self.package, self.package)
         images = files_by_key(root / self.images, IMAGE_ENDINGS, self.recursive)
         if self.by_name:
             images = {Path(key).name: path for key, path in images.items()}
-        listing = paired(images, labels.files, self._keys(root, images, labels))
-        refuse_nothing(listing, root / self.images, root / self.labels)
-        return Source(self.kind, listing, self.read_image, labels.read, {0: self.table()})
-
-    def _keys(self, root: Path, images: Mapping[str, Path], labels: Labels) -> list[str]:
+        path = root / self.labels
+        if self.ending == MERGED:
+            merged = MergedAnnotations(path, "val")
+            labels: Mapping[str, Path] = dict.fromkeys(merged.masks, path)
+            read, keys = partial(read_merged, merged), list(merged.sizes)
+        else:
+            labels = files_by_key(path, (self.ending,), self.recursive)
+            read = partial(read_file, self.read_labels)
+            keys = list(labels) if self.shared else sorted({*images, *labels})
         if self.listed is not None:
-            return read_list(root / self.listed)
-        if not self.shared:
-            return sorted({*images, *labels.files})
-        return list(labels.files if labels.keys is None else labels.keys)
+            keys = read_list(root / self.listed)
+        listing = paired(images, labels, keys)
+        check_not_empty(listing, root / self.images, path)
+        return FileSource(self.kind, listing, self.read_image, read, {0: self.table()})
 
 
-def label_folder(
-    read: Callable[[Path], np.ndarray], ending: str, recursive: bool = False, package: str | None = None
-) -> Callable[[Path], Labels]:
-    """Opens a folder with a label file for each image, whose names end in `ending`; needs the package."""
-
-    def open_labels(folder: Path) -> Labels:
-        if package is not None:
-            # Said now rather than at the first sample, which another process may read.
-            reader_package(package, package)
-        return Labels(files_by_key(folder, (ending,), recursive), partial(read_file, read))
-
-    return open_labels
-
-
-def read_file(read: Callable[[Path], np.ndarray], item: Item) -> np.ndarray:
-    """The labels of an item that has a label file of its own."""
-    return read(item.label)
-
-
-def merged_labels(phase: str) -> Callable[[Path], Labels]:
-    """Opens PASCAL-Context's `trainval_merged.json`."""
-
-    def open_labels(file: Path) -> Labels:
-        merged = MergedAnnotations(file, phase)
-        return Labels(merged.labels, merged.read, tuple(merged.stems))
-
-    return open_labels
+def read_merged(merged: MergedAnnotations, item: Item) -> np.ndarray:
+    """The labels of an item whose label file is that of all."""
+    return merged.read(item.image.stem)
 
 
 def read_list(path: Path) -> list[str]:
@@ -118,43 +117,41 @@ def read_list(path: Path) -> list[str]:
     Raises:
         InputError: the file cannot be read as text or lists nothing, or a name twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}); restore the list of images from the download"
-        ) from error
-    names = [line.split()[0] for line in lines if line.strip()]
+    fix = "restore it from the download"
+    names = [line.split()[0] for line in text_lines(path, fix) if line.strip()]
     if not names:
-        raise InputError(f"{path}: lists no images; restore it from the download")
-    if len(set(names)) < len(names):
-        twice = Counter(names).most_common(1)[0][0]
-        raise InputError(f"{path}: lists {twice} twice; restore it from the download")
+        raise InputError(f"{path}: lists no images; {fix}")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{path}: lists {name} twice; {fix}")
     return names
 
 
-VOC_CLASSES = 20
+def read_as_stored(path: Path) -> np.ndarray:
+    """The image, RGB uint8 (H, W, 3), whatever its EXIF orientation says.
 
-_PNG = label_folder(read_label_image, ".png")
-_TIFF = label_folder(read_label_image, ".tif")
-_COCO = "coco-stuff"
-_ADE = "ADEChallengeData2016"
-_FULL = "ADE20K_2021_17_01"
-_VOC = "VOCdevkit/VOC2012"
-_CONTEXT = "VOCdevkit/VOC2010"
+    Raises:
+        InputError: the file cannot be read.
+    """
+    with decoding(path), Image.open(path) as image:
+        return load_image(np.array(image.convert("RGB")))
 
 
 @dataclass(frozen=True)
 class PublishedSet:
     """A published set.
 
-    `layouts` are by split; the first of which everything is there is read. `vocabulary` names the list of
-    what is segmented; `background` is whether the names after VOC's 20 are scored as one more class.
+    Attributes:
+        about: a few words.
+        vocabulary: name of the list of what is segmented.
+        layouts: by split: the converted ones, then the raw one; the first that is whole is read.
+        background: whether the names after VOC's 20 are scored as one more class.
+        max_short_side: as in `Dataset`.
     """
 
     about: str
     vocabulary: str
-    layouts: Mapping[str, tuple[Layout, ...]] = field(repr=False)
+    layouts: Mapping[str, tuple[FolderLayout, ...]] = field(repr=False)
     background: bool = False
     max_short_side: int | None = None
 
@@ -174,108 +171,94 @@ class PublishedSet:
         return np.minimum(np.arange(len(self.names), dtype=np.int32), len(self.classes) - 1)
 
 
-def _coco(split: str) -> tuple[Layout, ...]:
-    images = f"{_COCO}/images/{split}2017"
-    converted = f"{_COCO}/annotations_detectron2/{split}2017"
-    raw = f"{_COCO}/annotations/{split}2017"
+def _coco(split: str) -> tuple[FolderLayout, ...]:
+    base = "coco-stuff"
+    images = f"{base}/images/{split}2017"
+    converted, raw = f"{base}/annotations_detectron2/{split}2017", f"{base}/annotations/{split}2017"
     return (
-        Layout("converted", images, converted, _PNG, lambda: counted_from(0, 171, [255])),
-        Layout("raw", images, raw, _PNG, lambda: table_of(published_ids("coco_stuff"), [255])),
+        FolderLayout("converted", images, converted, partial(counted_from, 0, 171, [255])),
+        FolderLayout("raw", images, raw, partial(published_table, "coco_stuff", [255])),
     )
 
 
-def _ade150() -> tuple[Layout, ...]:
-    images = f"{_ADE}/images/validation"
-    converted = f"{_ADE}/annotations_detectron2/validation"
-    raw = f"{_ADE}/annotations/validation"
+def _ade150() -> tuple[FolderLayout, ...]:
+    base = "ADEChallengeData2016"
+    images = f"{base}/images/validation"
+    converted, raw = f"{base}/annotations_detectron2/validation", f"{base}/annotations/validation"
     return (
-        Layout("converted", images, converted, _PNG, lambda: counted_from(0, 150, [255])),
-        Layout("raw", images, raw, _PNG, lambda: counted_from(1, 150, [0])),
+        FolderLayout("converted", images, converted, partial(counted_from, 0, 150, [255])),
+        FolderLayout("raw", images, raw, partial(counted_from, 1, 150, [0])),
     )
 
 
-def _ade847() -> tuple[Layout, ...]:
-    images = f"{_FULL}/images/ADE/validation"
-    converted = f"{_FULL}/annotations_detectron2/validation"
-
-    def table() -> np.ndarray:
-        return counted_from(0, 847, [65535])
-
+def _ade847() -> tuple[FolderLayout, ...]:
+    base = "ADE20K_2021_17_01"
+    images, resized = f"{base}/images/ADE/validation", f"{base}/images_detectron2/validation"
+    converted = f"{base}/annotations_detectron2/validation"
+    table = partial(counted_from, 0, 847, [65535])
     return (
-        # The scripts write resized pictures too; labels of full size go with the original ones.
-        Layout("converted", f"{_FULL}/images_detectron2/validation", converted, _TIFF, table),
-        Layout("converted", images, converted, _TIFF, table, recursive=True, by_name=True),
-        Layout(
+        # The scripts write resized images too; labels of full size go with the original ones.
+        FolderLayout("converted", resized, converted, table, ".tif"),
+        FolderLayout("converted", images, converted, table, ".tif", recursive=True, by_name=True),
+        FolderLayout(
             "raw",
             images,
             images,
-            label_folder(read_ade_colours, "_seg.png", recursive=True),
-            lambda: table_of(published_ids("ade847"), others=IGNORED),
-            recursive=True,
+            partial(published_table, "ade847", others=IGNORED),
+            "_seg.png",
+            read_ade_colours,
             # The scripts leave EXIF orientations out, and the labels were drawn without.
-            read_image=read_as_stored,
+            read_as_stored,
+            recursive=True,
         ),
     )
 
 
-def _voc(background: bool) -> tuple[Layout, ...]:
-    images = f"{_VOC}/JPEGImages"
-    converted = f"{_VOC}/annotations_detectron2{'_bg' if background else ''}/val"
-    classes = VOC_CLASSES + background
-
-    def raw_table() -> np.ndarray:
-        ids = {index + 1: index for index in range(VOC_CLASSES)}
-        return table_of(ids | {0: VOC_CLASSES}, [255]) if background else table_of(ids, [0, 255])
-
+def _voc(background: bool) -> tuple[FolderLayout, ...]:
+    base = "VOCdevkit/VOC2012"
+    images, raw = f"{base}/JPEGImages", f"{base}/SegmentationClassAug"
+    converted = f"{base}/annotations_detectron2{'_bg' if background else ''}/val"
+    listed = f"{base}/ImageSets/Segmentation/val.txt"
+    table = partial(counted_from, 0, VOC_CLASSES + background, [255])
+    ids = {index + 1: index for index in range(VOC_CLASSES)}
+    if background:
+        raw_table = partial(table_of, ids | {0: VOC_CLASSES}, [255])
+    else:
+        raw_table = partial(table_of, ids, [0, 255])
     return (
-        Layout("converted", images, converted, _PNG, lambda: counted_from(0, classes, [255]), shared=True),
-        Layout(
-            "raw",
-            images,
-            f"{_VOC}/SegmentationClassAug",
-            _PNG,
-            raw_table,
-            shared=True,
-            listed=f"{_VOC}/ImageSets/Segmentation/val.txt",
-        ),
+        FolderLayout("converted", images, converted, table, shared=True),
+        FolderLayout("raw", images, raw, raw_table, shared=True, listed=listed),
     )
 
 
-def _context59() -> tuple[Layout, ...]:
-    images, converted = f"{_CONTEXT}/JPEGImages", f"{_CONTEXT}/annotations_detectron2/pc59_val"
+def _context59() -> tuple[FolderLayout, ...]:
+    base = "VOCdevkit/VOC2010"
+    images, converted = f"{base}/JPEGImages", f"{base}/annotations_detectron2/pc59_val"
+    raw, table = f"{base}/trainval_merged.json", partial(published_table, "pc59", others=IGNORED)
     return (
-        Layout("converted", images, converted, _PNG, lambda: counted_from(0, 59, [255]), shared=True),
-        Layout(
-            "raw",
-            images,
-            f"{_CONTEXT}/trainval_merged.json",
-            merged_labels("val"),
-            lambda: table_of(published_ids("pc59"), others=IGNORED),
-            shared=True,
-        ),
+        FolderLayout("converted", images, converted, partial(counted_from, 0, 59, [255]), shared=True),
+        FolderLayout("raw", images, raw, table, MERGED, shared=True),
     )
 
 
-def _context459() -> tuple[Layout, ...]:
-    images, converted = f"{_CONTEXT}/JPEGImages", f"{_CONTEXT}/annotations_detectron2/pc459_val"
+def _context459() -> tuple[FolderLayout, ...]:
+    base = "VOCdevkit/VOC2010"
+    images, converted = f"{base}/JPEGImages", f"{base}/annotations_detectron2/pc459_val"
     return (
-        Layout(
-            "converted",
-            images,
-            converted,
-            _TIFF,
-            lambda: counted_from(0, 459, [459, 65535]),
-            shared=True,
+        FolderLayout(
+            "converted", images, converted, partial(counted_from, 0, 459, [459, 65535]), ".tif", shared=True
         ),
-        Layout(
+        FolderLayout(
             "raw",
             images,
-            f"{_CONTEXT}/trainval",
-            label_folder(read_label_map, ".mat", package="scipy"),
+            f"{base}/trainval",
             # 460 less one is the published ignored index; 0 less one, in 16 bits without a sign, is 65535.
-            lambda: counted_from(1, 459, [0, 460]),
+            partial(counted_from, 1, 459, [0, 460]),
+            ".mat",
+            read_label_map,
             shared=True,
-            listed=f"{_CONTEXT}/pascalcontext_val.txt",
+            listed=f"{base}/pascalcontext_val.txt",
+            package="scipy",
         ),
     )
 

@@ -11,7 +11,7 @@ EVALUATED = 200
 
 
 class Scenes(Dataset):
-    """Scenes drawn when asked for, each from its seed alone; labels index the scenes' vocabulary."""
+    """Scenes, each drawn from its seed alone when it is read; labels index the scenes' vocabulary."""
 
     def __init__(
         self,
@@ -21,9 +21,14 @@ class Scenes(Dataset):
         first_seed: int = 0,
         names: Sequence[str] = VOCABULARY,
     ) -> None:
-        """`length` scenes of `size` x `size` pixels, of the seeds from `first_seed` on.
+        """Set up.
 
-        `names` are a vocabulary that starts with the scenes' own.
+        Args:
+            split: "train", without held-out pairs, or "test".
+            length: how many scenes.
+            size: height and width in pixels.
+            first_seed: of the first scene; the others count up from it.
+            names: a vocabulary that starts with the scenes' own.
         """
         self.name, self.split = "scenes", split
         self.names = self.classes = tuple(names)

@@ -43,9 +43,9 @@ _ABSENT_NOUNS: Final[tuple[str, ...]] = (
 
 
 def longer_vocabulary(size: int) -> tuple[str, ...]:
-    """Return ``size`` distinct names: ``VOCABULARY``, then names that no scene ever shows.
+    """`size` distinct names: `VOCABULARY`, then names that no scene ever shows.
 
-    Raises ``ValueError`` when ``size`` is below ``len(VOCABULARY)`` or above what can be made (1205).
+    Raises `ValueError` when `size` is below `len(VOCABULARY)` or above what can be made (1205).
     """
     adjectives, nouns = len(_ABSENT_ADJECTIVES), len(_ABSENT_NOUNS)
     longest = len(VOCABULARY) + adjectives * nouns
@@ -102,7 +102,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def caption(things: Sequence[str], stuff: Sequence[str], rng: np.random.Generator) -> str:
-    """Return a sentence that names the things (patterns included) and the stuff, at least one in all.
+    """A sentence that names the things (patterns included) and the stuff, at least one in all.
 
     The order is random. One sentence in eight leaves the stuff out when there are things to name.
     """

@@ -2,7 +2,7 @@
 
 import math
 
-from .shapes import Part, Role, Shape, arc, bar, box, ellipse, poly, shape
+from .drawing import Part, Role, Shape, arc, bar, box, ellipse, poly, shape
 
 BALL: tuple[Shape, ...] = (
     shape(

@@ -1,4 +1,4 @@
-"""A scene: the picture, its labels and its caption, all from one seed."""
+"""A scene: the image, its labels and its caption, all from one seed."""
 
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -10,30 +10,144 @@ from PIL import Image, ImageDraw
 from .drawing import PATTERNS, draw_sprite, relight
 from .names import HELD_OUT, INDEX, PAIRS, PLAIN_THINGS, STUFF, caption
 from .textures import cut_texture
-from .things import TABLE, Place
+from .things import SHOWN_AS, Place
 
+Split = Literal["train", "test"]
+Point = tuple[float, float]
+
+_STREAMS: Final[dict[str, int]] = {"train": 0, "test": 1}
+_SEEN_PAIRS: Final = tuple(name for name in PAIRS if name not in HELD_OUT)
+# Named from 60 pixels at 256x256 on, and only if so much of it is not covered.
+_MIN_AREA: Final = 60 / 256**2
+_MIN_VISIBLE: Final = 0.15
+_OPAQUE: Final = [255 if alpha >= 128 else 0 for alpha in range(256)]
 _GROUNDS: Final = ("grass", "sand", "water", "road", "snow", "wheat field")
 _WALLS: Final = ("brick wall", "stone wall", "wallpaper")
 _FLOORS: Final = ("wooden floor", "tiled floor", "carpet")
 _BACKDROPS: Final = ("mountain", "mountain", "hedge", "stone wall")
 
-Point = tuple[float, float]
+
+@dataclass(frozen=True)
+class Scene:
+    """One scene.
+
+    Attributes:
+        image: RGB uint8 (size, size, 3).
+        labels: uint16 (size, size), indices into `VOCABULARY`.
+        caption: names all `things`, patterns included, and all `stuff` or, now and then, none of it.
+        things: vocabulary names of the things that can be seen well enough to be named.
+        stuff: likewise of the stuff.
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint16]
+    caption: str
+    things: tuple[str, ...]
+    stuff: tuple[str, ...]
+
+
+def make_scene(seed: int, size: int = 256, split: Split = "train", max_things: int = 5) -> Scene:
+    """The scene of a seed.
+
+    Args:
+        seed: the same one gives unrelated scenes in the two splits.
+        size: height and width in pixels.
+        split: "train" never shows nor names a held-out pair; in "test" about half of the coloured things are
+            held-out pairs.
+        max_things: limit on the number of things.
+
+    Raises:
+        ValueError: the seed is negative, the size below 32, the split unknown or `max_things` negative.
+    """
+    if seed < 0:
+        raise ValueError(f"the seed of a scene is not negative, but {seed} is")
+    if size < 32:
+        raise ValueError(f"a scene is at least 32 pixels wide, not {size}")
+    if split not in _STREAMS:
+        raise ValueError(f"the split of a scene is train or test, not {split!r}")
+    if max_things < 0:
+        raise ValueError(f"a scene has no fewer than 0 things, not {max_things}")
+    rng = np.random.default_rng([seed, _STREAMS[split]])
+    layout = random_layout(rng)
+    count = 0 if max_things == 0 or rng.random() < 0.06 else int(rng.integers(1, max_things + 1))
+    things = [_place(name, count, layout, size, rng) for name in _choose(split, count, rng)]
+    # What stands lower is nearer.
+    things.sort(key=lambda thing: thing.top + thing.sprite.height)
+    canvas, owner, uncovered = _paint(layout, things, size, rng)
+
+    names = [layer.stuff for layer in layout.layers] + [thing.name for thing in things]
+    described = [layer.stuff for layer in layout.layers] + [thing.described for thing in things]
+    visible = np.bincount(owner.ravel(), minlength=len(names))
+    clear = (visible >= _MIN_AREA * size**2) & (visible >= _MIN_VISIBLE * uncovered)
+    if not clear.any():
+        clear[visible.argmax()] = True
+    clear_stuff = [k for k in np.flatnonzero(clear) if k < len(layout.layers)]
+    clear_things = [k for k in np.flatnonzero(clear) if k >= len(layout.layers)]
+    stuff = tuple(names[k] for k in clear_stuff)
+    return Scene(
+        image=relight(canvas, rng),
+        labels=np.array([INDEX[name] for name in names], dtype=np.uint16)[owner],
+        caption=caption([described[k] for k in clear_things], stuff, rng),
+        things=tuple(names[k] for k in clear_things),
+        stuff=stuff,
+    )
+
+
+def _paint(
+    layout: "SceneLayout", things: "list[_PlacedThing]", size: int, rng: np.random.Generator
+) -> tuple[Image.Image, NDArray[np.uint8], NDArray[np.int64]]:
+    """Paint the layers and then the things.
+
+    Returns:
+        The image, in RGB; which layer or thing each pixel shows, (size, size), layers counted first; and for
+        each layer and thing its pixels before things cover it.
+    """
+    canvas = Image.new("RGB", (size, size))
+    owner = Image.new("L", (size, size))
+    for index, layer in enumerate(layout.layers):
+        corners = [(x * size, y * size) for x, y in layer.polygon]
+        mask = Image.new("1", (size, size))
+        ImageDraw.Draw(mask).polygon(corners, fill=1)
+        left, top, right, bottom = mask.getbbox() or (0, 0, 1, 1)
+        texture = cut_texture(layer.stuff, right - left, bottom - top, size, rng)
+        canvas.paste(texture, (left, top), mask.crop((left, top, right, bottom)))
+        owner.paste(index, (0, 0), mask)
+    count = len(layout.layers) + len(things)
+    uncovered = np.bincount(np.asarray(owner).ravel(), minlength=count)
+    for index, thing in enumerate(things, len(layout.layers)):
+        canvas.paste(thing.sprite, (thing.left, thing.top), thing.sprite)
+        opaque = thing.sprite.getchannel("A").point(_OPAQUE, "1")
+        owner.paste(index, (thing.left, thing.top), opaque)
+        uncovered[index] = opaque.histogram()[255]
+    return canvas, np.asarray(owner), uncovered
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Stuff within a polygon whose points are fractions of the picture's size."""
+    """Stuff within a polygon whose points are fractions of the image's size."""
 
     stuff: str
     polygon: tuple[Point, ...] = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
 
 
 @dataclass(frozen=True)
-class Layout:
+class SceneLayout:
     """Layers from back to front, and the heights, as fractions, between which the things of a place are."""
 
     layers: tuple[Layer, ...]
     bands: dict[Place, tuple[float, float]] = field(default_factory=dict)
+
+
+def random_layout(rng: np.random.Generator) -> SceneLayout:
+    """An outdoor or indoor layout, two stuffs side by side, or one alone."""
+    kind = rng.random()
+    if kind < 0.42:
+        return _outdoors(rng)
+    if kind < 0.70:
+        return _indoors(rng)
+    if kind < 0.86:
+        return _two_sides(rng)
+    return SceneLayout((Layer(_pick(STUFF, rng)),))
 
 
 def _pick(names: tuple[str, ...], rng: np.random.Generator) -> str:
@@ -44,7 +158,7 @@ def _below(stuff: str, left: float, right: float) -> Layer:
     return Layer(stuff, ((0.0, left), (1.0, right), (1.0, 1.0), (0.0, 1.0)))
 
 
-def _outdoors(rng: np.random.Generator) -> Layout:
+def _outdoors(rng: np.random.Generator) -> SceneLayout:
     horizon = float(rng.uniform(0.3, 0.7))
     tilt = float(rng.uniform(-0.04, 0.04))
     layers = [Layer("sky")]
@@ -63,7 +177,7 @@ def _outdoors(rng: np.random.Generator) -> Layout:
         bands[Place.WATER] = bands.pop(Place.GROUND)
     elif ground == "water":
         bands[Place.WATER] = (horizon, near)
-    return Layout(tuple(layers), bands)
+    return SceneLayout(tuple(layers), bands)
 
 
 def _backdrop(stuff: str, horizon: float, rng: np.random.Generator) -> Layer:
@@ -75,60 +189,22 @@ def _backdrop(stuff: str, horizon: float, rng: np.random.Generator) -> Layer:
     return Layer(stuff, (*ridge, (1.0, horizon + 0.06), (0.0, horizon + 0.06)))
 
 
-def _indoors(rng: np.random.Generator) -> Layout:
+def _indoors(rng: np.random.Generator) -> SceneLayout:
     edge = float(rng.uniform(0.35, 0.75))
     tilt = float(rng.uniform(-0.05, 0.05))
     floor = _pick(_FLOORS if rng.random() < 0.75 else _GROUNDS, rng)
     band = {Place.WATER if floor == "water" else Place.GROUND: (edge, 1.0)}
-    return Layout((Layer(_pick(_WALLS, rng)), _below(floor, edge - tilt, edge + tilt)), band)
+    return SceneLayout((Layer(_pick(_WALLS, rng)), _below(floor, edge - tilt, edge + tilt)), band)
 
 
-def _two_sides(rng: np.random.Generator) -> Layout:
+def _two_sides(rng: np.random.Generator) -> SceneLayout:
     first, second = (STUFF[int(k)] for k in rng.choice(len(STUFF), 2, replace=False))
     top, bottom = (float(x) for x in rng.uniform(0.2, 0.8, 2))
-    return Layout((Layer(first), Layer(second, ((0.0, 0.0), (top, 0.0), (bottom, 1.0), (0.0, 1.0)))))
-
-
-def random_layout(rng: np.random.Generator) -> Layout:
-    """Return an outdoor or indoor layout, two stuffs side by side, or one alone."""
-    kind = rng.random()
-    if kind < 0.42:
-        return _outdoors(rng)
-    if kind < 0.70:
-        return _indoors(rng)
-    if kind < 0.86:
-        return _two_sides(rng)
-    return Layout((Layer(_pick(STUFF, rng)),))
-
-
-Split = Literal["train", "test"]
-
-_STREAMS: Final[dict[str, int]] = {"train": 0, "test": 1}
-_SEEN_PAIRS: Final = tuple(name for name in PAIRS if name not in HELD_OUT)
-# Named from 60 pixels at 256x256 on, and only if so much of it is not covered.
-_MIN_AREA: Final = 60 / 256**2
-_MIN_VISIBLE: Final = 0.15
-_OPAQUE: Final = [255 if alpha >= 128 else 0 for alpha in range(256)]
+    return SceneLayout((Layer(first), Layer(second, ((0.0, 0.0), (top, 0.0), (bottom, 1.0), (0.0, 1.0)))))
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One scene.
-
-    ``image`` is uint8 (size, size, 3), RGB; ``labels`` uint16 (size, size), indices into ``VOCABULARY``.
-    ``caption`` names all ``things``, patterns included, and all ``stuff`` or, now and then, none of it;
-    ``things`` and ``stuff`` are the vocabulary names of what can be seen well enough to be named.
-    """
-
-    image: NDArray[np.uint8]
-    labels: NDArray[np.uint16]
-    caption: str
-    things: tuple[str, ...]
-    stuff: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Placed:
+class _PlacedThing:
     """A thing's sprite with the corner it is pasted at, in pixels, and its name with and without pattern."""
 
     name: str
@@ -153,9 +229,9 @@ def _choose(split: Split, count: int, rng: np.random.Generator) -> list[str]:
     return names
 
 
-def _place(name: str, crowd: int, layout: Layout, size: int, rng: np.random.Generator) -> _Placed:
+def _place(name: str, crowd: int, layout: SceneLayout, size: int, rng: np.random.Generator) -> _PlacedThing:
     colour, _, kind = name.partition(" ")
-    thing = TABLE[kind or colour]
+    thing = SHOWN_AS[kind or colour]
     shape = thing.shapes[int(rng.integers(len(thing.shapes)))]
     # The root of the bounding box's area, so that wide and tall things look equally large.
     if rng.random() < 0.14:
@@ -181,65 +257,4 @@ def _place(name: str, crowd: int, layout: Layout, size: int, rng: np.random.Gene
         top = rng.uniform(band[0] + 0.05, band[1]) * size - sprite.height
         top = np.clip(top, -sprite.height / 6, None)
     described = name if pattern == "plain" else f"{pattern} {name}"
-    return _Placed(name, described, sprite, int(left), int(top))
-
-
-def make_scene(seed: int, size: int = 256, split: Split = "train", max_things: int = 5) -> Scene:
-    """Return the scene of that seed, ``size`` pixels square, with up to ``max_things`` things.
-
-    The split "train" never shows nor names a held-out pair; in "test" about half of the coloured things are
-    held-out pairs. The same seed gives unrelated scenes in the two splits.
-
-    Raises ``ValueError`` for a negative seed, a size below 32, an unknown split or a negative ``max_things``.
-    """
-    if seed < 0:
-        raise ValueError(f"the seed of a scene is not negative, but {seed} is")
-    if size < 32:
-        raise ValueError(f"a scene is at least 32 pixels wide, not {size}")
-    if split not in _STREAMS:
-        raise ValueError(f"the split of a scene is train or test, not {split!r}")
-    if max_things < 0:
-        raise ValueError(f"a scene has no fewer than 0 things, not {max_things}")
-    rng = np.random.default_rng([seed, _STREAMS[split]])
-    layout = random_layout(rng)
-    count = 0 if max_things == 0 or rng.random() < 0.06 else int(rng.integers(1, max_things + 1))
-    placed = [_place(name, count, layout, size, rng) for name in _choose(split, count, rng)]
-    # What stands lower is nearer.
-    placed.sort(key=lambda item: item.top + item.sprite.height)
-
-    canvas = Image.new("RGB", (size, size))
-    layers = Image.new("L", (size, size))
-    for index, layer in enumerate(layout.layers):
-        corners = [(x * size, y * size) for x, y in layer.polygon]
-        mask = Image.new("1", (size, size))
-        ImageDraw.Draw(mask).polygon(corners, fill=1)
-        left, top, right, bottom = mask.getbbox() or (0, 0, 1, 1)
-        texture = cut_texture(layer.stuff, right - left, bottom - top, size, rng)
-        canvas.paste(texture, (left, top), mask.crop((left, top, right, bottom)))
-        layers.paste(index, (0, 0), mask)
-    first_thing = len(layout.layers)
-    instances = layers.copy()
-    full = np.bincount(np.asarray(layers).ravel(), minlength=first_thing + count)
-    for index, item in enumerate(placed, first_thing):
-        canvas.paste(item.sprite, (item.left, item.top), item.sprite)
-        opaque = item.sprite.getchannel("A").point(_OPAQUE, "1")
-        instances.paste(index, (item.left, item.top), opaque)
-        full[index] = opaque.histogram()[255]
-
-    names = [layer.stuff for layer in layout.layers] + [item.name for item in placed]
-    described = names[:first_thing] + [item.described for item in placed]
-    owner = np.asarray(instances)
-    visible = np.bincount(owner.ravel(), minlength=len(names))
-    clear = (visible >= _MIN_AREA * size**2) & (visible >= _MIN_VISIBLE * full)
-    if not clear.any():
-        clear[visible.argmax()] = True
-    shown = np.flatnonzero(clear)
-    said = [described[k] for k in shown if k >= first_thing]
-    stuff = [names[k] for k in shown if k < first_thing]
-    return Scene(
-        image=relight(canvas, rng),
-        labels=np.array([INDEX[name] for name in names], dtype=np.uint16)[owner],
-        caption=caption(said, stuff, rng),
-        things=tuple(names[k] for k in shown if k >= first_thing),
-        stuff=tuple(stuff),
-    )
+    return _PlacedThing(name, described, sprite, int(left), int(top))

@@ -40,8 +40,8 @@ def _mark(pixels: Pixels, mask: NDArray[np.bool_], change: float) -> None:
 def _strokes(
     pixels: Pixels, rng: np.random.Generator, count: int, length: float, lean: float, spread: float
 ) -> Pixels:
-    """Draw upright strokes in tones around those of the pixels; ``lean`` and ``length`` in pixels."""
-    tile = _picture(pixels)
+    """Draw upright strokes in tones around those of the pixels; `lean` and `length` in pixels."""
+    tile = _to_image(pixels)
     draw = ImageDraw.Draw(tile)
     base = pixels.mean(axis=(0, 1))
     for x, y, dx, tone in zip(
@@ -56,7 +56,7 @@ def _strokes(
     return np.asarray(tile).astype(np.float32)
 
 
-def _picture(pixels: Pixels) -> Image.Image:
+def _to_image(pixels: Pixels) -> Image.Image:
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
@@ -116,7 +116,7 @@ def _wooden_floor(rng: np.random.Generator) -> Pixels:
 
 
 def _mountain(rng: np.random.Generator) -> Pixels:
-    tile = _picture(_flat(rng, 112, 106, 116))
+    tile = _to_image(_flat(rng, 112, 106, 116))
     draw = ImageDraw.Draw(tile)
     tone = rng.uniform(-8, 8)
     for y in range(-30, TILE, 34):
@@ -158,7 +158,7 @@ def _tiled_floor(rng: np.random.Generator) -> Pixels:
 
 def _wheat_field(rng: np.random.Generator) -> Pixels:
     pixels = _strokes(_flat(rng, 206, 158, 56), rng, 2200, 40, 8, 40)
-    tile = _picture(pixels)
+    tile = _to_image(pixels)
     draw = ImageDraw.Draw(tile)
     for x, y in rng.uniform(0, TILE, (420, 2)):
         draw.ellipse([x - 3, y - 9, x + 3, y + 9], fill=(238, 200, 104), outline=(150, 104, 30))
@@ -174,7 +174,7 @@ def _carpet(rng: np.random.Generator) -> Pixels:
 
 
 def _hedge(rng: np.random.Generator) -> Pixels:
-    tile = _picture(_flat(rng, 18, 54, 24, 6))
+    tile = _to_image(_flat(rng, 18, 54, 24, 6))
     draw = ImageDraw.Draw(tile)
     for x, y, radius, tone in rng.uniform((0, 0, 5, -18), (TILE, TILE, 9, 18), (2200, 4)):
         leaf = [x - radius, y - radius * 0.6, x + radius, y + radius * 0.6]
@@ -213,13 +213,13 @@ _MAKERS: Final[dict[str, Callable[[np.random.Generator], Pixels]]] = {
 
 @cache
 def _tile(stuff: str, variant: int) -> Image.Image:
-    return _picture(_MAKERS[stuff](np.random.default_rng([STUFF.index(stuff), variant])))
+    return _to_image(_MAKERS[stuff](np.random.default_rng([STUFF.index(stuff), variant])))
 
 
 def cut_texture(stuff: str, width: int, height: int, size: int, rng: np.random.Generator) -> Image.Image:
-    """Return a random RGB cut of the stuff, ``width`` by ``height`` pixels, for a picture ``size`` wide.
+    """A random RGB cut of the stuff, `width` by `height` pixels, for an image `size` wide.
 
-    Neither exceeds ``size``. The texture is equally coarse, relative to the picture, at every ``size``.
+    Neither exceeds `size`. The texture is equally coarse, relative to the image, at every `size`.
     """
     tile = _tile(stuff, int(rng.integers(VARIANTS)))
     side = rng.uniform(0.5, 0.95) * TILE

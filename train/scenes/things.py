@@ -1,14 +1,29 @@
-"""The table of things: how each is drawn and where it belongs."""
+"""The table of things: how each is drawn and where it belongs; and the shapes of creatures and vehicles."""
 
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from . import objects
-from . import objects as outdoors
-from . import things as creatures
-from . import things as vehicles
-from .shapes import Part, Role, Shape, arc, bar, box, ellipse, poly, shape
+from .drawing import Part, Role, Shape, arc, bar, box, ellipse, poly, shape
+
+
+class Place(Enum):
+    """Where a thing is found."""
+
+    GROUND = "ground"
+    WATER = "water"
+    SKY = "sky"
+
+
+@dataclass(frozen=True)
+class Thing:
+    """The variants of a shape, where the thing belongs, and how far it may tilt, in degrees."""
+
+    shapes: tuple[Shape, ...]
+    place: Place = Place.GROUND
+    tilt: float = 7.0
+
 
 PERSON: tuple[Shape, ...] = (
     shape(
@@ -184,42 +199,25 @@ BOAT: tuple[Shape, ...] = (
 )
 
 
-class Place(Enum):
-    """Where a thing is found."""
-
-    GROUND = "ground"
-    WATER = "water"
-    SKY = "sky"
-
-
-@dataclass(frozen=True)
-class Thing:
-    """The variants of a shape, where the thing belongs, and how far it may tilt, in degrees."""
-
-    shapes: tuple[Shape, ...]
-    place: Place = Place.GROUND
-    tilt: float = 7.0
-
-
-TABLE: Final[dict[str, Thing]] = {
-    "sun": Thing(outdoors.SUN, Place.SKY, 180.0),
-    "moon": Thing(outdoors.MOON, Place.SKY, 20.0),
-    "cloud": Thing(outdoors.CLOUD, Place.SKY),
-    "tree": Thing(outdoors.TREE),
-    "house": Thing(outdoors.HOUSE, tilt=4.0),
-    "car": Thing(vehicles.CAR),
-    "bus": Thing(vehicles.BUS),
-    "boat": Thing(vehicles.BOAT, Place.WATER),
-    "person": Thing(creatures.PERSON),
-    "dog": Thing(creatures.DOG),
-    "bird": Thing(creatures.BIRD, Place.SKY, 18.0),
-    "fish": Thing(creatures.FISH, Place.WATER, 18.0),
+SHOWN_AS: Final[dict[str, Thing]] = {
+    "sun": Thing(objects.SUN, Place.SKY, 180.0),
+    "moon": Thing(objects.MOON, Place.SKY, 20.0),
+    "cloud": Thing(objects.CLOUD, Place.SKY),
+    "tree": Thing(objects.TREE),
+    "house": Thing(objects.HOUSE, tilt=4.0),
+    "car": Thing(CAR),
+    "bus": Thing(BUS),
+    "boat": Thing(BOAT, Place.WATER),
+    "person": Thing(PERSON),
+    "dog": Thing(DOG),
+    "bird": Thing(BIRD, Place.SKY, 18.0),
+    "fish": Thing(FISH, Place.WATER, 18.0),
     "ball": Thing(objects.BALL, tilt=180.0),
-    "fence": Thing(outdoors.FENCE, tilt=4.0),
+    "fence": Thing(objects.FENCE, tilt=4.0),
     "lamp": Thing(objects.LAMP),
     "chair": Thing(objects.CHAIR),
     "table": Thing(objects.TABLE),
-    "flower": Thing(outdoors.FLOWER, tilt=14.0),
+    "flower": Thing(objects.FLOWER, tilt=14.0),
     "hat": Thing(objects.HAT, tilt=12.0),
     "cup": Thing(objects.CUP),
     "kite": Thing(objects.KITE, Place.SKY, 30.0),

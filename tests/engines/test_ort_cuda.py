@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from sed_trt.bundle import Bundle
@@ -13,6 +14,7 @@ from sed_trt.engines.engine import DeviceArray
 from sed_trt.engines.ort.cpu import OnnxRuntimeEngines
 from sed_trt.engines.ort.cuda import (
     BFLOAT16,
+    COPY_MODEL,
     OnnxRuntimeCudaEngine,
     OnnxRuntimeCudaEngines,
     OnnxRuntimeDevice,
@@ -52,7 +54,7 @@ def vocabulary(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> V
         return Segmenter(tiny_bundle, "onnxruntime").vocabulary(NAMES)
 
 
-def picture(seed: int) -> np.ndarray:
+def random_image(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (60, 70, 3), dtype=np.uint8)
 
 
@@ -60,13 +62,13 @@ def test_results_are_those_of_plain_arrays(
     bundle: Bundle, bound: OnnxRuntimeCudaEngines, vocabulary: Vocabulary
 ) -> None:
     plain = OnnxRuntimeEngines(bundle, None, "asked for")
-    held = Vocabulary(vocabulary.names, bound.hold(vocabulary.text))  # type: ignore[arg-type]
-    pictures = [picture(seed) for seed in range(3)]
-    ours = encode(bound, [prepare(bound, each, None) for each in pictures])
-    theirs = encode(plain, [prepare(plain, each, None) for each in pictures])
+    assert isinstance(vocabulary.on_device(bound), DeviceArray)
+    images = [random_image(seed) for seed in range(3)]
+    ours = encode(bound, [prepare(bound, each, None) for each in images])
+    theirs = encode(plain, [prepare(plain, each, None) for each in images])
     for mine, other in zip(ours, theirs, strict=True):
         assert all(isinstance(value, DeviceArray) for value in mine.features.values())
-        result = finish(mine, held, TopK(3))
+        result = finish(mine, vocabulary, TopK(3))
         expected = finish(other, vocabulary, TopK(3))
         assert np.array_equal(result.labels, expected.labels)
         assert np.array_equal(result.scores, expected.scores)
@@ -79,7 +81,7 @@ def test_padding_to_buckets_changes_no_label(bundle: Bundle, vocabulary: Vocabul
     assert padded.buckets[:2] == (8, 16)
     results = []
     for engines in (plain, padded):
-        (encoded,) = encode(engines, [prepare(engines, picture(5), None)])
+        (encoded,) = encode(engines, [prepare(engines, random_image(5), None)])
         results.append(finish(encoded, vocabulary, TopK(2)))
     assert results[0].kept == results[1].kept
     assert np.mean(results[0].labels == results[1].labels) > 0.999
@@ -88,7 +90,7 @@ def test_padding_to_buckets_changes_no_label(bundle: Bundle, vocabulary: Vocabul
 def test_logits_of_the_rejection_points_are_not_fetched(
     bound: OnnxRuntimeCudaEngines, vocabulary: Vocabulary
 ) -> None:
-    (encoded,) = encode(bound, [prepare(bound, picture(0), None)])
+    (encoded,) = encode(bound, [prepare(bound, random_image(0), None)])
     outputs = bound["scout"].run({"embed": encoded.features["embed"], "text": vocabulary.text})
     assert list(outputs) == ["votes0"]
     assert outputs["votes0"].dtype == np.int32
@@ -103,6 +105,13 @@ def test_stack_copies_bytes_of_any_dtype(dtype: str) -> None:
     raw = stacked.owner.numpy()  # type: ignore[attr-defined]
     assert np.array_equal(raw.view(dtype).reshape(6, 5), np.concatenate(arrays))
     assert device.stack([stacked]) is stacked
+
+
+def test_the_copy_model_is_one_identity_node() -> None:
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, ["bytes"]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "copy", [x], [y])
+    model = onnx.ModelProto(ir_version=8, graph=graph, opset_import=[onnx.OperatorSetIdProto(version=13)])
+    assert onnx.load_from_string(COPY_MODEL) == model
 
 
 def test_element_types() -> None:
@@ -132,7 +141,7 @@ def test_out_of_memory(
     session = SimpleNamespace(io_binding=real.io_binding, run_with_iobinding=fail)
     monkeypatch.setattr(engine, "_session", session)
     with pytest.raises(InputError, match=re.escape(f"stage pixels: the GPU's memory is too small ({asked}")):
-        engine.run({"image": picture(0)[None]})
+        engine.run({"image": random_image(0)[None]})
 
 
 def test_other_failures_stay_what_they_are(bound: OnnxRuntimeCudaEngines) -> None:

@@ -15,7 +15,7 @@ OPEN_AND_RUN = """
 import sys
 from pathlib import Path
 import numpy as np
-from sed_trt.engines.onnxruntime_engine import CPU_PROVIDER, open_session
+from sed_trt.engines.ort.session import CPU_PROVIDER, open_session
 
 def resident():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -1,16 +1,20 @@
 """ONNX Runtime on the CPU: optimised graphs where they were built, and bfloat16."""
 
+import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from sed_trt.bundle import Bundle, Stage
+from sed_trt.engines import store
 from sed_trt.engines.backends import open_engines
-from sed_trt.engines.ort import cpu as module
+from sed_trt.engines.engine import Engine
 from sed_trt.engines.ort.cpu import OnnxRuntimeEngine, OnnxRuntimeEngines
+from sed_trt.engines.ort.cuda import OnnxRuntimeCudaEngine, OnnxRuntimeDevice
 from sed_trt.engines.ort.session import library
 from sed_trt.errors import InputError
 
@@ -27,13 +31,15 @@ IMAGE = {"image": np.random.default_rng(0).integers(0, 256, (1, 50, 40, 3), dtyp
 def test_arrays_stay_what_they_are(bundle: Bundle) -> None:
     engines = OnnxRuntimeEngines(bundle, None, "asked for")
     array = np.ones((1, 2))
-    assert engines.hold(array) is array
+    assert engines.to_device(array) is array
     assert engines.stack([array]) is array
     assert engines.stack([array, array]).shape == (2, 2)
     assert engines.buckets is None
 
 
-def test_built_graphs_are_taken(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_built_graphs_are_taken(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.open(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    (bundle.path / "engines").mkdir()
     asked: list[str] = []
     options = library().SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "pixels.onnx")
@@ -43,20 +49,51 @@ def test_built_graphs_are_taken(bundle: Bundle, tmp_path: Path, monkeypatch: pyt
         asked.append(stage)
         return (tmp_path / "pixels.onnx").read_bytes()
 
-    monkeypatch.setattr(module, "find_built", lambda bundle, backend, gpu: "built")
-    monkeypatch.setattr(module, "read_plan", read_plan)
+    monkeypatch.setattr(store, "find_built", lambda bundle, backend, gpu: "built")
+    monkeypatch.setattr(store, "read_plan", read_plan)
     found = OnnxRuntimeEngines(bundle, None, "asked for")["pixels"].run(IMAGE)
     assert asked == ["pixels"]
     expected = OnnxRuntimeEngine(bundle, "pixels").run(IMAGE)
     assert np.allclose(found["pixels"], expected["pixels"], atol=1e-5)
 
 
-def test_without_built_graphs_the_bundle_does(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none_built(*_arguments: Any) -> Any:
-        raise InputError("none")
-
-    monkeypatch.setattr(module, "find_built", none_built)
+def test_without_built_graphs_the_bundle_does(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    (bundle.path / "engines").mkdir()
     assert OnnxRuntimeEngines(bundle, None, "asked for")["pixels"].run(IMAGE)["pixels"].shape[1] == 3
+
+
+def on_cuda_code(bundle: Bundle, stage: str) -> OnnxRuntimeCudaEngine:
+    """The engine of the CUDA provider, with the CPU as its device."""
+    return OnnxRuntimeCudaEngine(bundle, stage, OnnxRuntimeDevice("cpu"))
+
+
+@pytest.mark.parametrize("open_engine", [OnnxRuntimeEngine, on_cuda_code])
+def test_a_graph_unlike_the_manifest_is_refused(
+    open_engine: Callable[[Bundle, str], Engine], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """A size that agrees with all other fields of the manifest, but not with the graphs."""
+    folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    data = json.loads((folder / "manifest.json").read_text())
+    for stage, side, index in (("image", "outputs", 1), ("decode1", "inputs", 3)):
+        data["stages"][stage][side][index]["shape"][1] = 17
+    (folder / "manifest.json").write_text(json.dumps(data))
+    bundle = Bundle.open(folder)
+    with pytest.raises(InputError) as caught:
+        open_engine(bundle, "image")
+    line = str(caught.value)
+    assert line.startswith(
+        f"{folder / 'image.onnx'}: its outputs are embed tensor(float) (?, 128, 8, 8), guidance1 "
+    )
+    assert "guidance1 tensor(float) (?, 16, 16, 16)" in line
+    assert (
+        "but the manifest says embed tensor(float) (?, 128, 8, 8), guidance1 tensor(float) (?, 17, 16, 16)"
+        in line
+    )
+    assert "\n" not in line
+    with pytest.raises(InputError, match=r"decode1\.onnx: its inputs are .* but the manifest says"):
+        open_engine(bundle, "decode1")
+    assert open_engine(bundle, "scout").name == "scout"
 
 
 def test_bfloat16_is_refused_on_the_cpu(bundle: Bundle) -> None:

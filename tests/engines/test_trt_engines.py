@@ -1,4 +1,4 @@
-"""The stages on TensorRT from picture to labels, on a GPU and a TensorRT in numpy."""
+"""The stages on TensorRT from image to labels, on a GPU and a TensorRT in numpy."""
 
 import gc
 import itertools
@@ -14,7 +14,7 @@ from sed_trt.bundle import Bundle
 from sed_trt.engines.device.cuda import Gpu
 from sed_trt.engines.engine import DeviceArray
 from sed_trt.engines.profiles import Limits, stage_profiles
-from sed_trt.engines.store import BuiltEngines, BuiltStage
+from sed_trt.engines.store import BuiltEngines, BuiltStage, GraphRecord, NetworkSummary, PlanRecord
 from sed_trt.engines.trt import engines as module
 from sed_trt.engines.trt.engines import TensorRTEngines
 from sed_trt.engines.trt.library import Library
@@ -25,7 +25,7 @@ from sed_trt.runtime.rejection import Rejection
 from sed_trt.tests.fakes.device import FakeDevice
 from sed_trt.tests.fakes.engines import FakeEngines, colour_vocabulary, quarters
 from sed_trt.tests.fakes.manifest import fake_manifest
-from sed_trt.tests.fakes.runtime import fake_tensorrt
+from sed_trt.tests.fakes.tensorrt import fake_tensorrt
 
 LIMITS = Limits(max_categories=200, max_batch=4, max_side=512)
 
@@ -39,6 +39,11 @@ class Machine:
     folder: Path
     plans: dict[str, bytes]
 
+    @property
+    def built(self) -> Path:
+        """The folder of the built engines."""
+        return self.folder / "engines" / "built"
+
     def engines(self, backend: str = "tensorrt") -> TensorRTEngines:
         return TensorRTEngines(
             Bundle(self.folder, fake_manifest()), backend, "asked for", lambda: self.device
@@ -49,14 +54,25 @@ class Machine:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A fresh one."""
     device = FakeDevice()
-    machine = Machine(device, fake_tensorrt(device), tmp_path, {})
-    profiles = stage_profiles(fake_manifest(), LIMITS)
+    machine = Machine(device, fake_tensorrt(device=device), tmp_path, {})
+    manifest = fake_manifest()
+    stages = {
+        name: BuiltStage(
+            name,
+            PlanRecord(f"{name}.engine", "", 0),
+            GraphRecord(""),
+            profiles,
+            manifest.stages[name].inputs,
+            manifest.stages[name].outputs,
+            NetworkSummary(),
+            0.0,
+        )
+        for name, profiles in stage_profiles(manifest, LIMITS).items()
+    }
 
     def find_built(bundle: Bundle, backend: str, gpu: Gpu) -> BuiltEngines:
-        stages = {
-            name: BuiltStage(name, tmp_path / f"{name}.engine", "", 0, profiles[name]) for name in profiles
-        }
-        return BuiltEngines(tmp_path, backend, "1", "sm86", LIMITS, stages)
+        machine.built.mkdir(parents=True, exist_ok=True)
+        return BuiltEngines(machine.built, backend, "1", "sm86", LIMITS, stages)
 
     monkeypatch.setattr(module, "find_gpu", lambda: Gpu("Fake", (8, 6), "13.0", 2**30))
     monkeypatch.setattr(module, "check_driver", lambda backend, gpu: None)
@@ -96,9 +112,9 @@ def test_labels_are_those_of_numpy(count: int, rejection: Rejection, machine: Ma
 def test_only_votes_come_down_and_indices_go_up_between_the_stages(machine: Machine) -> None:
     engines = machine.engines()
     vocabulary = colour_vocabulary()
-    held = Vocabulary(vocabulary.names, engines.hold(vocabulary.text))  # type: ignore[arg-type]
+    vocabulary.on_device(engines)
     machine.device.fresh.clear()
-    segment(engines, quarters(), held)
+    segment(engines, quarters(), vocabulary)
     assert [(kind, name, *rest[1:]) for kind, name, *rest in machine.device.log] == [
         ("run", "pixels", ["image"]),
         ("run", "image", []),
@@ -138,7 +154,7 @@ def test_more_categories_than_were_built_for(machine: Machine) -> None:
         segment(machine.engines(), noise(1), many(201))
 
 
-def test_larger_pictures_than_were_built_for(machine: Machine) -> None:
+def test_larger_images_than_were_built_for(machine: Machine) -> None:
     with pytest.raises(InputError, match=r"pixels: axis 1 of image is 513, .* at most 512"):
         prepare(machine.engines(), noise(1, 513), None)
 
@@ -156,20 +172,20 @@ def test_memory_is_taken_again(machine: Machine) -> None:
 
 def test_a_batch_is_stacked_on_the_device(machine: Machine) -> None:
     engines = machine.engines()
-    pictures = [noise(seed) for seed in range(3)]
-    encoded = encode(engines, [prepare(engines, picture, None) for picture in pictures])
+    images = [noise(seed) for seed in range(3)]
+    encoded = encode(engines, [prepare(engines, image, None) for image in images])
     assert machine.device.copies == 3
     assert not [entry for entry in machine.device.log if entry[0] == "down"]
-    for item, picture in zip(encoded, pictures, strict=True):
-        expected = segment(FakeEngines(), picture, many(20), TopK(2))
+    for item, image in zip(encoded, images, strict=True):
+        expected = segment(FakeEngines(), image, many(20), TopK(2))
         assert np.array_equal(finish(item, many(20), TopK(2)).labels, expected.labels)
 
 
-def test_an_encoded_picture_is_decoded_as_often_as_wanted(machine: Machine) -> None:
+def test_an_encoded_image_is_decoded_as_often_as_wanted(machine: Machine) -> None:
     engines = machine.engines()
     (encoded,) = encode(engines, [prepare(engines, noise(0), None)])
     for count, rejection in ((20, TopK(2)), (150, KeepAll()), (20, TopK(2))):
-        # Another picture in between takes what memory it can.
+        # Another image in between takes what memory it can.
         segment(engines, noise(1), many(9))
         expected = segment(FakeEngines(), noise(0), many(count), rejection)
         assert np.array_equal(finish(encoded, many(count), rejection).labels, expected.labels)
@@ -264,7 +280,7 @@ def test_rtx_keeps_its_kernels_on_disk(machine: Machine) -> None:
     engines = machine.engines("tensorrt-rtx")
     segment(engines, noise(0), many(4))
     engines["text"].run({"tokens": np.zeros((3, 5), np.int64)})
-    configs = machine.library.configs
+    configs = machine.library.runtime_configs
     strategies = {
         name: config.dynamic_shapes_kernel_specialization_strategy for name, config in configs.items()
     }
@@ -276,7 +292,7 @@ def test_rtx_keeps_its_kernels_on_disk(machine: Machine) -> None:
     assert all(config.cache is machine.library.caches[0] for config in configs.values())
     del engines
     gc.collect()
-    assert (machine.folder / "runtime.cache").read_bytes() == b"k"
+    assert (machine.built / "runtime.cache").read_bytes() == b"k"
     segment(machine.engines("tensorrt-rtx"), noise(0), many(4))
     assert machine.library.caches[1].loaded == b"k"
 
@@ -288,7 +304,7 @@ def test_engines_end_before_the_device(machine: Machine) -> None:
     gc.collect()
     assert machine.device.closed
     assert machine.device.memory == {}
-    assert not (machine.folder / "runtime.cache").exists()
+    assert not (machine.built / "runtime.cache").exists()
 
 
 def test_backend_is_named(machine: Machine) -> None:

@@ -7,12 +7,45 @@ from types import ModuleType
 
 import pytest
 
-from sed_trt.engines.trt import contexts as tensorrt_contexts
-from sed_trt.engines.trt import engines as tensorrt_engine
-from sed_trt.engines.trt import layers as plan_layers
-from sed_trt.engines.trt.contexts import RTX_NAMES, RUNTIME_NAMES
-from sed_trt.engines.trt.layers import INSPECTOR_NAMES
+from sed_trt.engines.trt import contexts as trt_contexts
+from sed_trt.engines.trt import engines as trt_engines
+from sed_trt.engines.trt import layers as trt_layers
 
+# By class, what the runtime uses of TensorRT and TensorRT-RTX alike.
+RUNTIME_NAMES = {
+    "ILogger": ("Severity", "log"),
+    "Runtime": ("deserialize_cuda_engine", "engine_host_code_allowed"),
+    "ICudaEngine": ("create_execution_context",),
+    "ExecutionContextAllocationStrategy": ("USER_MANAGED",),
+    "IExecutionContext": (
+        "execute_async_v3",
+        "get_tensor_shape",
+        "infer_shapes",
+        "set_device_memory",
+        "set_input_shape",
+        "set_optimization_profile_async",
+        "set_tensor_address",
+        "update_device_memory_size_for_shapes",
+    ),
+}
+# The same of TensorRT-RTX alone, which compiles kernels on the machine that runs them.
+RTX_NAMES = {
+    "ICudaEngine": ("create_runtime_config",),
+    "IRuntimeConfig": (
+        "create_runtime_cache",
+        "dynamic_shapes_kernel_specialization_strategy",
+        "set_execution_context_allocation_strategy",
+        "set_runtime_cache",
+    ),
+    "IRuntimeCache": ("deserialize", "serialize"),
+    "DynamicShapesKernelSpecializationStrategy": ("EAGER", "NONE"),
+}
+# By class, the names of both that `layers` uses as well.
+INSPECTOR_NAMES = {
+    "ICudaEngine": ("create_engine_inspector",),
+    "EngineInspector": ("execution_context", "get_engine_information"),
+    "LayerInformationFormat": ("JSON",),
+}
 # Variables of these files that hold TensorRT's objects.
 HOLDERS = {"context", "engine", "config", "specialization", "_engine", "_runtime", "_cache", "_module"}
 HOLDERS |= {"inspector", "module", "LayerInformationFormat"}
@@ -43,7 +76,7 @@ def test_severities() -> None:
         assert {"INTERNAL_ERROR", "ERROR"} <= set(severity.__members__)
 
 
-@pytest.mark.parametrize("module", [tensorrt_contexts, tensorrt_engine, plan_layers])
+@pytest.mark.parametrize("module", [trt_contexts, trt_engines, trt_layers])
 def test_the_code_uses_no_other_names(module: ModuleType) -> None:
     tables = (RUNTIME_NAMES, RTX_NAMES, INSPECTOR_NAMES)
     listed = {name for table in tables for kind in table for name in (kind, *table[kind])}

@@ -1,23 +1,22 @@
-"""SED run the way its authors' code runs it: the baseline that ours is compared with.
-
-It has the weights of our model and none of the reformulations: every category goes through the first
-convolution and all three steps of the cost guidance before any is rejected, the image guidance is repeated
-for each category and concatenated, attention is made of einsums, and labels come from up-sampling the maps
-of all categories, rejected ones included.
-"""
+"""Baselines: SED in the order of its authors' code, and SED as one ONNX graph without rejection."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...model import SED
-from ...model.clip import dense_features
-from ...model.decoder import HEADS, ClassAttention, DecoderStage
-from ...model.labels import to_pixels
+from ..export.onnx_graph import write_graph
+from ..export.precision import OPSETS
+from ..export.stages import GraphSpec
+from ..model import SED
+from ..model.clip import dense_features
+from ..model.decoder import HEADS, ClassAttention, DecoderStage
+from ..model.labels import to_pixels
+from ..stages import StageDefinition, TensorDefinition
 
 # Gives the block in which a step runs, for timing.
 Watch = Callable[[str], AbstractContextManager[None]]
@@ -28,7 +27,7 @@ class PublishedSED:
     """The steps of the published network on the weights of a model, which it shares.
 
     Attributes:
-        steps: the network's five parts by name; `torch.compile` may replace them.
+        steps: the network's four parts by name; `torch.compile` may replace them.
     """
 
     def __init__(self, model: SED) -> None:
@@ -65,11 +64,11 @@ class PublishedSED:
 
     def cost_guidance(self, cost: Tensor) -> tuple[Tensor, ...]:
         """(T, P, h, h) to (T, _, 2h, 2h), (T, _, 4h, 4h), (T, _, 8h, 8h): of all categories."""
-        found = []
+        guidance = []
         for project in self.decoder.decoder_corr_guidance_projection:
             cost = project(cost)
-            found.append(cost)
-        return tuple(found)
+            guidance.append(cost)
+        return tuple(guidance)
 
     def stage(self, index: int, x: Tensor, image: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
         """A decoder stage, 0 to 2, and its head.
@@ -93,9 +92,9 @@ class PublishedSED:
     def decode(
         self,
         embed: Tensor,
-        images: Sequence[Tensor],
+        guidance: Sequence[Tensor],
         text: Tensor,
-        k: int = 8,
+        k: int | None = 8,
         forced: Sequence[Tensor] | None = None,
         watch: Watch = lambda _step: nullcontext(),
     ) -> tuple[Tensor, Tensor, tuple[int, ...]]:
@@ -103,54 +102,57 @@ class PublishedSED:
 
         Args:
             embed: (1, C, h, h).
-            images: image guidance of the three stages.
+            guidance: image guidance of the three stages.
             text: unit vectors, (T, P, C).
-            k: a category survives if it is among the k best at some pixel.
+            k: a category survives if it is among the k best at some pixel; None rejects nothing.
             forced: at each of the three points, int64 (K,) of the categories entering it, which survive
-                instead of those that the network would choose; those are still looked for.
-            watch: gives the block that each of `candidates.STAGES` runs in.
+                instead of those that the network would choose; those are still computed.
+            watch: gives the block that each of `candidates.STEPS` runs in.
 
         Returns:
             Logits (K3, 8h, 8h), int64 (K3,) of the categories they are of, and three counts of survivors.
         """
         with watch("scout"):
             cost, x, logits = cast(tuple[Tensor, ...], self.steps["scout"](embed, text))
-            valid = survivors(logits, k)
+            alive = None if k is None else survivors(logits, k)
         with watch("guidance"):
             costs = list(cast(tuple[Tensor, ...], self.steps["guidance"](cost)))
         kept = torch.arange(text.shape[0], device=x.device)
         counts: list[int] = []
-        for index, image in enumerate(images):
+        for index, image in enumerate(guidance):
             with watch(f"decode{index + 1}"):
-                chosen = valid.nonzero().squeeze(1) if forced is None else forced[index]
-                kept, counts = kept[chosen], [*counts, len(chosen)]
-                x, cost = x[chosen], costs[index][kept]
+                cost = costs[index]
+                if alive is not None:
+                    chosen = alive.nonzero().squeeze(1) if forced is None else forced[index]
+                    kept, x = kept[chosen], x[chosen]
+                    cost = cost[kept]
+                counts.append(kept.shape[0])
                 x, logits = cast(tuple[Tensor, ...], self.steps["stage"](index, x, image, cost))
-                if index < 2:
-                    valid = survivors(logits, k)
+                if k is not None and index < 2:
+                    alive = survivors(logits, k)
         return logits, kept, tuple(counts)
 
     @torch.no_grad()
     def segment(
         self,
-        picture: Tensor,
+        image: Tensor,
         text: Tensor,
         k: int = 8,
         forced: Sequence[Tensor] | None = None,
         watch: Watch = lambda _step: nullcontext(),
     ) -> tuple[Tensor, tuple[int, ...]]:
-        """Label a picture, uint8 (H, W, 3); the other arguments are those of `decode`.
+        """Label an image, uint8 (H, W, 3); the other arguments are those of `decode`.
 
         Returns:
             Category indices, int64 (H, W), and three counts of survivors.
         """
         with watch("pixels"):
-            pixels = to_pixels(picture[None].to(self.device), self.preset.image_size)
+            pixels = to_pixels(image[None].to(self.device), self.preset.image_size)
         with watch("image"):
-            embed, *images = cast(tuple[Tensor, ...], self.steps["image"](pixels))
-        logits, kept, counts = self.decode(embed, images, text, k, forced, watch)
+            embed, *guidance = cast(tuple[Tensor, ...], self.steps["image"](pixels))
+        logits, kept, counts = self.decode(embed, guidance, text, k, forced, watch)
         with watch("label"):
-            labels = label_all(logits, kept, text.shape[0], *picture.shape[:2])
+            labels = label_all(logits, kept, text.shape[0], *image.shape[:2])
         return labels, counts
 
 
@@ -194,3 +196,40 @@ def einsum_attention(layer: ClassAttention, tokens: Tensor) -> Tensor:
     norm = 1 / (torch.einsum("nlhd,nhd->nlh", query, key.sum(1)) + 1e-6)
     mixed = torch.einsum("nlhd,nhdv,nlh->nlhv", query, summary, norm) * length
     return mixed.contiguous().flatten(2)
+
+
+class Monolithic(nn.Module):
+    """An image and a vocabulary to labels; every category goes through every stage."""
+
+    def __init__(self, model: SED) -> None:
+        super().__init__()
+        self.model = model
+        self.network = PublishedSED(model)
+
+    def forward(self, image: Tensor, text: Tensor) -> Tensor:
+        """uint8 (1, H, W, 3) and unit vectors (T, P, C) to labels, int32 (H, W)."""
+        network = self.network
+        embed, *guidance = network.image(to_pixels(image, network.preset.image_size))
+        logits, _, _ = network.decode(embed, guidance, text, k=None)
+        size = (image.shape[1], image.shape[2])
+        maps = F.interpolate(logits.sigmoid()[None], size=size, mode="bilinear", align_corners=False)
+        return maps[0].argmax(0).to(torch.int32)
+
+
+def export_monolithic(model: SED, size: int, path: Path) -> None:
+    """Write the graph for square images of `size` pixels and any number of categories."""
+    stage = StageDefinition(
+        "monolithic",
+        "an image and a vocabulary",
+        "labels",
+        (
+            TensorDefinition("image", "uint8", (1, size, size, 3)),
+            TensorDefinition("text", "float32", ("T", "P", "C")),
+        ),
+        (TensorDefinition("labels", "int32", (size, size)),),
+    )
+    inputs = {
+        "image": torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8),
+        "text": F.normalize(torch.randn(5, len(model.templates), model.preset.embed_dim), dim=-1),
+    }
+    write_graph(GraphSpec(stage, Monolithic(model), inputs), path, OPSETS["fp32"], {})
