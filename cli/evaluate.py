@@ -138,7 +138,7 @@ def evaluate(
         check_writable(output.parent)
     with needs("export"):
         from ..benchmarks.accuracy import evaluate as evaluations
-        from ..benchmarks.accuracy.count import Setup
+        from ..benchmarks.accuracy.labelling import Setup
         from ..benchmarks.accuracy.protocol import SHORT_SIDE
         from ..benchmarks.accuracy.shards import ProgressFolder
     from rich.markup import escape

@@ -14,8 +14,8 @@ from ...train.datasets import NAMES, Dataset, MissingDataError, Scenes, open_dat
 from ...train.datasets.files import FileDataset
 from ...train.scenes import HELD_OUT, INDEX, SEEN, VOCABULARY, longer_vocabulary, make_scene
 from ..precision.stages import StageErrors
-from .count import Report, Setup, count_sets
 from .counts import Totals
+from .labelling import Report, Setup, count_sets
 from .predictors import BundleSource, EvaluationSource
 from .protocol import DATA, SHORT_SIDE, published_miou
 from .shards import ChosenImages

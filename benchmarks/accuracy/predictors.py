@@ -178,17 +178,17 @@ def _open_bundle(
 ) -> Iterator[BundleSource]:
     bundle = Bundle.open(path)
     precision, preset = bundle.manifest.precision, bundle.manifest.preset
-    half = emulate and precision in ("fp16", "bf16") and backend in (None, "auto", "onnxruntime")
+    emulate = emulate and precision in ("fp16", "bf16") and backend in (None, "auto", "onnxruntime")
     try:
         segmenter = Segmenter(path, backend, threads)
+        emulate = emulate and segmenter.backend == "onnxruntime"
     except InputError:
         # The CPU refuses bfloat16, but not its emulation.
-        if not half:
+        if not emulate:
             raise
-    else:
-        if not half or segmenter.backend != "onnxruntime":
-            yield BundleSource(path.name, segmenter.backend, precision, preset, segmenter, short_side)
-            return
+    if not emulate:
+        yield BundleSource(path.name, segmenter.backend, precision, preset, segmenter, short_side)
+        return
     from ...export.verification import emulate_half
 
     with emulate_half(bundle) as rounded:

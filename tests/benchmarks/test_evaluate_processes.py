@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sed_trt.benchmarks.accuracy.count import GPUS_VARIABLE, Setup, count_sets, visible_gpus
 from sed_trt.benchmarks.accuracy.counts import SetCounts
+from sed_trt.benchmarks.accuracy.labelling import GPUS_VARIABLE, Setup, count_sets, visible_gpus
 from sed_trt.benchmarks.accuracy.shards import ChosenImages, ProgressFolder
 from sed_trt.benchmarks.results_file import usable_cores
 from sed_trt.errors import InputError

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from sed_trt.benchmarks.accuracy.count import count_sets
 from sed_trt.benchmarks.accuracy.counts import SetCounts
 from sed_trt.benchmarks.accuracy.evaluate import SETS, chosen_images
+from sed_trt.benchmarks.accuracy.labelling import count_sets
 from sed_trt.benchmarks.accuracy.predictors import open_source
 from sed_trt.benchmarks.accuracy.protocol import DATA, limit_short_side, published_miou
 from sed_trt.benchmarks.accuracy.shards import ChosenImages

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sed_trt.benchmarks.accuracy.count import count_sets
 from sed_trt.benchmarks.accuracy.counts import ImageCounts, PredictionCounts, SetCounts
+from sed_trt.benchmarks.accuracy.labelling import count_sets
 from sed_trt.benchmarks.accuracy.shards import (
     ChosenImages,
     ProgressFolder,

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sed_trt.benchmarks.accuracy.count import GPUS_VARIABLE, Setup
 from sed_trt.benchmarks.accuracy.counts import SetCounts
+from sed_trt.benchmarks.accuracy.labelling import GPUS_VARIABLE, Setup
 from sed_trt.benchmarks.accuracy.predictors import EvaluationSource, Prediction, Predictor
 from sed_trt.runtime import Rejection, parse_rejection
 from sed_trt.train.datasets import Dataset, Sample
