@@ -85,12 +85,14 @@ def named_capability(target: str) -> Capability | None:
 def canonical_target(text: str) -> str:
     """The name of a target as a user wrote it, as "sm86" and the like, "portable", "current" or "cpu".
 
-    Case, spaces and dashes do not matter, nor does "NVIDIA" or "RTX" in front of a product's name.
+    Case, spaces and dashes do not matter, nor do "NVIDIA", "GeForce" and "RTX" in front of a product's name and
+    its form factor and memory behind it: the names that nvidia-smi prints are understood.
 
     Raises:
         InputError: unknown target; lists the known ones.
     """
-    plain = re.sub(r"[\s_-]", "", text.lower()).removeprefix("nvidia")
+    plain = re.sub(r"[\s_-]", "", text.lower()).removeprefix("nvidia").removeprefix("geforce")
+    plain = re.sub(r"(generation|sxm\d?|pcie|nvl|hbm\de?|\d+gb)+$", "", plain)
     capabilities = [capability_name(capability) for capability in sorted(set(GPUS.values()))]
     if plain in (PORTABLE, CURRENT, CPU, *capabilities):
         return plain
