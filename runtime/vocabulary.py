@@ -173,7 +173,7 @@ def _parse_json(text: str, path: Path) -> list[str]:
 
 def published_names() -> list[str]:
     """Names that `published` knows, sorted."""
-    return sorted(Path(file.name).stem for file in _PUBLISHED.iterdir())
+    return sorted(Path(file.name).stem for file in _PUBLISHED.iterdir() if file.name.endswith(".json"))
 
 
 def published(name: str) -> list[str]:

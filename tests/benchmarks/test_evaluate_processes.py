@@ -21,7 +21,9 @@ from sed_trt.tests.fakes.given_set import (
     STUCK_FROM,
     DeadlySet,
     GivenSet,
+    broken,
     no_report,
+    refuse,
     same,
     stand_in_setup,
     stuck_values,
@@ -94,18 +96,6 @@ def test_a_killed_process_is_reported_and_the_others_work_is_kept(tmp_path: Path
     with progress.begin(setup.identity(setup.open(ExitStack())), [chosen]) as (kept,):
         assert kept.load(1, 1).done[:18:2].all()
     assert same(counted(setup, GivenSet(LABELS, 4)), counted(stand_in_setup(tmp_path), GivenSet(LABELS, 4)))
-
-
-def refuse(image: np.ndarray) -> np.ndarray:
-    """Cannot label the image of the index 5."""
-    if image[0, 0, 0] == 5:
-        raise InputError("GPU: out of memory")
-    return values(image)
-
-
-def broken(image: np.ndarray) -> np.ndarray:
-    """Fails as no source should."""
-    raise ZeroDivisionError("a mistake in the program")
 
 
 def test_errors_in_a_process_reach_the_parent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

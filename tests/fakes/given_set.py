@@ -14,6 +14,7 @@ import numpy as np
 from sed_trt.benchmarks.accuracy.counts import SetCounts
 from sed_trt.benchmarks.accuracy.labelling import GPUS_VARIABLE, Setup
 from sed_trt.benchmarks.accuracy.predictors import EvaluationSource, Prediction, Predictor
+from sed_trt.errors import InputError
 from sed_trt.runtime import Rejection, parse_rejection
 from sed_trt.train.datasets import Dataset, Sample
 
@@ -65,6 +66,18 @@ def stuck_values(image: np.ndarray) -> np.ndarray:
     if image[0, 0, 0] >= int(os.environ.get(STUCK_FROM, "256")):
         threading.Event().wait()
     return values(image)
+
+
+def refuse(image: np.ndarray) -> np.ndarray:
+    """Cannot label the image of the index 5."""
+    if image[0, 0, 0] == 5:
+        raise InputError("GPU: out of memory")
+    return values(image)
+
+
+def broken(image: np.ndarray) -> np.ndarray:
+    """Fails as no source should."""
+    raise ZeroDivisionError("a mistake in the program")
 
 
 @dataclass(frozen=True, eq=False)
