@@ -85,8 +85,8 @@ def named_capability(target: str) -> Capability | None:
 def canonical_target(text: str) -> str:
     """The name of a target as a user wrote it, as "sm86" and the like, "portable", "current" or "cpu".
 
-    Case, spaces and dashes do not matter, nor do "NVIDIA", "GeForce" and "RTX" in front of a product's name or
-    its form factor and memory behind it: the names that nvidia-smi prints are understood.
+    Case, spaces and dashes do not matter, nor do "NVIDIA", "GeForce" and "RTX" in front of a product's name,
+    nor its form factor and memory behind it: the names that nvidia-smi prints are understood.
 
     Raises:
         InputError: unknown target; lists the known ones.
