@@ -318,7 +318,7 @@ def test_sweep_compares_policies_on_the_same_scenes(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--vocabulary-size", "20"], "--vocabulary-size: a vocabulary has between 181 and"),
+        (["--vocabulary-size", "20"], "--vocabulary-size: size is 20; expected 181 to 1205 names"),
         (["-r", "topk:9"], "k is 9, expected a whole number from 1 to 8"),
         (["--plot", "."], ".: is a folder"),
         (["--plot", "sweep"], "sweep: has the suffix '', expected .png or .svg"),
