@@ -103,7 +103,7 @@ def evaluate(
         ),
     ] = None,
     save_every: Annotated[
-        int, typer.Option(min=1, help="Save the counts to disk after every so many images.")
+        int, typer.Option(min=1, help="Counts are appended after each image, and synced to disk every N.")
     ] = 25,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
