@@ -20,6 +20,8 @@ from .stages import AXES, COMPUTE, SIZES, STAGE_NAMES, STAGES, VOTE_RANKS, Tenso
 
 # Precision of a bundle to the dtype of the tensors that follow it; 8-bit products are inside the graphs.
 COMPUTE_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float32"}
+# The precisions whose tensors are half.
+HALF_PRECISIONS = tuple(name for name, dtype in COMPUTE_DTYPES.items() if dtype != "float32")
 
 FORMAT = 1
 MANIFEST_FILE = "manifest.json"

@@ -80,9 +80,10 @@ def _warnings(built: "BuiltEngines", manifest: "Manifest") -> list[str]:
 
 def _is_float_by_mistake(stage: "BuiltStage", manifest: "Manifest") -> bool:
     """Whether most convolution weights of a stage are float32 though the bundle is in half precision."""
+    from ..bundle import HALF_PRECISIONS
     from ..stages import BY_NAME
 
-    if manifest.precision not in ("fp16", "bf16") or not BY_NAME[stage.name].half_weights:
+    if manifest.precision not in HALF_PRECISIONS or not BY_NAME[stage.name].half_weights:
         return False
     weights = stage.network.convolution_weights
     return 2 * weights.get("FLOAT", 0) > sum(weights.values())

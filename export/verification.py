@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import Tensor
 
-from ..bundle import Bundle, Stage, TensorSpec, file_record, write_manifest
+from ..bundle import HALF_PRECISIONS, Bundle, Stage, TensorSpec, file_record, write_manifest
 from ..engines.ort.cpu import OnnxRuntimeEngine
 from ..errors import InputError
 from ..host import source_coordinates
@@ -44,8 +44,7 @@ MEAN_SQUARE_LIMITS = {"int8": 0.08}
 PIXEL_LIMITS = {"fp32": 1 / 500, "fp16": 1 / 50, "bf16": 1 / 8}
 # The error reported for NaN and infinity, which JSON cannot hold.
 ERROR_NOT_FINITE = float(np.finfo(np.float32).max)
-# Half precision as bundles, numpy and ONNX call it.
-HALF_PRECISIONS = ("fp16", "bf16")
+# Half precision as numpy and ONNX call it.
 HALF_DTYPES = ("float16", "bfloat16")
 HALF_TYPES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...bundle import Bundle
+from ...bundle import HALF_PRECISIONS, Bundle
 from ...errors import InputError
 from ...files import is_folder
 from ...runtime import KeepAll, Rejection, Segmenter, TopK, Vocabulary
@@ -178,7 +178,7 @@ def _open_bundle(
 ) -> Iterator[BundleSource]:
     bundle = Bundle.open(path)
     precision, preset = bundle.manifest.precision, bundle.manifest.preset
-    emulate = emulate and precision in ("fp16", "bf16") and backend in (None, "auto", "onnxruntime")
+    emulate = emulate and precision in HALF_PRECISIONS and backend in (None, "auto", "onnxruntime")
     try:
         segmenter = Segmenter(path, backend, threads)
         emulate = emulate and segmenter.backend == "onnxruntime"

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...bundle import HALF_PRECISIONS
 from ...errors import InputError
 from ...export.precision import ISLANDS, Island, lower_spec
 from ...export.stages import GraphSpec, graph_specs
@@ -76,7 +77,7 @@ def evaluate_layers(
     Raises:
         InputError: the path is no checkpoint, or the precision is neither of the two.
     """
-    if precision not in ("fp16", "bf16"):
+    if precision not in HALF_PRECISIONS:
         raise InputError(f"--layerwise: {precision!r} is unknown; choose fp16 or bf16")
     if is_folder(path):
         raise InputError(f"{path}: is a folder; --layerwise looks into a checkpoint file")
