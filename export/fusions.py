@@ -1,6 +1,5 @@
-"""Exact rewrites of a decoder stage for faster graphs: `TokenBlock`, then `FusedUp`."""
+"""Exact rewrites of a decoder stage for faster graphs: `StageBlock`, then `FusedUp`."""
 
-import copy
 from itertools import product
 from typing import cast
 
@@ -8,35 +7,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..model.decoder import HEADS, DecoderStage
+from ..model.decoder import HEADS, ClassAttention, DecoderStage
+from .convnext import PointwiseBlock, PointwiseMlp, after_norm
 
 
-class TokenBlock(nn.Module):
+class StageBlock(nn.Module):
     """The first half of `DecoderStage`, before its transposed convolution, for one image.
 
-    Everything except the depthwise convolution reads one pixel of one category, or one pixel of all, so it is
-    computed on tokens (pixels, K, width). The layer scale is folded into the linear layer before it, and
-    queries, keys and values come from one product.
+    The ConvNeXt block and the last linear layers work on maps, with 1x1 convolutions. The attention alone
+    reads all categories of a pixel, so it works on tokens (pixels, K, width).
     """
 
     def __init__(self, stage: DecoderStage) -> None:
         super().__init__()
-        block, attention = stage.cnext, stage.attention
-        self.conv_dw, self.norm = block.conv_dw, block.norm
-        self.fc1, self.act, self.fc2 = block.mlp.fc1, block.mlp.act, copy.deepcopy(block.mlp.fc2)
-        self.norm1, self.norm2, self.mlp = attention.norm1, attention.norm2, attention.MLP
-        layers = (attention.attention.q, attention.attention.k, attention.attention.v)
-        # On "meta", since drawing random weights that are replaced would advance the random generator.
-        with torch.device("meta"):
-            self.project = nn.Linear(layers[0].in_features, 3 * layers[0].out_features)
-        self.attend = BlockAttention(layers[0].out_features)
-        scale = block.gamma
-        assert scale is not None and self.fc2.bias is not None
-        with torch.no_grad():
-            self.fc2.weight.mul_(scale.unsqueeze(1))
-            self.fc2.bias.mul_(scale)
-            self.project.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]))
-            self.project.bias = nn.Parameter(torch.cat([layer.bias for layer in layers]))
+        self.block = PointwiseBlock(stage.cnext)
+        self.attend = TokenAttention(stage.attention)
+        self.mlp = PointwiseMlp(stage.attention.norm2, *stage.attention.MLP)
 
     def forward(self, x: Tensor, alive: Tensor) -> Tensor:
         """Refine the features.
@@ -48,13 +34,34 @@ class TokenBlock(nn.Module):
         Returns:
             (K, width, h, w).
         """
-        sides = x.shape[2:]
-        convolved = self.conv_dw(x).flatten(2).permute(2, 0, 1)
-        tokens = x.flatten(2).permute(2, 0, 1) + self.fc2(self.act(self.fc1(self.norm(convolved))))
-        mixed = tokens + self.attend(self.project(self.norm1(tokens)), alive)
-        mixed = mixed + self.mlp(self.norm2(mixed))
+        x = self.block(x)
+        # Two moves of whole rows of channels are faster than one transposition of the map.
+        tokens = x.permute(0, 2, 3, 1).flatten(1, 2).permute(1, 0, 2)
+        attended = self.attend(tokens, alive).permute(1, 0, 2).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        mixed = x + attended
         # The class attention adds its input once more.
-        return (tokens + mixed).permute(1, 2, 0).unflatten(2, sides)
+        refined: Tensor = x + (mixed + self.mlp(mixed))
+        return refined
+
+
+class TokenAttention(nn.Module):
+    """The attention of `ClassAttention` with the norm before it, on tokens (pixels, K, width)."""
+
+    def __init__(self, layer: ClassAttention) -> None:
+        super().__init__()
+        attention, norm = layer.attention, layer.norm1
+        width = attention.q.in_features
+        self.norm = nn.LayerNorm(width, norm.eps, elementwise_affine=False)
+        self.query, self.key, self.value = (
+            after_norm(linear, norm) for linear in (attention.q, attention.k, attention.v)
+        )
+        self.attend = BlockAttention(width)
+
+    def forward(self, tokens: Tensor, alive: Tensor) -> Tensor:
+        """(pixels, K, width) to the same; `alive` is bool (K,), False for padding."""
+        normed = self.norm(tokens)
+        attended: Tensor = self.attend(self.query(normed), self.key(normed), self.value(normed), alive)
+        return attended
 
 
 class BlockAttention(nn.Module):
@@ -71,17 +78,18 @@ class BlockAttention(nn.Module):
         head = torch.arange(width) // (width // HEADS)
         self.register_buffer("blocks", (head.unsqueeze(1) == head).to(torch.float32))
 
-    def forward(self, projected: Tensor, alive: Tensor) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, alive: Tensor) -> Tensor:
         """Attend along the category axis; `LinearAttention` has the formula, whose T cancels.
 
         Args:
-            projected: queries, keys and values, (pixels, K, 3 width).
+            query: (pixels, K, width).
+            key: likewise.
+            value: likewise.
             alive: bool (K,), False for padding, which no category attends to.
 
         Returns:
             (pixels, K, width).
         """
-        query, key, value = projected.chunk(3, dim=-1)
         query = F.elu(query) + 1
         key = (F.elu(key) + 1) * alive.to(key.dtype).unsqueeze(-1)
         summary = (key.transpose(1, 2) @ value) * self.blocks

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..model.decoder import CostMap, Head
 from ..model.scout import Scout
 from ..stages import COMPUTE, StageDefinition
+from .convnext import ChannelNorm
 from .fusions import BlockAttention, as_pixel_shuffle
 from .stages import GraphSpec
 
@@ -45,7 +46,11 @@ class Island:
 
 
 ISLANDS = (
-    Island("layer norm", (nn.LayerNorm,), "the sum of squares overflows FP16 once activations exceed 256"),
+    Island(
+        "layer norm",
+        (nn.LayerNorm, ChannelNorm),
+        "the sum of squares overflows FP16 once activations exceed 256",
+    ),
     Island("group norm", (nn.GroupNorm,), "as layer norm, over a whole map"),
     Island("cosine", (CostMap,), "the length of the embedding is a sum of squares; text is FP32 anyway"),
     Island("attention sums", (BlockAttention,), "sums over hundreds of categories, and their quotient"),

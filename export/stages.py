@@ -13,7 +13,8 @@ from ..model.clip import dense_features
 from ..model.labels import LOWEST, label_band, to_pixels, vote_table
 from ..model.scout import Scout
 from ..stages import STAGES, StageDefinition, TensorDefinition
-from .fusions import FusedUp, TokenBlock
+from .convnext import pointwise_tower
+from .fusions import FusedUp, StageBlock
 
 
 class TextStage(nn.Module):
@@ -46,7 +47,7 @@ class ImageStage(nn.Module):
 
     def __init__(self, model: SED) -> None:
         super().__init__()
-        self.visual = model.clip.visual
+        self.visual = pointwise_tower(model.clip.visual)
         self.decoder = model.decoder
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -90,7 +91,7 @@ class DecodeStage(nn.Module):
         decoder = model.decoder
         stage = decoder.stages[index]
         self.project = decoder.decoder_corr_guidance_projection[index]
-        self.block = TokenBlock(stage)
+        self.block = StageBlock(stage)
         self.up = FusedUp(stage, model.preset.grid * 2**index)
         self.head = decoder.stage_heads[index]
         self.is_last = self.head is decoder.head

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sed_trt.export.fusions import FusedUp, TokenBlock, as_pixel_shuffle
+from sed_trt.export.fusions import FusedUp, StageBlock, as_pixel_shuffle
 from sed_trt.model.decoder import (
     HEADS,
     ClassAttention,
@@ -51,7 +51,7 @@ def test_fused_up_is_the_two_convolutions(images_side: int, generator: torch.Gen
     assert (stage.conv(stage.up(x), image, cost) - fused).abs().max() < EXACT
 
 
-def test_token_block_is_block_and_attention(generator: torch.Generator) -> None:
+def test_stage_block_is_block_and_attention(generator: torch.Generator) -> None:
     stage = DecoderStage(width=32, guidance=8, out=16, pool=1)
     assert stage.cnext.gamma is not None
     with torch.no_grad():
@@ -59,7 +59,7 @@ def test_token_block_is_block_and_attention(generator: torch.Generator) -> None:
         stage.cnext.gamma.copy_(torch.rand(32, generator=generator))
     x = torch.randn(5, 32, 6, 7, generator=generator)
     plain = stage.attention(stage.cnext(x), images=1)
-    assert (plain - TokenBlock(stage)(x, torch.ones(5, dtype=torch.bool))).abs().max() < EXACT
+    assert (plain - StageBlock(stage)(x, torch.ones(5, dtype=torch.bool))).abs().max() < EXACT
 
 
 def test_cost_guidance_after_the_gather_is_the_gather_of_cost_guidance(generator: torch.Generator) -> None:
@@ -126,7 +126,7 @@ def test_cost_map_is_the_cosine(generator: torch.Generator) -> None:
 
 
 def test_attention_to_the_living_is_attention_among_them(generator: torch.Generator) -> None:
-    block = TokenBlock(DecoderStage(width=32, guidance=8, out=16, pool=1))
+    block = StageBlock(DecoderStage(width=32, guidance=8, out=16, pool=1))
     x = torch.randn(9, 32, 4, 4, generator=generator)
     alive = torch.arange(9) < 6
     among_all = block(x, alive)[:6]
