@@ -16,7 +16,7 @@ import msgspec
 from .errors import InputError
 from .files import exists, is_file, is_folder, read_file, replacing
 from .records import FieldPath, RecordError, decode_record, field_name, wrong_field
-from .stages import AXES, COMPUTE, SIZES, STAGE_NAMES, STAGES, VOTE_RANKS, TensorDefinition
+from .stages import ALL_STAGES, AXES, BY_NAME, COMPUTE, SIZES, STAGE_NAMES, VOTE_RANKS, TensorDefinition
 
 # Precision of a bundle to the dtype of the tensors that follow it; 8-bit products are inside the graphs.
 COMPUTE_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float32"}
@@ -229,9 +229,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def check_stages(manifest: Manifest) -> None:
     """Compare the stages of a manifest with the table of stages.
 
-    Every stage must have the inputs and outputs of its definition, in order and with their dtypes. Dynamic
-    axes must be dynamic, whatever their names; a size that has a symbol in the table must be the same
-    wherever the symbol stands, and agree with the manifest's other fields.
+    All of `STAGES` must be there, those of `CPU_STAGES` may be. Every stage must have the inputs and outputs
+    of its definition, in order and with their dtypes. Dynamic axes must be dynamic, whatever their names; a
+    size that has a symbol in the table must be the same wherever the symbol stands, and agree with the
+    manifest's other fields.
 
     Raises:
         RecordError: they differ; names the field, the value that is there and what is expected.
@@ -242,11 +243,13 @@ def check_stages(manifest: Manifest) -> None:
         if name not in manifest.stages:
             raise RecordError(f"the stage {name!r} is missing")
     for name in manifest.stages:
-        if name not in STAGE_NAMES:
-            raise RecordError(f"the stage {name!r} is unknown, expected {', '.join(STAGE_NAMES)}")
+        if name not in BY_NAME:
+            raise RecordError(f"the stage {name!r} is unknown, expected {', '.join(BY_NAME)}")
     compute = COMPUTE_DTYPES[manifest.precision]
     sizes = _stated_sizes(manifest)
-    for definition in STAGES:
+    for definition in ALL_STAGES:
+        if definition.name not in manifest.stages:
+            continue
         stage = manifest.stages[definition.name]
         path = ("stages", definition.name)
         _check_tensors((*path, "inputs"), stage.inputs, definition.inputs, compute, sizes)
@@ -261,6 +264,8 @@ def _stated_sizes(manifest: Manifest) -> dict[str, tuple[int, str]]:
         "P": (len(manifest.templates), "templates"),
         "S": (manifest.image_size, "image_size"),
     }
+    for taps in (81, 27, 9):
+        sizes[f"{taps}C"] = (taps * manifest.embed_dim, "embed_dim")
     for symbol, scale in (("h", 1), ("2h", 2), ("4h", 4), ("8h", 8)):
         sizes[symbol] = (manifest.image_size // 32 * scale, "image_size")
     return sizes

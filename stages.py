@@ -1,4 +1,4 @@
-"""The eight stages of the deployed network: inputs, outputs, dynamic axes and precision of each.
+"""The stages of the deployed network: inputs, outputs, dynamic axes and precision of each.
 
 This table is the one place that says so. Export, bundle checks, profiles, precisions, the runtime's order of
 stages, the benchmarks and the table in the README are derived from it. It needs no other module.
@@ -43,6 +43,9 @@ SIZES: Mapping[str, str] = {
     "L": "tokens of a sentence",
     "C": "width of the CLIP embedding",
     "P": "prompt templates",
+    "81C": "C for each of the 9x9 taps of the scout",
+    "27C": "C for each of the taps that correct the scout along one border",
+    "9C": "C for each of the taps that correct it at one corner",
     "S": "side of the network's input in pixels",
     "h": "side of the cost map, S / 32",
     "2h": "twice that",
@@ -260,7 +263,36 @@ STAGES: tuple[StageDefinition, ...] = (
 )
 
 STAGE_NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
-BY_NAME: Mapping[str, StageDefinition] = {stage.name: stage for stage in STAGES}
+
+_FOLDED = (
+    TensorDefinition("inside", COMPUTE, ("T", "81C")),
+    TensorDefinition("borders", COMPUTE, (4, "T", "27C")),
+    TensorDefinition("corners", COMPUTE, (4, "T", "9C")),
+)
+# The scout in two stages, which only CPU backends run: what it costs on a GPU has not been measured. Bundles
+# of earlier versions lack them.
+FOLD = StageDefinition(
+    "fold",
+    "vocabulary",
+    "the vocabulary folded with the scout's convolutions, once per vocabulary",
+    (_TEXT,),
+    _FOLDED,
+    # Its sums are inside an FP32 island; only what it gives is half.
+    half_weights=False,
+    free_shapes=True,
+)
+FOLDED_SCOUT = StageDefinition(
+    "scout_folded",
+    "embedding, folded vocabulary",
+    "what `scout` gives, in one matrix product",
+    (_EMBED, *_FOLDED),
+    _head_outputs(0, "T"),
+    half_weights=False,
+    votes="votes0",
+)
+CPU_STAGES: tuple[StageDefinition, ...] = (FOLD, FOLDED_SCOUT)
+ALL_STAGES: tuple[StageDefinition, ...] = (*STAGES, *CPU_STAGES)
+BY_NAME: Mapping[str, StageDefinition] = {stage.name: stage for stage in ALL_STAGES}
 
 # The stages that run once per image and vocabulary, in order: the scout and the decoder.
 DECODER: tuple[StageDefinition, ...] = tuple(stage for stage in STAGES if stage.votes or stage.kept)

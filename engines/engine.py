@@ -87,6 +87,10 @@ class Engines(Protocol):
     def decodes_at_once(self) -> int:
         """Images that a stream decodes at a time: several where a device waits while the host rejects."""
 
+    @property
+    def folds_vocabularies(self) -> bool:
+        """Whether `scout_folded`, in the place of `scout`, is there and faster."""
+
     def stack(self, values: Sequence[Value]) -> Value:
         """Concatenate arrays along their first axis, where the backend keeps them."""
 

@@ -19,6 +19,7 @@ from ..bundle import ENGINES_FOLDER, Bundle, Manifest, Sha256, TensorSpec
 from ..errors import InputError
 from ..files import is_file, is_folder, read_file
 from ..records import Record, RecordError, decode_record
+from ..stages import STAGE_NAMES
 from .ort.session import library as onnxruntime_library
 from .profiles import Limits, Profile
 from .targets import (
@@ -313,14 +314,23 @@ def read_plan(engines: BuiltEngines, stage: str) -> bytes:
     return plan
 
 
-def graph_hashes(manifest: Manifest) -> dict[str, str]:
-    """Stage name to the sha256 of its graph."""
-    return {name: manifest.files[stage.file].sha256 for name, stage in manifest.stages.items()}
+def built_stages(backend: str, manifest: Manifest) -> tuple[str, ...]:
+    """Names of the stages that a set for a backend holds: GPUs do not run `CPU_STAGES`."""
+    return STAGE_NAMES if backend in TENSORRT_BACKENDS else tuple(manifest.stages)
+
+
+def graph_hashes(backend: str, manifest: Manifest) -> dict[str, str]:
+    """Name of each stage that a set for a backend holds, to the sha256 of its graph."""
+    return {
+        name: manifest.files[manifest.stages[name].file].sha256 for name in built_stages(backend, manifest)
+    }
 
 
 def is_built_from(engines: BuiltEngines, manifest: Manifest) -> bool:
     """Whether engines were built from the graphs that a manifest lists."""
-    return graph_hashes(manifest) == {name: stage.onnx.sha256 for name, stage in engines.stages.items()}
+    return graph_hashes(engines.backend, manifest) == {
+        name: stage.onnx.sha256 for name, stage in engines.stages.items()
+    }
 
 
 def is_complete(folder: Path) -> bool:

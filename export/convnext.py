@@ -1,7 +1,7 @@
 """ConvNeXt in a form for fast graphs: channels stay in their axis, and linear layers are 1x1 convolutions.
 
 timm moves the channels of every block to the last axis for its norm and linear layers, and back. Engines
-execute each move as a pass over the map, and keep maps with the channels last in memory whatever the axes say.
+execute each move as a pass over the map, and keep the channels last in memory whatever the axes say.
 """
 
 import copy

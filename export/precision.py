@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..model.decoder import CostMap, Head
-from ..model.scout import Scout
+from ..model.scout import Fold, Scout, UnitLength
 from ..stages import COMPUTE, StageDefinition
 from .convnext import ChannelNorm
 from .fusions import BlockAttention, as_pixel_shuffle
@@ -52,7 +52,11 @@ ISLANDS = (
         "the sum of squares overflows FP16 once activations exceed 256",
     ),
     Island("group norm", (nn.GroupNorm,), "as layer norm, over a whole map"),
-    Island("cosine", (CostMap,), "the length of the embedding is a sum of squares; text is FP32 anyway"),
+    Island(
+        "cosine",
+        (CostMap, UnitLength, Fold),
+        "the length of the embedding is a sum of squares; text is FP32 anyway",
+    ),
     Island("attention sums", (BlockAttention,), "sums over hundreds of categories, and their quotient"),
     Island(
         "heads",
@@ -112,7 +116,7 @@ def _lower(module: nn.Module, dtype: torch.dtype, half_islands: Sequence[Island]
             break
         module.register_forward_pre_hook(lambda _module, inputs: _cast(inputs, torch.float32))
         if not island.fp32_output:
-            module.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
+            module.register_forward_hook(lambda _module, _inputs, output: _rounded(output, dtype))
         return
     # Not module.to, which would reach into the islands.
     for name, parameter in module._parameters.items():
@@ -127,6 +131,11 @@ def _lower(module: nn.Module, dtype: torch.dtype, half_islands: Sequence[Island]
             child = as_pixel_shuffle(child)
             module._modules[name] = child
         _lower(child, dtype, half_islands)
+
+
+def _rounded(output: Any, dtype: torch.dtype) -> Any:
+    """What a module gives, one tensor or several, as `dtype`."""
+    return _cast(output, dtype) if isinstance(output, tuple) else output.to(dtype)
 
 
 def _cast(values: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:

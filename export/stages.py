@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..model import SED
 from ..model.clip import dense_features
 from ..model.labels import LOWEST, label_band, to_pixels, vote_table
-from ..model.scout import Scout
-from ..stages import STAGES, StageDefinition, TensorDefinition
+from ..model.scout import Fold, FoldedScout, Scout, UnitLength
+from ..stages import ALL_STAGES, StageDefinition, TensorDefinition
 from .convnext import pointwise_tower
 from .fusions import FusedUp, StageBlock
 
@@ -75,6 +75,42 @@ class ScoutStage(nn.Module):
     def forward(self, embed: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Logits0 (T, h, h) and votes0 (ranks, T) from the embedding (1, C, h, h) and text (T, P, C)."""
         logits = self.scout(self.cost_map(embed, text))
+        return logits, vote_table(logits)
+
+
+class FoldStage(nn.Module):
+    """A vocabulary to the taps of the folded scout."""
+
+    def __init__(self, model: SED) -> None:
+        super().__init__()
+        self.fold = Fold(model.decoder.conv1, model.decoder.head0)
+
+    def forward(self, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(T, 81 C), (4, T, 27 C) and (4, T, 9 C) from unit vectors (T, P, C)."""
+        inside, borders, corners = self.fold(text)
+        return inside, borders, corners
+
+
+class FoldedScoutStage(nn.Module):
+    """What `ScoutStage` gives, from a folded vocabulary."""
+
+    def __init__(self, model: SED) -> None:
+        super().__init__()
+        self.unit = UnitLength()
+        self.scout = FoldedScout(model.decoder.conv1, model.decoder.head0, model.preset.grid)
+
+    def forward(
+        self, embed: Tensor, inside: Tensor, borders: Tensor, corners: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits0 (T, h, h) and votes0 (ranks, T).
+
+        Args:
+            embed: (1, C, h, h).
+            inside: taps, (T, 81 C).
+            borders: (4, T, 27 C).
+            corners: (4, T, 9 C).
+        """
+        logits = self.scout(self.unit(embed), inside, borders, corners)
         return logits, vote_table(logits)
 
 
@@ -166,6 +202,8 @@ MODULES: Mapping[str, Callable[[SED], nn.Module]] = {
     "pixels": PixelsStage,
     "image": ImageStage,
     "scout": ScoutStage,
+    "fold": FoldStage,
+    "scout_folded": FoldedScoutStage,
     "decode1": Decode1Stage,
     "decode2": partial(DecodeStage, index=1),
     "decode3": partial(DecodeStage, index=2),
@@ -215,7 +253,7 @@ def graph_specs(model: SED) -> list[GraphSpec]:
             MODULES[stage.name](model),
             {tensor.name: example_input(tensor, sizes) for tensor in stage.inputs},
         )
-        for stage in STAGES
+        for stage in ALL_STAGES
     ]
 
 
@@ -228,6 +266,9 @@ def fixed_sizes(model: SED) -> dict[str, int]:
         "L": model.clip.context_length,
         "C": preset.embed_dim,
         "P": len(model.templates),
+        "81C": 81 * preset.embed_dim,
+        "27C": 27 * preset.embed_dim,
+        "9C": 9 * preset.embed_dim,
         "S": preset.image_size,
         "h": grid,
         "2h": 2 * grid,

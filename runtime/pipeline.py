@@ -18,7 +18,7 @@ from ..bundle import Manifest
 from ..engines.engine import Engine, Engines, Value
 from ..engines.profiles import BAND_SIDE, SENTENCES, label_rows
 from ..host import label_bands, source_coordinates
-from ..stages import DECODER, STAGES
+from ..stages import DECODER, FOLDED_SCOUT, STAGES
 from .images import ImageSource, load_image, resize_short_side
 from .rejection import Rejection, padded
 from .result import Result
@@ -131,13 +131,16 @@ def decode(encoded: EncodedImage, vocabulary: Vocabulary, rejection: Rejection) 
     timings = dict(encoded.timings)
     # Tensors by name; those that no later stage takes are dropped, so that their memory can be used again.
     values: dict[str, Any] = encoded.features | {"text": vocabulary.on_device(engines)}
+    folded = vocabulary.folded(engines)
+    values |= folded or {}
     kept_ids = indices = np.arange(len(vocabulary), dtype=np.int64)
     kept: list[int] = []
     for stage in DECODER:
         if stage.kept:
             values[stage.kept] = padded(indices, engines.buckets)
-        engine = engines[stage.name]
-        inputs = {tensor.name: values[tensor.name] for tensor in stage.inputs}
+        executed = FOLDED_SCOUT if folded and stage.votes == FOLDED_SCOUT.votes else stage
+        engine = engines[executed.name]
+        inputs = {tensor.name: values[tensor.name] for tensor in executed.inputs}
         with _timed(timings, stage.name):
             values |= engine.run(inputs)
         if stage.votes:

@@ -3,7 +3,7 @@
 import html
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -16,10 +16,15 @@ from ..engines.engine import Engines, Value
 from ..errors import InputError
 from ..files import is_file
 from ..host import synonyms
+from ..stages import FOLD
 
 MAX_NAME_LENGTH = 1000
 # Label maps are uint16.
 MAX_CATEGORIES = 65535
+# Most bytes that a folded vocabulary may take: 4660 categories of sed-b in half precision, 2330 in FP32.
+FOLD_LIMIT = 5 << 28
+# Categories that are folded at a time, which bounds the memory for it.
+_FOLD_PART = 128
 # One file for each published vocabulary.
 _PUBLISHED = resources.files(__package__) / "vocabularies"
 
@@ -36,6 +41,9 @@ class Vocabulary:
     names: tuple[str, ...]
     text: np.ndarray
     _on_device: WeakKeyDictionary[Engines, Value] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False
+    )
+    _folded: WeakKeyDictionary[Engines, Mapping[str, np.ndarray] | None] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False
     )
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -59,6 +67,42 @@ class Vocabulary:
             if engines not in self._on_device:
                 self._on_device[engines] = engines.to_device(self.text)
             return self._on_device[engines]
+
+    def folded(self, engines: Engines) -> Mapping[str, np.ndarray] | None:
+        """The outputs of the stage `fold` by name, which `scout_folded` takes, where `engines` use it.
+
+        They are computed on the first call and released with this vocabulary or with the engines. They take
+        225 C values for each category, in the precision that the engines compute in.
+
+        Returns:
+            None where the engines do not fold, or where they would take more than `FOLD_LIMIT` bytes.
+        """
+        if not engines.folds_vocabularies:
+            return None
+        with self._lock:
+            if engines not in self._folded:
+                self._folded[engines] = _fold(self.text, engines)
+            return self._folded[engines]
+
+
+def _fold(text: np.ndarray, engines: Engines) -> Mapping[str, np.ndarray] | None:
+    """See `Vocabulary.folded`."""
+    folded: dict[str, np.ndarray] = {}
+    axes = {tensor.name: next(iter(tensor.dynamic_axes)) for tensor in FOLD.outputs}
+    for start in range(0, len(text), _FOLD_PART):
+        outputs = engines[FOLD.name].run({"text": text[start : start + _FOLD_PART]})
+        if start == 0:
+            part = min(_FOLD_PART, len(text))
+            if sum(values.nbytes for values in outputs.values()) // part * len(text) > FOLD_LIMIT:
+                return None
+            for name, values in outputs.items():
+                shape = list(values.shape)
+                shape[axes[name]] = len(text)
+                folded[name] = np.empty(shape, values.dtype)
+        for name, values in outputs.items():
+            rows = slice(start, start + _FOLD_PART)
+            folded[name][(slice(None),) * axes[name] + (rows,)] = values
+    return folded
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ from filelock import FileLock
 from sed_trt.benchmarks.known_weights import write_known_checkpoint
 from sed_trt.export import export_bundle
 from sed_trt.model import SED
-from sed_trt.stages import STAGE_NAMES
+from sed_trt.stages import BY_NAME
 from sed_trt.tests.fakes.own_data import write_own
 from sed_trt.tests.paths import ROOT
 
@@ -60,7 +60,7 @@ def exported(checkpoint: Path, folder: Path, precision: str) -> Path:
 
     def export(path: Path) -> None:
         checks = export_bundle(checkpoint, path, precision=precision)
-        assert {check.stage for check in checks} == set(STAGE_NAMES)
+        assert {check.stage for check in checks} == set(BY_NAME)
 
     return made_once(folder / f"{checkpoint.stem}-{precision}", export)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from filelock import FileLock, Timeout
 
-from ...bundle import ENGINES_FOLDER, Bundle, Manifest, Stage, file_record
+from ...bundle import ENGINES_FOLDER, Bundle, Stage, file_record
 from ...errors import InputError
 from ...files import exists
 from ..backends import check_runs_on_gpu
@@ -27,6 +27,7 @@ from ..store import (
     GraphRecord,
     NetworkSummary,
     PlanRecord,
+    built_stages,
     graph_hashes,
     installed_version,
     is_complete,
@@ -89,7 +90,8 @@ def build_engines(
     limits, options = limits or Limits(), options or BuildOptions()
     version = installed_version(backend)
     gpu = None
-    profiles: dict[str, tuple[Profile, ...]] = dict.fromkeys(bundle.manifest.stages, ())
+    stage_names = built_stages(backend, bundle.manifest)
+    profiles: dict[str, tuple[Profile, ...]] = dict.fromkeys(stage_names, ())
     if backend in TENSORRT_BACKENDS:
         check_runs_on_gpu(bundle, backend)
         built_for, gpu = gpu_target(load_library(backend), target, options)
@@ -102,7 +104,7 @@ def build_engines(
     engines = BuiltEngines(
         store, backend, version, built_for, limits, {}, options, gpu=gpu.name if gpu else None
     )
-    key = build_key(bundle.manifest, profiles, options, engines.only_gpu)
+    key = build_key(graph_hashes(backend, bundle.manifest), profiles, options, engines.only_gpu)
     engines = replace(engines, folder=store / f"{backend}-{version}-{built_for}-{key}")
     with watch_interruption() as interruption:
 
@@ -118,7 +120,7 @@ def build_engines(
                 unfinished = replace(engines, folder=work)
                 stages = {
                     stage: _build_stage(bundle, unfinished, stage, profiles[stage], report)
-                    for stage in bundle.manifest.stages
+                    for stage in stage_names
                 }
                 now = datetime.now(UTC).isoformat(timespec="microseconds")
                 write_engines(replace(unfinished, stages=stages, built=now))
@@ -127,14 +129,14 @@ def build_engines(
 
 
 def build_key(
-    manifest: Manifest,
+    graphs: Mapping[str, str],
     profiles: Mapping[str, Sequence[Profile]],
     options: BuildOptions,
     only_gpu: str | None = None,
 ) -> str:
-    """Hash of graphs, profiles, options and `BuiltEngines.only_gpu`: 12 hexadecimal digits."""
+    """Hash of `graph_hashes`, profiles, options and `BuiltEngines.only_gpu`: 12 hexadecimal digits."""
     content = {
-        "graphs": graph_hashes(manifest),
+        "graphs": dict(graphs),
         "profiles": {name: list(several) for name, several in profiles.items()},
         "options": msgspec.structs.asdict(options),
         "gpu": only_gpu,

@@ -9,6 +9,7 @@ import numpy as np
 from ...bundle import ENGINES_FOLDER, Bundle
 from ...errors import InputError
 from ...files import is_folder
+from ...stages import FOLDED_SCOUT
 from ..engine import Engine
 from .session import CPU_PROVIDER, check_runs_on_cpu, check_session, library, open_session
 
@@ -65,6 +66,7 @@ class OnnxRuntimeEngines:
         library()
         check_runs_on_cpu(bundle, *bundle.manifest.stages.values())
         self.reason = reason
+        self.folds_vocabularies = FOLDED_SCOUT.name in bundle.manifest.stages
         self._bundle = bundle
         self._threads = threads
         self._built = _find_optimised(bundle)

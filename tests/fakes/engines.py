@@ -133,6 +133,7 @@ class FakeEngines:
 
     def __init__(self, buckets: tuple[int, ...] | None = None, decodes_at_once: int = 1) -> None:
         self.decodes_at_once = decodes_at_once
+        self.folds_vocabularies = False
         self.engines = {name: FakeEngine(name) for name in STAGES}
         self.buckets = buckets
         self.uploads = 0

@@ -18,7 +18,7 @@ from sed_trt.model.decoder import (
 )
 from sed_trt.model.labels import LOWEST, label_map, survivors, vote_table
 from sed_trt.model.presets import SED_B
-from sed_trt.model.scout import Scout
+from sed_trt.model.scout import Fold, FoldedScout, Scout
 
 EXACT = 1e-5
 
@@ -30,6 +30,16 @@ def test_scout_is_head0_of_conv1(side: int, generator: torch.Generator) -> None:
     plain = head0(conv1(cost)).squeeze(1)
     # Borders included: that is where a bias under zero padding would show.
     assert (plain - Scout(conv1, head0, side)(cost)).abs().max() < EXACT
+
+
+@pytest.mark.parametrize("side", [1, 3, 8, 11])
+def test_folded_scout_is_head0_of_conv1_of_the_cost_map(side: int, generator: torch.Generator) -> None:
+    conv1, head0 = nn.Conv2d(20, 128, 7, padding=3), Head(128)
+    text = F.normalize(torch.randn(6, 20, 16, generator=generator), dim=-1)
+    unit = F.normalize(torch.randn(1, 16, side, side, generator=generator), dim=1)
+    plain = head0(conv1(CostMap()(unit, text))).squeeze(1)
+    folded = FoldedScout(conv1, head0, side)(unit, *Fold(conv1, head0)(text))
+    assert (plain - folded).abs().max() < EXACT
 
 
 @pytest.mark.parametrize(("size", "padding", "bias"), [(2, 0, True), (4, 1, False)])
