@@ -36,6 +36,7 @@ def doctor(
         "cpus": os.cpu_count(),
         "packages": _packages(),
         "onnxruntime_providers": _providers(),
+        "openvino": _openvino(),
         "gpus": _gpus(),
     }
     facts["backends"] = _backends(facts["gpus"])
@@ -79,6 +80,17 @@ def _providers() -> list[str]:
         return list(library().get_available_providers())
     except InputError:
         return []
+
+
+def _openvino() -> dict[str, str]:
+    """What OpenVINO says of this processor and its self-tests; empty where OpenVINO does not work."""
+    from ..engines.openvino.library import processor, self_test, version
+
+    try:
+        tests = {precision: self_test(precision).outcome for precision in ("bf16", "int8")}
+        return {"version": version(), "processor": processor(), **tests}
+    except InputError:
+        return {}
 
 
 def _backends(gpus: list[str]) -> dict[str, str | None]:
@@ -158,6 +170,10 @@ def _print_table(facts: dict[str, Any]) -> None:
         listed = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
         table.add_row(f"packages ({extra})", listed)
     table.add_row("onnxruntime providers", ", ".join(facts["onnxruntime_providers"]) or "none")
+    if found := facts["openvino"]:
+        table.add_row("openvino", f"{found['version']} on {found['processor']}")
+        for precision in ("bf16", "int8"):
+            table.add_row(f"openvino {precision} product", found[precision])
     for backend, reason in facts["backends"].items():
         table.add_row(f"backend {backend}", f"not usable: {reason}" if reason else "usable")
     table.add_row("NVIDIA GPUs", "\n".join(facts["gpus"]) or "none found by nvidia-smi")

@@ -54,7 +54,7 @@ def segment(
         int, typer.Option(help="Resize the shorter side to this many pixels first; 0: no resize.", min=0)
     ] = 640,
     backend: Annotated[
-        str, typer.Option(help="auto, tensorrt, tensorrt-rtx, onnxruntime-cuda or onnxruntime.")
+        str, typer.Option(help="auto, tensorrt, tensorrt-rtx, onnxruntime-cuda, openvino or onnxruntime.")
     ] = "auto",
     threads: Annotated[
         int | None, typer.Option(help="CPU threads per stage; by default one per core.", show_default=False)

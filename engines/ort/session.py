@@ -140,8 +140,9 @@ def check_runs_on_cpu(bundle: Bundle, *stages: Stage) -> None:
     """
     if any(tensor.dtype == "bfloat16" for stage in stages for tensor in (*stage.inputs, *stage.outputs)):
         raise InputError(
-            f"{bundle.path}: is of bfloat16, and ONNX Runtime has no bfloat16 kernels for the CPU; "
-            "export with --precision fp16 or fp32"
+            f"{bundle.path}: is of bfloat16, and ONNX Runtime has no bfloat16 kernels for the CPU; use the "
+            "backend openvino (in sed-trt's folder, pip install -e '.[cpu]'), or export with "
+            "--precision fp16 or fp32"
         )
 
 

@@ -83,12 +83,14 @@ def test_backends_are_usable_or_not(
     monkeypatch.setattr(module, "_gpus", lambda: [])
     monkeypatch.setattr("sed_trt.engines.device.cuda.find_gpu", no_gpu)
     monkeypatch.setattr("sed_trt.engines.trt.library.load_library", lambda backend: None)
+    monkeypatch.setattr("sed_trt.engines.openvino.library.processor", lambda: "some CPU")
     monkeypatch.setattr("sed_trt.engines.backends.cuda_offered", lambda: True)
     without_gpu = {
         "auto": None,
         "tensorrt": "GPU: there is no NVIDIA driver; install it",
         "tensorrt-rtx": "GPU: there is no NVIDIA driver; install it",
         "onnxruntime-cuda": "nvidia-smi finds no GPU",
+        "openvino": None,
         "onnxruntime": None,
     }
     assert facts(capsys)["backends"] == without_gpu
@@ -101,10 +103,12 @@ def test_leftover_of_an_onnxruntime_is_noticed(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
+    monkeypatch.setitem(sys.modules, "openvino", None)
     found = facts(capsys)
     assert found["onnxruntime_providers"] == []
     backends = found["backends"]
     assert isinstance(backends, dict)
+    assert "the package 'openvino' is not installed" in backends["openvino"]
     broken = ("auto", "onnxruntime-cuda", "onnxruntime")
     assert all("missing or broken" in backends[backend] for backend in broken)
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in str(found["advice"])

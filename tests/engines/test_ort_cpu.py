@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sed_trt.bundle import Bundle, Stage
-from sed_trt.engines import store
+from sed_trt.engines import backends, store
 from sed_trt.engines.backends import open_engines
 from sed_trt.engines.engine import Engine
 from sed_trt.engines.ort.cpu import OnnxRuntimeEngine, OnnxRuntimeEngines
@@ -96,16 +96,17 @@ def test_a_graph_unlike_the_manifest_is_refused(
     assert open_engine(bundle, "scout").name == "scout"
 
 
-def test_bfloat16_is_refused_on_the_cpu(bundle: Bundle) -> None:
+def test_bfloat16_is_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = dict(bundle.manifest.stages)
     image = stages["image"]
     stages["image"] = Stage(
         image.file, tuple(replace(tensor, dtype="bfloat16") for tensor in image.inputs), image.outputs
     )
     half = Bundle(bundle.path, replace(bundle.manifest, stages=stages, precision="bf16"))
-    message = "no bfloat16 kernels for the CPU; export with --precision fp16 or fp32"
+    message = "no bfloat16 kernels for the CPU; use the backend openvino .*, or export with --precision fp16"
     with pytest.raises(InputError, match=message):
         open_engines(half, "onnxruntime")
+    monkeypatch.setattr(backends, "missing_package", lambda backend: backend)
     with pytest.raises(InputError, match=message):
         open_engines(half)
     with pytest.raises(InputError, match=message):

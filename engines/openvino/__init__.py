@@ -1,0 +1,1 @@
+"""The stages of a bundle on OpenVINO's CPU plugin."""

@@ -1,0 +1,166 @@
+"""The stages of a bundle on OpenVINO. Numpy arrays travel between them, bfloat16 ones as uint16."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+
+from ...bundle import Bundle
+from ...errors import InputError
+from ...stages import BY_NAME
+from ..engine import Engine
+from .library import core, error_line, library, self_test, version
+from .models import compile_stage, takes_one_image
+from .precision import TESTED, Arithmetic, arithmetic, check_eight_bit, tensor_dtypes
+
+
+class OpenVinoEngine:
+    """One stage in one compiled model, with an infer request for each thread that runs it at a time."""
+
+    def __init__(self, bundle: Bundle, stage: str, chosen: Arithmetic, threads: int | None = None) -> None:
+        """Compile the graph of `stage`.
+
+        `chosen` is what is computed; `threads` bounds the CPU threads of a run, None is one per core.
+
+        Raises:
+            InputError: OpenVINO is missing or broken, the file is missing or altered, OpenVINO cannot load
+                it, or its inputs and outputs are not those of the manifest.
+        """
+        description = bundle.manifest.stages[stage]
+        self._name = stage
+        self._file = bundle.path / description.file
+        # Those of dynamic axes are replaced in each run.
+        self._shapes = {
+            tensor.name: [size if isinstance(size, int) else 0 for size in tensor.shape]
+            for tensor in description.outputs
+        }
+        self._dtypes = tensor_dtypes(stage, description, chosen)
+        self._one_image = takes_one_image(stage)
+        self._compiled = compile_stage(bundle, stage, chosen, threads)
+        self._idle: list[Any] = []
+
+    @property
+    def name(self) -> str:
+        """Name of the stage."""
+        return self._name
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Run the stage; see `Engine.run`. All outputs are numpy arrays, those of bfloat16 as uint16.
+
+        Raises:
+            InputError: OpenVINO cannot run the stage on these inputs.
+        """
+        outputs = self._new_outputs(inputs)
+        runs = [{**inputs, **outputs}]
+        if self._one_image:
+            (images,) = inputs.values()
+            runs = [
+                {name: array[row : row + 1] for name, array in runs[0].items()} for row in range(len(images))
+            ]
+        try:
+            self._run(runs)
+        except RuntimeError as error:
+            raise InputError(
+                f"{self._file}: OpenVINO {version()} cannot run it ({error_line(error)}); use fewer "
+                "categories or smaller images, or the backend onnxruntime"
+            ) from error
+        return outputs
+
+    def _run(self, runs: Sequence[Mapping[str, np.ndarray]]) -> None:
+        with ExitStack() as stack:
+            # OpenVINO reads and writes the arrays in place: their tensors live until the requests are done.
+            requests, tensors = [], []
+            for arrays in runs:
+                request = stack.enter_context(self._request())
+                for name, array in arrays.items():
+                    tensor = _shared_tensor(array, self._dtypes[name])
+                    request.set_tensor(name, tensor)
+                    tensors.append(tensor)
+                requests.append(request)
+            for request in requests:
+                stack.callback(request.wait)
+                request.start_async()
+
+    @contextmanager
+    def _request(self) -> Iterator[Any]:
+        """An infer request that no other thread uses. All its tensors are those of an earlier run."""
+        # A list's pop and append are safe in threads.
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        yield request
+        self._idle.append(request)
+
+    def _new_outputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Empty arrays for the outputs, which the caller may keep: no later run writes to them."""
+        sizes = {
+            axis: inputs[tensor.name].shape[position]
+            for tensor in BY_NAME[self._name].inputs
+            for position, axis in tensor.dynamic_axes.items()
+        }
+        outputs = {}
+        for tensor in BY_NAME[self._name].outputs:
+            shape = list(self._shapes[tensor.name])
+            for position, axis in tensor.dynamic_axes.items():
+                shape[position] = sizes[axis]
+            outputs[tensor.name] = np.empty(shape, dtype=_numpy_dtype(self._dtypes[tensor.name]))
+        return outputs
+
+
+class OpenVinoEngines:
+    """Stages on the CPU."""
+
+    backend = "openvino"
+    buckets = None
+    decodes_at_once = 1
+
+    def __init__(self, bundle: Bundle, threads: int | None, reason: str) -> None:
+        """`threads` bounds the CPU threads of a run; None is one per physical core.
+
+        Raises:
+            InputError: OpenVINO is missing or broken, or cannot compute the bundle's 8-bit products.
+        """
+        core()
+        check_eight_bit(bundle)
+        precision = bundle.manifest.precision
+        self.arithmetic = arithmetic(precision, {each: self_test(each) for each in TESTED[precision]})
+        self.reason = "; ".join(each for each in (reason, self.arithmetic.note) if each)
+        self._bundle = bundle
+        self._threads = threads
+        self._opened: dict[str, Engine] = {}
+        self._lock = threading.Lock()
+        # Only a compiled model tells whether OpenVINO works on this processor; `label` is the smallest graph.
+        self["label"]
+
+    def stack(self, values: Sequence[Any]) -> Any:
+        """Concatenate along the first axis; one array alone is given back as it is."""
+        return values[0] if len(values) == 1 else np.concatenate(values)
+
+    def to_device(self, array: np.ndarray) -> np.ndarray:
+        """The array itself: the CPU computes where it is."""
+        return array
+
+    def __getitem__(self, stage: str) -> Engine:
+        """The engine of a stage; raises InputError when its file is missing, altered or cannot be loaded."""
+        with self._lock:
+            if stage not in self._opened:
+                self._opened[stage] = OpenVinoEngine(self._bundle, stage, self.arithmetic, self._threads)
+            return self._opened[stage]
+
+
+def _numpy_dtype(dtype: str) -> Any:
+    return np.uint16 if dtype == "bfloat16" else np.dtype(dtype)
+
+
+def _shared_tensor(array: np.ndarray, dtype: str) -> Any:
+    """An `openvino.Tensor` over the memory of an array, which must outlive it."""
+    openvino = library()
+    if not array.flags.writeable:
+        # OpenVINO takes no array that it could not write to, though it only reads its inputs.
+        array = array.copy()
+    if dtype == "bfloat16":
+        return openvino.Tensor(array, list(array.shape), openvino.Type.bf16)
+    return openvino.Tensor(array, shared_memory=True)

@@ -1,0 +1,206 @@
+"""OpenVINO: the installed package, and a test of the low precisions on this processor."""
+
+import functools
+import threading
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+
+DEVICE = "CPU"
+MIN_VERSION = (2025, 4)
+INSTALL = "in sed-trt's folder, pip install -e '.[cpu]'"
+# The sizes of the tested products: more than one tile of AMX on each axis, and none a multiple of a tile.
+_ROWS, _INNER, _COLUMNS = 50, 200, 72
+# Largest deviation from the exact product, relative to its largest value. The inputs are small integers, so
+# a right product is exact up to the rounding of its result, which is at most 2**-8.
+_TOLERANCE = 0.01
+_ERROR_LETTERS = 200
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """A small product in a low precision, compared with the exact one.
+
+    Attributes:
+        precision: "bf16" or "int8".
+        kernel: OpenVINO's name of the kernel that computed it, for example "brgemm_avx512_amx_bf16"; "" where
+            OpenVINO has none.
+        deviation: the largest one from the exact product, relative to its largest value; infinite where
+            OpenVINO could not compute it.
+    """
+
+    precision: str
+    kernel: str
+    deviation: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the products of this precision can be trusted."""
+        # False for a NaN too.
+        return self.deviation <= _TOLERANCE
+
+    @property
+    def on_amx(self) -> bool:
+        """Whether the processor's matrix unit computed the product."""
+        return "amx" in self.kernel
+
+    @property
+    def outcome(self) -> str:
+        """The outcome as one phrase."""
+        if not self.kernel:
+            return "OpenVINO has no kernel for this processor"
+        if self.passed:
+            return f"right ({self.kernel})"
+        return f"wrong by {self.deviation:.0%} ({self.kernel})"
+
+
+def library() -> ModuleType:
+    """The package openvino.
+
+    Raises:
+        InputError: it is missing, broken, or older than `MIN_VERSION`.
+    """
+    try:
+        import openvino
+
+        version = str(openvino.__version__)
+        numbers = tuple(int(number) for number in version.split("-")[0].split(".")[:2])
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"backend openvino: the package {error.name!r} is not installed; {INSTALL}"
+        ) from error
+    except (ImportError, OSError, RuntimeError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"backend openvino: the package 'openvino' is broken ({error}); {INSTALL} --force-reinstall"
+        ) from error
+    if numbers < MIN_VERSION:
+        least = ".".join(map(str, MIN_VERSION))
+        raise InputError(
+            f"backend openvino: version {version} is installed, expected at least {least}; "
+            "pip install -U openvino"
+        )
+    return openvino
+
+
+def version() -> str:
+    """The installed version, for example "2026.4.1-22982-e213a147257".
+
+    Raises:
+        InputError: as `library`.
+    """
+    return str(library().__version__).split("-releases/")[0]
+
+
+def core() -> Any:
+    """The `openvino.Core` of this process.
+
+    Raises:
+        InputError: as `library`, or OpenVINO does not start.
+    """
+    return _core(library())
+
+
+@functools.cache
+def _core(openvino: ModuleType) -> Any:
+    try:
+        return openvino.Core()
+    except RuntimeError as error:
+        raise InputError(
+            f"backend openvino: OpenVINO does not start ({error_line(error)}); {INSTALL} --force-reinstall"
+        ) from error
+
+
+def processor() -> str:
+    """The processor's name, as OpenVINO says.
+
+    Raises:
+        InputError: as `core`.
+    """
+    try:
+        return str(core().get_property(DEVICE, "FULL_DEVICE_NAME"))
+    except RuntimeError as error:
+        raise InputError(
+            f"backend openvino: its CPU plugin does not work ({error_line(error)}); "
+            f"{INSTALL} --force-reinstall"
+        ) from error
+
+
+def error_line(error: Exception) -> str:
+    """What an exception of OpenVINO says, without the places in its source, as one line."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
+    text = " ".join(said or lines) or type(error).__name__
+    return text if len(text) <= _ERROR_LETTERS else f"{text[:_ERROR_LETTERS]}…"
+
+
+_test_lock = threading.Lock()
+
+
+def self_test(precision: str) -> SelfTest:
+    """Whether this processor computes right products in "bf16" or "int8"; tested once per process.
+
+    OpenVINO lists a precision as supported on processors where it has no kernel for it, or one whose sums
+    overflow, so a product is computed.
+
+    Raises:
+        InputError: as `core`.
+    """
+    library()
+    with _test_lock:
+        return _self_test(precision)
+
+
+@functools.cache
+def _self_test(precision: str) -> SelfTest:
+    # Integers that the precision holds exactly, over its whole range for 8 bits.
+    bound = 128 if precision == "int8" else 16
+    generator = np.random.default_rng(0)
+    left = generator.integers(-bound, bound, (_ROWS, _INNER)).astype(np.float32)
+    right = generator.integers(-bound + 1, bound, (_INNER, _COLUMNS)).astype(np.float32)
+    exact = left @ right
+    hint = "bf16" if precision == "bf16" else "f32"
+    try:
+        compiled = core().compile_model(
+            _product(right, precision == "int8"), DEVICE, {"INFERENCE_PRECISION_HINT": hint}
+        )
+        computed = [np.array(output) for output in compiled([left, right]).values()]
+        kernel = _product_kernel(compiled)
+    except RuntimeError:
+        return SelfTest(precision, "", float("inf"))
+    deviation = max(float(np.abs(each - exact).max()) for each in computed) / float(np.abs(exact).max())
+    return SelfTest(precision, kernel, deviation)
+
+
+def _product(weights: np.ndarray, eight_bits: bool) -> Any:
+    """A model of two products of its input `left`: with constant weights, and with its input `right`."""
+    from openvino import Model
+    from openvino import opset13 as op
+
+    left = op.parameter([_ROWS, _INNER], np.float32, name="left")
+    right = op.parameter([_INNER, _COLUMNS], np.float32, name="right")
+    if not eight_bits:
+        return Model(
+            [op.matmul(left, each, False, False) for each in (op.constant(weights), right)], [left, right]
+        )
+
+    def rounded(value: Any) -> Any:
+        low, high = op.constant(np.float32(-128)), op.constant(np.float32(127))
+        return op.fake_quantize(value, low, high, low, high, 256)
+
+    scales = op.constant(np.ones((1, _COLUMNS), dtype=np.float32))
+    constant = op.multiply(op.convert(op.constant(weights.astype(np.int8)), "f32"), scales)
+    products = [op.matmul(rounded(left), each, False, False) for each in (constant, rounded(right))]
+    return Model(products, [left, right])
+
+
+def _product_kernel(compiled: Any) -> str:
+    """OpenVINO's name of the kernel that computes a compiled model's product with constant weights."""
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        facts = node.get_rt_info()
+        if str(facts["layerType"].value) == "FullyConnected":
+            return str(facts["primitiveType"].value)
+    return ""

@@ -1,0 +1,112 @@
+"""The models of the stages: read from the graphs, checked against the manifest, and compiled."""
+
+from pathlib import Path
+from typing import Any
+
+from ...bundle import REMEDY, Bundle, Stage, TensorSpec
+from ...errors import InputError
+from ...stages import AXES, BY_NAME, Counts
+from .library import DEVICE, core, error_line, version
+from .precision import Arithmetic, prepared_model, stage_hint
+
+# OpenVINO's names of the dtypes.
+_DTYPES = {
+    "u8": "uint8",
+    "i32": "int32",
+    "i64": "int64",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "f32": "float32",
+}
+
+
+def compile_stage(bundle: Bundle, stage: str, chosen: Arithmetic, threads: int | None) -> Any:
+    """The `openvino.CompiledModel` of a stage; for one image at a time where it takes a batch of images.
+
+    Args:
+        bundle: whose stage it is.
+        stage: its name.
+        chosen: what is computed.
+        threads: of the CPU for one run; None is one per physical core.
+
+    Raises:
+        InputError: the graph is missing or altered, OpenVINO cannot load it, or its inputs and outputs are
+            not those of the manifest.
+    """
+    description = bundle.manifest.stages[stage]
+    file = bundle.verified(description.file)
+    try:
+        model = core().read_model(file)
+        check_model(model, description, file)
+        model = prepared_model(model, stage, chosen)
+        if takes_one_image(stage):
+            # OpenVINO merges more operators where it knows the shapes, and there is one shape only.
+            model.reshape({tensor.name: _one_image(tensor) for tensor in description.inputs})
+        return core().compile_model(model, DEVICE, properties(stage_hint(stage, chosen), threads))
+    except RuntimeError as error:
+        raise InputError(
+            f"{file}: OpenVINO {version()} cannot load it ({error_line(error)}); update openvino, export the "
+            "checkpoint again, or use the backend onnxruntime"
+        ) from error
+
+
+def properties(hint: str, threads: int | None) -> dict[str, Any]:
+    """OpenVINO's properties of a compiled model that computes in `hint` on so many threads."""
+    chosen: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": hint,
+        # The other mode may lower the precision further.
+        "EXECUTION_MODE_HINT": "ACCURACY",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    if threads is not None:
+        chosen["INFERENCE_NUM_THREADS"] = threads
+    return chosen
+
+
+def takes_one_image(stage: str) -> bool:
+    """Whether a stage is compiled for one image, and a batch runs as one request for each image."""
+    axes = {axis for tensor in BY_NAME[stage].inputs for axis in tensor.dynamic_axes.values()}
+    return {AXES[axis] for axis in axes} == {Counts.IMAGES}
+
+
+def check_model(model: Any, stage: Stage, file: Path) -> None:
+    """Compare the inputs and outputs of a model with the manifest's, apart from the names of dynamic axes.
+
+    Args:
+        model: `openvino.Model`, as it was read.
+        stage: as the manifest describes it.
+        file: of the graph; named in errors.
+
+    Raises:
+        InputError: they differ.
+    """
+    for side, ports, tensors in (
+        ("inputs", model.inputs, stage.inputs),
+        ("outputs", model.outputs, stage.outputs),
+    ):
+        names = [tensor.name for tensor in tensors]
+        actual = [_port_signature(port, names) for port in ports]
+        stated = [_signature(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors]
+        if actual != stated:
+            raise InputError(
+                f"{file}: its {side} are {', '.join(actual)}, but the manifest says {', '.join(stated)}; "
+                f"{REMEDY}"
+            )
+
+
+def _port_signature(port: Any, names: list[str]) -> str:
+    """Signature of an input or output of a model; it may have more names than the one in `names`."""
+    name = next((name for name in names if name in port.get_names()), port.any_name)
+    kind = port.get_element_type().get_type_name()
+    sizes = [None if size.is_dynamic else size.get_length() for size in port.get_partial_shape()]
+    return _signature(name, _DTYPES.get(kind, kind), sizes)
+
+
+def _signature(name: str, dtype: str, shape: "list[int | None] | tuple[int | str, ...]") -> str:
+    """Name, dtype and shape of an input or output, with a question mark for every dynamic axis."""
+    return f"{name} {dtype} ({', '.join(str(size) if isinstance(size, int) else '?' for size in shape)})"
+
+
+def _one_image(tensor: TensorSpec) -> list[int]:
+    return [size if isinstance(size, int) else 1 for size in tensor.shape]
