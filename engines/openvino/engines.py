@@ -9,11 +9,11 @@ import numpy as np
 
 from ...bundle import Bundle
 from ...errors import InputError
-from ...stages import BY_NAME
+from ...stages import BY_NAME, FOLDED_SCOUT
 from ..engine import Engine
 from .library import core, error_line, library, self_test, version
 from .models import compile_stage, takes_one_image
-from .precision import TESTED, Arithmetic, arithmetic, check_eight_bit, tensor_dtypes
+from .precision import TESTED, Arithmetic, arithmetic, check_eight_bit, round_to_bf16, tensor_dtypes
 
 
 class OpenVinoEngine:
@@ -128,6 +128,7 @@ class OpenVinoEngines:
         precision = bundle.manifest.precision
         self.arithmetic = arithmetic(precision, {each: self_test(each) for each in TESTED[precision]})
         self.reason = "; ".join(each for each in (reason, self.arithmetic.note) if each)
+        self.folds_vocabularies = FOLDED_SCOUT.name in bundle.manifest.stages
         self._bundle = bundle
         self._threads = threads
         self._opened: dict[str, Engine] = {}
@@ -140,8 +141,8 @@ class OpenVinoEngines:
         return values[0] if len(values) == 1 else np.concatenate(values)
 
     def to_device(self, array: np.ndarray) -> np.ndarray:
-        """The array itself: the CPU computes where it is."""
-        return array
+        """Embeddings, float32, as stages take them: rounded to BF16, as uint16, where that is computed."""
+        return round_to_bf16(array) if self.arithmetic.dtype == "bfloat16" else array
 
     def __getitem__(self, stage: str) -> Engine:
         """The engine of a stage; raises InputError when its file is missing, altered or cannot be loaded."""

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ...bundle import Bundle, Stage
 from ...errors import InputError
-from ...stages import BY_NAME, COMPUTE
+from ...stages import BY_NAME, COMPUTE, FOLD, TensorDefinition
 from .library import SelfTest, library
 
 # The precision that OpenVINO is asked for where BF16 is computed. With "bf16" it computes the FP32 islands of
@@ -103,12 +105,28 @@ def stage_hint(stage: str, chosen: Arithmetic) -> str:
 
 def tensor_dtypes(stage: str, description: Stage, chosen: Arithmetic) -> dict[str, str]:
     """Name to dtype of the inputs and outputs of a stage as they travel."""
-    definition = BY_NAME[stage]
-    defined = {tensor.name: tensor.dtype for tensor in (*definition.inputs, *definition.outputs)}
+    following = _following(stage)
     return {
-        tensor.name: chosen.dtype if defined[tensor.name] == COMPUTE else tensor.dtype
+        tensor.name: chosen.dtype if tensor.name in following else tensor.dtype
         for tensor in (*description.inputs, *description.outputs)
     }
+
+
+def _following(stage: str) -> set[str]:
+    """Names of a stage's inputs and outputs that travel in `Arithmetic.dtype`."""
+
+    def follows(tensor: TensorDefinition) -> bool:
+        # The embeddings of a vocabulary are rounded once, not in every image. Folding adds them up in FP32.
+        return tensor.dtype == COMPUTE or (tensor.name == "text" and stage != FOLD.name)
+
+    definition = BY_NAME[stage]
+    return {tensor.name for tensor in (*definition.inputs, *definition.outputs) if follows(tensor)}
+
+
+def round_to_bf16(array: np.ndarray) -> np.ndarray:
+    """Finite float32 values rounded to the nearest, ties to even, as uint16 that holds their bits."""
+    bits = np.ascontiguousarray(array).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 def _widen(model: Any) -> None:
@@ -142,8 +160,7 @@ def _widen(model: Any) -> None:
 def _with_borders(model: Any, stage: str, dtype: str) -> Any:
     """A model with its inputs and outputs that follow the precision in `dtype`, whatever it computes in."""
     openvino = library()
-    definition = BY_NAME[stage]
-    wanted = {each.name for each in (*definition.inputs, *definition.outputs) if each.dtype == COMPUTE}
+    wanted = _following(stage)
     travelling = openvino.Type.bf16 if dtype == "bfloat16" else openvino.Type.f32
     borders = openvino.preprocess.PrePostProcessor(model)
     changed = False
