@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import InputError
+from ..files import exists, is_folder
 from .console import needs, progress_bar
+from .segment import expand_inputs
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..export import Check
+
+CALIBRATION_IMAGES = 16
+# Pixels: that of the network's input is used whatever the side of an image.
+SCENE_SIDE = 512
 
 
 def export(
@@ -25,9 +34,18 @@ def export(
         str,
         typer.Option(
             help="Precision of the graphs: fp32, fp16 or bf16; sums, norms and heads stay FP32 in all. "
-            "int8 is for the CPU: 8-bit products in the image tower, the rest FP32."
+            "int8 is for the CPU: 8-bit products in the image tower, the rest FP32, or BF16 on AMX."
         ),
     ] = "fp32",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="For int8: a folder of images like those that will be segmented, from which the ranges of "
+            f"8-bit values are taken ({CALIBRATION_IMAGES} of them, evenly spread); by default procedural "
+            "scenes.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
     """Export a checkpoint to a bundle and verify each stage against PyTorch in FP32 on a photo.
@@ -37,6 +55,9 @@ def export(
     with needs("export"):
         from ..export import VerificationError, export_bundle
 
+    images = None
+    if precision == "int8" or calibration is not None:
+        images = calibration_images(calibration)
     with progress_bar() as bar:
         task = bar.add_task("reading the checkpoint", total=None)
         try:
@@ -48,6 +69,7 @@ def export(
                     task, description=step, completed=done, total=total
                 ),
                 precision=precision,
+                calibration=images,
             )
         except VerificationError as error:
             show(error.checks, as_json)
@@ -55,6 +77,26 @@ def export(
     show(checks, as_json)
     if not as_json:
         print(f"bundle: {output}")
+
+
+def calibration_images(folder: Path | None) -> "list[np.ndarray]":
+    """Images, uint8 (H, W, 3), of a folder, evenly spread over it; scenes where none is given.
+
+    Raises:
+        InputError: the folder is not there, holds no images, or one cannot be read.
+    """
+    from ..runtime.images import load_image
+    from ..train.scenes import make_scene
+
+    if folder is None:
+        return [make_scene(seed, SCENE_SIDE, split="train").image for seed in range(CALIBRATION_IMAGES)]
+    if not is_folder(folder):
+        problem = "is a file" if exists(folder) else "no such folder"
+        raise InputError(f"--calibration {folder}: {problem}; give a folder of images")
+    files = expand_inputs([str(folder)])
+    return [
+        load_image(file) for file in files[:: max(1, len(files) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
+    ]
 
 
 def show(checks: "list[Check]", as_json: bool) -> None:

@@ -3,10 +3,11 @@
 import hashlib
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -18,9 +19,10 @@ from ..model import SED
 from ..model.text import tokenizer
 from ..stages import VOTE_RANKS
 from .onnx_graph import write_graph
-from .precision import OPSETS, check_precision, lower_spec, quantize_graph, stage_precision
+from .precision import OPSETS, check_precision, lower_spec, stage_precision
+from .quantization import calibration_pixels, quantize_graph
 from .stages import GraphSpec, graph_specs
-from .verification import Check, derive_inputs, emulate_half, verification_inputs, verify_stage
+from .verification import Check, derive_inputs, emulate_half, photo, verification_inputs, verify_stage
 
 LIBRARIES = ("torch", "onnx", "onnxscript", "open_clip_torch", "timm", "tokenizers", "numpy")
 # open_clip's pattern of what it tokenizes separately: contractions, words, digits, runs of anything else.
@@ -47,6 +49,7 @@ def export_bundle(
     preset: str | None = None,
     progress: Progress | None = None,
     precision: str = "fp32",
+    calibration: Sequence[np.ndarray] | None = None,
 ) -> list[Check]:
     """Export a checkpoint and verify each stage against PyTorch in FP32 on a photo.
 
@@ -57,6 +60,8 @@ def export_bundle(
         preset: name of the preset; None means read from the checkpoint.
         progress: called with (current step, steps done, steps in all).
         precision: "fp32", "fp16", "bf16" or "int8", which is for the CPU.
+        calibration: for "int8", images, uint8 (H, W, 3), of the kind that will be segmented; the ranges of
+            the 8-bit values are taken from them. None is the photo of the verification.
 
     Returns:
         The checks, all passed.
@@ -67,6 +72,8 @@ def export_bundle(
         VerificationError: a stage is over its limit; no bundle is left.
     """
     check_precision(precision)
+    if calibration is not None and precision != "int8":
+        raise InputError(f"calibration: {precision} has no ranges to calibrate; leave it out or choose int8")
     output = resolved(Path(output))
     check_folder(output)
     report = progress or (lambda _step, _done, _total: None)
@@ -79,7 +86,8 @@ def export_bundle(
         raise InputError(f"{output}: cannot be written ({error.strerror}); choose another folder") from error
     try:
         specs = graph_specs(model)
-        write_files(model, Path(checkpoint), specs, precision, building, report)
+        images = [photo()] if calibration is None else calibration
+        write_files(model, Path(checkpoint), specs, precision, building, report, images)
         checks = verify(model, specs, Bundle.open(building), report)
         put_in_place(building, output)
     except OSError as error:
@@ -124,9 +132,15 @@ def check_folder(output: Path) -> None:
 
 
 def write_files(
-    model: SED, checkpoint: Path, specs: list[GraphSpec], precision: str, folder: Path, report: Progress
+    model: SED,
+    checkpoint: Path,
+    specs: list[GraphSpec],
+    precision: str,
+    folder: Path,
+    report: Progress,
+    calibration: Sequence[np.ndarray],
 ) -> None:
-    """Write the graphs, the tokenizer and the manifest into `folder`."""
+    """Write the graphs, the tokenizer and the manifest into `folder`; see `export_bundle`."""
     stages = {}
     common = {"sed_trt": __version__, "preset": model.preset.name}
     for done, spec in enumerate(specs):
@@ -138,7 +152,9 @@ def write_files(
         path = folder / f"{spec.name}.onnx"
         stages[spec.name] = write_graph(lower_spec(spec, lowest), path, OPSETS[lowest], properties)
         if lowest == "int8":
-            quantize_graph(path, properties)
+            report(f"calibrating {spec.name}", done, 2 * len(specs))
+            pixels = calibration_pixels(calibration, model.preset.image_size)
+            quantize_graph(path, spec, pixels, properties)
     write_tokenizer(folder / TOKENIZER_FILE)
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,16 +1,11 @@
 """The precisions of an export: how a stage is lowered to half or 8 bits, and what in it stays FP32."""
 
 import copy
-import logging
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -144,32 +139,3 @@ def _cast(values: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
         value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
         for value in values
     )
-
-
-def quantize_graph(path: Path, metadata: Mapping[str, str]) -> None:
-    """Replace an FP32 graph by one whose products with weights are 8-bit; inputs and outputs stay FP32.
-
-    Args:
-        path: of the graph.
-        metadata: the new graph's metadata_props.
-    """
-    with tempfile.TemporaryDirectory(prefix="sed-trt-") as folder:
-        quantized = Path(folder, path.name)
-        # It advises, on the root logger, to run an optimiser first, which does nothing for these graphs.
-        before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-        try:
-            quantize_dynamic(
-                path,
-                quantized,
-                op_types_to_quantize=["MatMul"],
-                per_channel=True,
-                weight_type=QuantType.QInt8,
-            )
-        finally:
-            logging.disable(before)
-        model = onnx.load(quantized)
-    del model.metadata_props[:], model.graph.value_info[:]
-    onnx.helper.set_model_props(model, dict(metadata))
-    onnx.save(model, path)
-    onnx.checker.check_model(str(path))

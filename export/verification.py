@@ -76,12 +76,16 @@ class Check:
         return self.error <= self.limit
 
 
+def photo() -> np.ndarray:
+    """The photo, uint8 (H, W, 3)."""
+    return np.array(Image.open(PHOTO).convert("RGB"))
+
+
 def verification_inputs(model: SED, names: Sequence[str] = CATEGORIES) -> dict[str, Tensor]:
     """Inputs of the first stages: the photo, and a sentence for each category name."""
-    image = np.array(Image.open(PHOTO).convert("RGB"))
     sentences = [model.templates[0].replace("{}", name) for name in names]
     return {
-        "image": torch.from_numpy(image).unsqueeze(0),
+        "image": torch.from_numpy(photo()).unsqueeze(0),
         "tokens": tokenize(sentences, model.clip.context_length),
     }
 

@@ -133,8 +133,8 @@ class Segmenter:
     ) -> Generator[StreamItem, None, None]:
         """Segment many images in order; loading, encoder, decoder, labelling and the caller overlap.
 
-        The encoder runs on `batch` images at a time (8-bit bundles on one), so the first result waits for
-        as many (or for the end of `images`). An image that cannot be read becomes an item with its error;
+        The encoder runs on `batch` images at a time, so the first result waits for as many (or for the end of
+        `images`). An image that cannot be read becomes an item with its error;
         any other exception is raised from the iterator. Memory is bounded whatever the number of images;
         closing the iterator stops the work.
 
@@ -144,8 +144,6 @@ class Segmenter:
         _check_batch(batch)
         check_short_side(short_side)
         checked = self._checked_vocabulary(vocabulary)
-        # 8-bit products take their scale from the whole batch: an image's labels would depend on the others.
-        batch = 1 if self.bundle.manifest.precision == "int8" else batch
         return stream_results(self._engines, images, checked, rejection or TopK(), short_side, batch)
 
     def warmup(
