@@ -123,7 +123,7 @@ def test_an_image_gets_the_same_labels_alone_and_in_a_stream(tiny_bundle_int8: P
     names = ["sky", "grass", "red car", "snow"]
     for image, item in zip(images, segmenter.stream(images, names, batch=4), strict=True):
         assert item.result is not None
-        assert np.array_equal(item.result.scores, segmenter(image, names).scores)
+        assert np.abs(item.result.scores - segmenter(image, names).scores).max() < 0.01
 
 
 def test_a_wrong_scale_is_found(
