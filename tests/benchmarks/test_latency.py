@@ -23,12 +23,12 @@ from sed_trt.benchmarks.speed.candidates import (
     Replay,
     Run,
     Subject,
-    open_candidate,
     ours,
     random_text,
 )
 from sed_trt.benchmarks.speed.latency import Plan
 from sed_trt.benchmarks.speed.memory import measure_alone
+from sed_trt.benchmarks.speed.opening import open_candidate
 from sed_trt.benchmarks.speed.rounds import Case, compare, percentiles, ratios, scene_images
 from sed_trt.cli.main import main
 from sed_trt.runtime import Segmenter, TopK, Vocabulary
@@ -169,7 +169,7 @@ def test_a_candidate_that_fails_leaves_its_error(tiny_bundle: Path, tiny_checkpo
 
     broken = Candidate("broken", "nothing", "fp32", lambda _vocabulary: run)
     case = Case(segmenter.vocabulary(VOCABULARY[:8]), "4", scene_images(1, 64))
-    row = compare(case, segmenter, [open_candidate(OURS, subject), broken], 1, quiet)
+    row = compare(case, segmenter, [open_candidate(OURS, subject), broken], 1, quiet).row()
     assert set(row["candidates"]) == {OURS}
     assert row["candidates"][OURS]["agreement"] is None
     assert "not enough memory" in row["errors"]["broken"]
@@ -193,11 +193,11 @@ def test_one_that_fails_in_a_round_leaves_the_others(tiny_bundle: Path, calls: i
     broken = Candidate("broken", "nothing", "fp32", with_vocabulary)
     other = Candidate("other", "nothing", "fp32", mine.with_vocabulary)
     case = Case(segmenter.vocabulary(VOCABULARY[:8]), "4", scene_images(1, 64))
-    row = compare(case, segmenter, [mine, broken, other], 4, quiet)
+    row = compare(case, segmenter, [mine, broken, other], 4, quiet).row()
     assert {name: figures["runs"] for name, figures in row["candidates"].items()} == {OURS: 4, "other": 4}
     assert "CUDA out of memory" in row["errors"]["broken"]
     assert set(row["ours_faster_than"]) == {"other"}
-    alone = compare(case, segmenter, [broken], 4, quiet)
+    alone = compare(case, segmenter, [broken], 4, quiet).row()
     assert alone["candidates"] == {} and set(alone["errors"]) == {"broken"}
 
 
