@@ -167,13 +167,16 @@ def profile(
     categories: Annotated[int, typer.Option(min=1, help="Size of the vocabulary.")] = 150,
     kept: Annotated[int, typer.Option(min=1, help="Categories left after each rejection.")] = 32,
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each stage.")] = 5,
+    backend: Annotated[
+        str, typer.Option(help="onnxruntime or openvino, whose profiler is used.")
+    ] = "onnxruntime",
     threads: Threads = None,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
     """Show where the time of each stage goes on the CPU, by kind of operator.
 
-    Example: sed-trt bench profile bundle --categories 150 --kept 32
+    Example: sed-trt bench profile bundle --categories 150 --kept 32 --backend openvino
     """
     _check_output(output)
     with needs("cpu"):
@@ -182,11 +185,12 @@ def profile(
         from ..benchmarks.speed.rounds import scene_images
         from ..bundle import Bundle
 
+    one_of("--backend", backend, tuple(module.PROFILERS))
     manifest = Bundle.open(bundle).manifest
     vocabulary = random_vocabulary(manifest, categories)
     (image,) = scene_images(1, manifest.image_size)
     with _reporting() as report:
-        content = module.profile(bundle, vocabulary, image, Forced(kept), rounds, report, threads)
+        content = module.profile(bundle, vocabulary, image, Forced(kept), rounds, report, threads, backend)
     deliver("profile", content, show_bench, output, as_json)
 
 

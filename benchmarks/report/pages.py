@@ -20,6 +20,8 @@ from .tables import ON_PAGES, VIEWS
 
 REPORT_FILE = "report.md"
 CLOSING = "<!-- end of table -->"
+# Stands in place of a table without rows.
+NOT_MEASURED = "Not measured yet."
 # The opening marker of a page names the stages, or a table of `VIEWS` and the results files in it; files
 # after "with" hold the mIoU that latency rows get: <!-- results: latency.json with sed-tiny-bf16.json -->.
 _OPENING = (
@@ -47,7 +49,8 @@ def markdown_table(files: Sequence[Results], view: str = "results", scores: Sequ
         raise ValueError(f"results of the kind {kind} have no table {view!r}")
     if kind == "latency":
         files = [with_scores(file, scores) for file in files]
-    return _markdown(*VIEWS[view][kind].cells(files, page=True))
+    headers, rows = VIEWS[view][kind].cells(files, page=True)
+    return _markdown(headers, rows) if rows else NOT_MEASURED
 
 
 def stages_table() -> str:
