@@ -6,9 +6,10 @@ The networks whose speed counts have known weights and recognise nothing; sed-ti
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ...runtime import TopK
 from .columns import Results
 
+# The default policy, as results name it.
+POLICY = "topk:8"
 # The key that joined rows have, with "miou" and "agreement".
 TRAINED = "trained"
 # Kinds of results that have the mIoU of one network on scenes.
@@ -41,10 +42,9 @@ def with_scores(latency: Results, scores: Iterable[Results]) -> Results:
 
 def _scores(file: Results) -> Iterator[tuple[tuple[str, str], Mapping[str, Any]]]:
     """Precision and backend, and the figures of the default policy on the first vocabulary."""
-    policy = str(TopK())
     for row in file["results"]:
         sides = {side: row.get(side, row) for side in ("source", "against") if side in file}
-        if sides["source"]["rejection"] != policy:
+        if sides["source"]["rejection"] != POLICY:
             continue
         for side, scores in sides.items():
             figures = {"miou": scores["miou"]}

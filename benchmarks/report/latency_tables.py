@@ -133,7 +133,7 @@ def candidate_rows(results: Results) -> Iterator[Row]:
             ratio = row["ours_faster_than"].get(name, {}).get("whole")
             yield {**figures, **common, "candidate": name, "ratio": ratio}
         for name, error in row["errors"].items():
-            yield {**common, "candidate": name, "reason": error}
+            yield {**common, "candidate": f"{name} failed", "reason": error}
 
 
 def _each_once(results: Results) -> Iterator[Row]:
@@ -145,7 +145,7 @@ def _each_once(results: Results) -> Iterator[Row]:
             yield row
         seen.add(key)
     for name, reason in results["skipped"].items():
-        yield {"candidate": name, "reason": reason}
+        yield {"candidate": f"{name} skipped", "reason": reason}
 
 
 def _alone_rows(results: Results) -> Iterator[Row]:
@@ -161,7 +161,7 @@ def title(row: Row) -> str:
 
 
 def _runs_on(results: Results, row: Row) -> str:
-    """What ran a candidate, and in which precision."""
+    """What ran a candidate, and in which precision; nothing where it did not run."""
     if row["candidate"] == OURS:
         return f"{row['backend']}, {row['precision']}"
     return ", ".join(results["candidates"].get(row["candidate"], ["-"]))
