@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,9 +12,9 @@ import numpy as np
 
 from ...bundle import Bundle
 from ...engines.backends import open_engines
-from ...engines.engine import Engine, Engines
+from ...engines.engine import Engines
+from ...engines.openvino.engines import OpenVinoEngine, OpenVinoEngines
 from ...engines.ort.session import CPU_PROVIDER, open_session
-from ...errors import InputError
 from ..precision.stages import Run
 
 # The type of an operator, and its milliseconds in one run of the stage.
@@ -73,97 +74,24 @@ def medians_of_trace(events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str,
 class OpenVinoProfiler:
     """OpenVINO's CPU plugin with its performance counters on."""
 
-    backend = "openvino"
-    reason = "asked for"
-    buckets = None
-    decodes_at_once = 1
-
     def __init__(self, bundle: Bundle, threads: int | None) -> None:
-        """Raises InputError where OpenVINO is not there; `threads` None is its own choice."""
+        """Raises InputError where the bundle cannot run there; `threads` None is OpenVINO's own choice."""
+        self.engines = OpenVinoEngines(bundle, threads, "asked for")
         self._bundle = bundle
         self._threads = threads
-        self._opened: dict[str, CountedGraph] = {}
-
-    @property
-    def engines(self) -> Engines:
-        """The graphs that are profiled."""
-        return self
-
-    def stack(self, values: Sequence[Any]) -> Any:
-        """See `Engines.stack`."""
-        return np.concatenate(values)
-
-    def to_device(self, array: np.ndarray) -> np.ndarray:
-        """See `Engines.to_device`."""
-        return array
-
-    def __getitem__(self, stage: str) -> Engine:
-        return self._graph(stage)
 
     def operators(self, run: Run, rounds: int) -> Times:
         """See `Profiler.operators`."""
-        graph = self._graph(run.stage)
-        graph.run(run.inputs)
-        return medians_of_counters([graph.counted(run.inputs) for _ in range(rounds)])
-
-    def _graph(self, stage: str) -> "CountedGraph":
-        if stage not in self._opened:
-            self._opened[stage] = CountedGraph(self._bundle, stage, self._threads)
-        return self._opened[stage]
-
-
-class CountedGraph:
-    """A stage that OpenVINO compiled with performance counters."""
-
-    def __init__(self, bundle: Bundle, stage: str, threads: int | None) -> None:
-        """Raises InputError where OpenVINO is not there, or the file is missing or altered."""
-        try:
-            import openvino
-        except ImportError as error:
-            raise InputError(
-                f"backend openvino: OpenVINO is missing or broken ({error}); pip install openvino"
-            ) from error
-        self.name = stage
-        hint = "bf16" if bundle.manifest.precision == "bf16" else "f32"
-        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERF_COUNT": True}
-        if threads is not None:
-            config["INFERENCE_NUM_THREADS"] = threads
-        core = openvino.Core()
-        model = core.read_model(bundle.verified(bundle.manifest.stages[stage].file))
-        self._compiled = core.compile_model(model, "CPU", config)
-        self._request = self._compiled.create_infer_request()
-        self._half = openvino.Type.bf16
-        self._tensor = openvino.Tensor
-        self._runs = 0
-
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Run the stage; see `Engine.run`. Arrays of bfloat16 are given and taken as uint16."""
-        for port in self._compiled.inputs:
-            array = np.ascontiguousarray(inputs[port.any_name])
-            half = port.get_element_type() == self._half
-            tensor = self._tensor(array, list(array.shape), self._half) if half else self._tensor(array)
-            self._request.set_tensor(port.any_name, tensor)
-        self._request.infer()
-        self._runs += 1
-        outputs = {}
-        for port in self._compiled.outputs:
-            values = self._request.get_tensor(port.any_name).data.copy()
-            outputs[port.any_name] = (
-                values.view(np.uint16) if port.get_element_type() == self._half else values
-            )
-        return outputs
-
-    def counted(self, inputs: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
-        """By the name of each operator, its type and its milliseconds in one more run."""
-        before = self._means()
-        self.run(inputs)
-        return of_last_run(before, self._means(), self._runs)
-
-    def _means(self) -> Means:
-        return {
-            each.node_name: (each.node_type, 1000 * each.real_time.total_seconds())
-            for each in self._request.profiling_info
-        }
+        chosen = self.engines.arithmetic
+        engine = OpenVinoEngine(self._bundle, run.stage, chosen, self._threads, counters=True)
+        engine.run(run.inputs)
+        means = [engine.counters()]
+        for _ in range(rounds):
+            engine.run(run.inputs)
+            means.append(engine.counters())
+        return medians_of_counters(
+            [of_last_run(before, after, 2 + number) for number, (before, after) in enumerate(pairwise(means))]
+        )
 
 
 def of_last_run(before: Means, after: Means, runs: int) -> dict[str, tuple[str, float]]:

@@ -103,6 +103,9 @@ def profile(
     engines = RecordedEngines(profiler.engines)
     report("running the stages once", 0, 1)
     started = CpuTimes.now()
+    # Once for each vocabulary, and not for each image.
+    vocabulary.folded(engines)
+    engines.runs.clear()
     (encoded,) = encode(engines, [prepare(engines, image, None)])
     result = finish(encoded, vocabulary, rejection)
     # `label` runs once for each band of rows.
