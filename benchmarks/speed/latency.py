@@ -2,12 +2,12 @@
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...bundle import Bundle, file_record
+from ...engines.backends import CPU_BACKENDS
 from ...errors import InputError
 from ...files import is_file
 from ...runtime import Segmenter, Vocabulary
@@ -29,8 +29,6 @@ from .rounds import (
 
 # Rounds of the streams, each of which takes as long as many images.
 STREAM_ROUNDS = 5
-# Backends on which the baselines run on the CPU too.
-CPU_BACKENDS = ("onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
@@ -138,9 +136,8 @@ def measure_latency(subjects: Sequence[Subject], plan: Plan, report: Report) -> 
     manifest = mine[0].segmenter.bundle.manifest
     size = plan.image_size or manifest.image_size
     started = CpuTimes.now()
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sed-trt-bench-")))
-        subject, baselines, failed = _open_baselines(subject, against, size, folder, report)
+    with tempfile.TemporaryDirectory(prefix="sed-trt-bench-") as folder:
+        subject, baselines, failed = _open_baselines(subject, against, size, Path(folder), report)
         candidates = [each.candidate for each in mine] + baselines
         rows = list(_rows(mine, subject, candidates, plan, size, report))
         growth = list(_growth(mine, plan, size, report))

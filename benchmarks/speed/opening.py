@@ -264,20 +264,15 @@ def _on_openvino(baseline: Baseline, subject: Subject) -> Candidate:
     """The graph on OpenVINO's CPU plugin, with its own settings but the precision.
 
     Raises:
-        InputError: OpenVINO is not installed.
+        InputError: OpenVINO is missing or broken.
     """
-    try:
-        import openvino
-    except ImportError as error:
-        raise InputError(
-            f"{baseline.name}: OpenVINO is missing or broken ({error}); pip install openvino"
-        ) from error
+    from ...engines.openvino.library import DEVICE, core
 
     config: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": OPENVINO_PRECISIONS[baseline.precision]}
     if subject.threads is not None:
         config["INFERENCE_NUM_THREADS"] = subject.threads
-    core = openvino.Core()
-    request = core.compile_model(core.read_model(subject.one_graph), "CPU", config).create_infer_request()
+    model = core().read_model(subject.one_graph)
+    request = core().compile_model(model, DEVICE, config).create_infer_request()
 
     def label(image: np.ndarray, text: np.ndarray) -> np.ndarray:
         request.infer({"image": image, "text": text}, share_inputs=True)
