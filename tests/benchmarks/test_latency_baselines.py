@@ -24,7 +24,6 @@ from sed_trt.benchmarks.speed.candidates import (
 )
 from sed_trt.benchmarks.speed.opening import by_default, check_memory, export_one_graph, open_candidate
 from sed_trt.benchmarks.speed.rounds import scene_images
-from sed_trt.engines.openvino.library import core
 from sed_trt.errors import InputError
 from sed_trt.model.presets import preset_named
 from sed_trt.runtime import Segmenter
@@ -112,7 +111,6 @@ def test_one_graph_needs_more_memory_for_more_categories(name: str) -> None:
 
 
 def test_openvino_may_be_missing(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    core.cache_clear()
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(InputError, match="the package 'openvino' is not installed"):
         open_candidate("monolithic-openvino", subject)
