@@ -11,7 +11,7 @@ PYTEST = --numprocesses 2 --dist loadfile
 # Makes the tables between the markers of these pages anew from the results files.
 TABLES = $(BIN)/python -m sed_trt.benchmarks.report.pages README.md docs/performance.md
 
-.PHONY: demo test test-all lint results results-scores results-parity results-latency results-report clean
+.PHONY: demo test test-all lint bundles-tiny results results-scores results-parity results-cpu results-latency results-report clean
 
 $(VENV)/.base: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("sed-trt needs Python 3.11 or later, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
@@ -50,27 +50,55 @@ results: results-scores results-parity
 results-scores: $(VENV)/.export
 	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --scenes 100 --vocabulary-size 181 --vocabulary-size 459 --vocabulary-size 847 --output $(RESULTS)/sed-tiny.json
 
-results-parity: $(VENV)/.export
-	for precision in fp32 fp16 bf16 int8; do $(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-$$precision --precision $$precision || exit; done
-	for precision in fp16 bf16 int8; do $(BIN)/sed-trt evaluate $(DEMO)/sed-tiny-$$precision --against $(DEMO)/sed-tiny-fp32 --scenes 100 --output $(RESULTS)/sed-tiny-$$precision.json || exit; done
+results-parity: bundles-tiny
+	for precision in fp16 bf16 int8; do $(BIN)/sed-trt evaluate $(DEMO)/sed-tiny-$$precision --against $(DEMO)/sed-tiny-fp32 --backend onnxruntime --scenes 100 --output $(RESULTS)/sed-tiny-$$precision.json || exit; done
 	$(BIN)/sed-trt evaluate checkpoints/sed-tiny.safetensors --layerwise fp16 --output $(RESULTS)/sed-tiny-fp16-islands.json
 
-# About an hour on two cores, which nothing else should use meanwhile.
-results-latency: SED_B = --backend onnxruntime --checkpoint $(DEMO)/sed-b.pth --against published --pictures 1
-results-latency: $(VENV)/.dev
-	mkdir -p $(DEMO)
-	$(BIN)/python -m sed_trt.benchmarks.known_weights $(DEMO)/sed-b.pth sed-b
-	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b
-	$(BIN)/sed-trt export $(DEMO)/sed-b.pth --output $(DEMO)/sed-b-int8 --precision int8
-	$(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-fp32
-	$(BENCH) latency $(DEMO)/sed-b $(SED_B) --vocabulary-size 150,847 --kept 32 --repeats 7 --stream 0 --output $(RESULTS)/latency-sed-b-32.json
-	$(BENCH) latency $(DEMO)/sed-b $(SED_B) --kept 16,32,64,128,all --all-up-to 150 --repeats 5 --stream 4 --output $(RESULTS)/latency-sed-b.json
-	$(BENCH) latency $(DEMO)/sed-b-int8 $(SED_B) --vocabulary-size 150 --kept 32 --repeats 5 --stream 4 --output $(RESULTS)/latency-sed-b-int8.json
-	$(BENCH) latency $(DEMO)/sed-b --backend onnxruntime --vocabulary-size 150,4096 --kept 32 --repeats 5 --stream 0 --pictures 1 --output $(RESULTS)/latency-sed-b-4096.json
+bundles-tiny: $(VENV)/.export
+	for precision in fp32 fp16 bf16 int8; do $(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-$$precision --precision $$precision || exit; done
+
+# The rows of CPUs: about 40 minutes on two cores, which nothing else should use meanwhile. To rehearse it:
+# make results-cpu NET=sed-tiny SIZES=20,40 LARGE=60 ROUNDS=1 SCENES=1 RESULTS=/tmp/results
+NET := sed-b
+SIZES := 150,847
+SIZE = $(firstword $(subst $(comma), ,$(SIZES)))
+LARGE := 4096
+KEPT := 32
+ROUNDS := 5
+SCENES := 100
+BACKENDS := onnxruntime,openvino
+# Bundles of sed-tiny that OpenVINO runs, beside the one in FP32.
+OPENVINO_PRECISIONS := bf16 int8
+comma := ,
+# BF16 in PyTorch takes longer than FP32 without AMX.
+AMX := $(shell grep -qw amx_bf16 /proc/cpuinfo 2>/dev/null && echo yes)
+with_amx = $(if $(AMX),$(comma)$(1))
+KNOWN = $(DEMO)/known-$(NET)
+LATENCY = $(BENCH) latency --kept $(KEPT) --repeats $(ROUNDS) --pictures 1
+BESIDE = --stream 0 --checkpoint $(KNOWN).pth
+
+results-cpu: $(VENV)/.dev bundles-tiny
+	mkdir -p $(DEMO) $(RESULTS)
+	$(BIN)/python -m sed_trt.benchmarks.known_weights $(KNOWN).pth $(NET)
+	for precision in fp32 bf16 int8; do $(BIN)/sed-trt export $(KNOWN).pth --output $(KNOWN)-$$precision --precision $$precision || exit; done
+	$(LATENCY) $(KNOWN)-fp32 $(KNOWN)-bf16 $(KNOWN)-int8 --backend $(BACKENDS) $(BESIDE) --vocabulary-size $(SIZES) --against published$(call with_amx,published-autocast-bf16) --output $(RESULTS)/latency-$(NET)-32.json
+	$(LATENCY) $(KNOWN)-fp32 $(KNOWN)-bf16 $(BESIDE) --no-alone --vocabulary-size $(SIZES) --against published,published-compiled$(call with_amx,published-compiled-bf16) --output $(RESULTS)/latency-$(NET)-compiled.json
+# Each library's graph takes gigabytes, so they do not share a process; with 847 categories more than most have.
+	$(LATENCY) $(KNOWN)-fp32 $(KNOWN)-bf16 $(BESIDE) --no-alone --vocabulary-size $(SIZE) --against published,monolithic --output $(RESULTS)/latency-$(NET)-graph.json
+	$(LATENCY) $(KNOWN)-fp32 $(KNOWN)-bf16 $(BESIDE) --no-alone --vocabulary-size $(SIZE) --against published,monolithic-openvino$(call with_amx,monolithic-openvino-bf16) --output $(RESULTS)/latency-$(NET)-graph-openvino.json
+	$(LATENCY) $(KNOWN)-fp32 $(KNOWN)-bf16 $(KNOWN)-int8 --no-alone --vocabulary-size $(SIZE) --against none --stream 4 --growth $(SIZE),$(LARGE) --output $(RESULTS)/latency-$(NET)-stream.json
+	$(BENCH) profile $(KNOWN)-fp32 --output $(RESULTS)/profile-$(NET).json
+	$(BENCH) profile $(KNOWN)-fp32 --categories 847 --output $(RESULTS)/profile-$(NET)-847.json
+	$(BENCH) profile $(KNOWN)-bf16 --backend openvino --output $(RESULTS)/profile-$(NET)-bf16.json
+	$(BENCH) profile $(KNOWN)-bf16 --backend openvino --categories 847 --output $(RESULTS)/profile-$(NET)-bf16-847.json
+	for precision in $(OPENVINO_PRECISIONS); do $(BIN)/sed-trt evaluate $(DEMO)/sed-tiny-$$precision --against $(DEMO)/sed-tiny-fp32 --backend openvino --scenes $(SCENES) --output $(RESULTS)/sed-tiny-$$precision-openvino.json || exit; done
+	$(TABLES)
+
+# What `results-cpu` leaves out: other vocabularies and kept counts, sed-tiny, policies, floors of GPUs.
+results-latency: results-cpu
+	$(BENCH) latency $(KNOWN)-fp32 $(BESIDE) --backend onnxruntime --kept 16,64,128,all --all-up-to 150 --repeats 5 --pictures 1 --no-alone --against published --output $(RESULTS)/latency-sed-b.json
 	$(BENCH) latency $(DEMO)/sed-tiny-fp32 --backend onnxruntime --checkpoint checkpoints/sed-tiny.safetensors --kept all,real --against published,monolithic --repeats 4 --no-alone --output $(RESULTS)/latency-sed-tiny.json
 	$(BENCH) sweep $(DEMO)/sed-tiny-fp32 --backend onnxruntime --scenes 100 --output $(RESULTS)/sweep-sed-tiny.json
-	$(BENCH) profile $(DEMO)/sed-b --output $(RESULTS)/profile-sed-b.json
-	$(BENCH) profile $(DEMO)/sed-b --categories 847 --output $(RESULTS)/profile-sed-b-847.json
 	$(BENCH) roofline --preset sed-b --categories 150 --kept 32 --output $(RESULTS)/roofline-sed-b.json
 	$(MAKE) results-report
 

@@ -146,12 +146,31 @@ def version(package: str) -> str | None:
 
 def cpu_name() -> str:
     """The processor's model, or its architecture where the system does not tell."""
+    return _cpu_fact("model name") or platform.processor() or platform.machine()
+
+
+def has_amx_bf16() -> bool:
+    """Whether the processor multiplies tiles of BF16 (AMX); False where the system does not tell."""
+    return "amx_bf16" in _cpu_fact("flags").split()
+
+
+def _cpu_fact(name: str) -> str:
+    """What Linux says of the first core under this name; "" where there is nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+        return ""
+    facts = (line.split(":", 1) for line in lines if ":" in line)
+    return next((fact.strip() for key, fact in facts if key.strip() == name), "")
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that can be taken without swapping; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def commit() -> str | None:

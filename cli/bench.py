@@ -22,10 +22,13 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; one per c
 
 @bench.command()
 def latency(
-    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    bundles: Annotated[
+        list[Path],
+        typer.Argument(metavar="BUNDLE...", help="Bundle folders of one checkpoint, whose rounds alternate."),
+    ],
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="Checkpoint that the bundle was exported from, which the baselines need."),
+        typer.Option(help="Checkpoint that the bundles were exported from, which the baselines need."),
     ] = None,
     vocabulary_size: Annotated[
         str, typer.Option(help="Numbers of categories, comma-separated.")
@@ -44,9 +47,9 @@ def latency(
     against: Annotated[
         str | None,
         typer.Option(
-            help="Baselines, comma-separated: published, published-compiled (minutes to compile), "
-            "published-autocast (GPU), published-autocast-bf16, monolithic; or none. All but -bf16 that can "
-            "run by default."
+            help="Baselines, comma-separated: published, published-compiled and published-compiled-bf16 "
+            "(minutes to compile), published-autocast (GPU), published-autocast-bf16, monolithic, "
+            "monolithic-openvino, monolithic-openvino-bf16; or none. By default all that gain something here."
         ),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Alternating rounds in each row.")] = 10,
@@ -55,53 +58,70 @@ def latency(
         int | None, typer.Option(min=1, help="Side of the images; the network's by default.")
     ] = None,
     stream: Annotated[int, typer.Option(min=0, help="Images to stream for images per second.")] = 8,
+    growth: Annotated[
+        str | None,
+        typer.Option(
+            help="Also time the bundles with vocabularies of these sizes in turn, such as 150,4096."
+        ),
+    ] = None,
     alone: Annotated[
         bool, typer.Option(help="Run each in a process of its own too: memory and first call.")
     ] = True,
-    backend: Backend = "auto",
+    backend: Annotated[
+        str, typer.Option(help="Backends, comma-separated; every bundle runs on each one that can run it.")
+    ] = "auto",
     device: Annotated[
-        str, typer.Option(help="Device of the baselines: cpu, cuda, or auto, the bundle's own.")
+        str, typer.Option(help="Device of the baselines: cpu, cuda, or auto, the bundles' own.")
     ] = "auto",
     threads: Threads = None,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time a bundle and its baselines, in alternating runs that decode the same categories.
+    """Time bundles and their baselines, in alternating runs that decode the same categories.
 
     Example: sed-trt bench latency bundle --checkpoint checkpoints/sed-tiny.safetensors --repeats 20
+
+    Example: sed-trt bench latency bundle bundle-int8 --backend onnxruntime,openvino --against none
     """
     _check_output(output)
     with needs("export"):
-        from ..benchmarks.speed.candidates import AGAINST, DEFAULT_AGAINST, Subject
+        from ..benchmarks.speed.candidates import BASELINES, Subject
         from ..benchmarks.speed.latency import Plan, measure_latency
     from ..bundle import Bundle
+    from ..engines.backends import BACKENDS
 
-    if against is None:
-        # Baselines need the weights.
-        against = "none" if checkpoint is None else ",".join(DEFAULT_AGAINST)
+    # Baselines need the weights.
+    named: list[str] | None = None if checkpoint is not None else []
+    if against is not None:
+        named = [] if against.strip() == "none" else words("--against", against, tuple(BASELINES))
     default_kept = "16,32,64,128,all"
-    if Bundle.open(bundle).manifest.preset == "sed-tiny":
+    if Bundle.open(bundles[0]).manifest.preset == "sed-tiny":
         default_kept += ",real"
     plan = Plan(
-        sizes=sizes_of(vocabulary_size),
+        sizes=sizes_of("--vocabulary-size", vocabulary_size),
         kept=words("--kept", kept or default_kept, ("all", "real"), numbers=True),
-        against=[] if against.strip() == "none" else words("--against", against, AGAINST),
+        against=named,
         rounds=repeats,
         images=pictures,
         image_size=picture_size,
         streamed=stream,
         all_up_to=all_up_to,
+        growth=[] if growth is None else sizes_of("--growth", growth),
         alone=alone,
     )
-    subject = Subject(
-        bundle=str(bundle),
-        checkpoint=None if checkpoint is None else str(checkpoint),
-        backend=backend,
-        device=one_of("--device", device, ("auto", "cpu", "cuda")),
-        threads=threads,
-    )
+    subjects = [
+        Subject(
+            bundle=str(bundle),
+            checkpoint=None if checkpoint is None else str(checkpoint),
+            backend=each,
+            device=one_of("--device", device, ("auto", "cpu", "cuda")),
+            threads=threads,
+        )
+        for bundle in dict.fromkeys(bundles)
+        for each in words("--backend", backend, BACKENDS)
+    ]
     with _reporting() as report, needs("export"):
-        content = measure_latency(subject, plan, report)
+        content = measure_latency(subjects, plan, report)
     deliver("latency", content, show_bench, output, as_json)
 
 
@@ -147,13 +167,16 @@ def profile(
     categories: Annotated[int, typer.Option(min=1, help="Size of the vocabulary.")] = 150,
     kept: Annotated[int, typer.Option(min=1, help="Categories left after each rejection.")] = 32,
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each stage.")] = 5,
+    backend: Annotated[
+        str, typer.Option(help="onnxruntime or openvino, whose profiler is used.")
+    ] = "onnxruntime",
     threads: Threads = None,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
     """Show where the time of each stage goes on the CPU, by kind of operator.
 
-    Example: sed-trt bench profile bundle --categories 150 --kept 32
+    Example: sed-trt bench profile bundle --categories 150 --kept 32 --backend openvino
     """
     _check_output(output)
     with needs("cpu"):
@@ -162,11 +185,12 @@ def profile(
         from ..benchmarks.speed.rounds import scene_images
         from ..bundle import Bundle
 
+    one_of("--backend", backend, tuple(module.PROFILERS))
     manifest = Bundle.open(bundle).manifest
     vocabulary = random_vocabulary(manifest, categories)
     (image,) = scene_images(1, manifest.image_size)
     with _reporting() as report:
-        content = module.profile(bundle, vocabulary, image, Forced(kept), rounds, report, threads)
+        content = module.profile(bundle, vocabulary, image, Forced(kept), rounds, report, threads, backend)
     deliver("profile", content, show_bench, output, as_json)
 
 
@@ -206,7 +230,7 @@ def sweep(
     from ..runtime import parse_rejection
     from ..train.scenes import longer_vocabulary
 
-    sizes = sizes_of(vocabulary_size)
+    sizes = sizes_of("--vocabulary-size", vocabulary_size)
     try:
         for size in sizes:
             longer_vocabulary(size)
@@ -298,13 +322,13 @@ def _is_number(word: str) -> bool:
     return short and word.isascii() and word.isdigit() and 1 <= int(word) <= MAX_CATEGORIES
 
 
-def sizes_of(text: str) -> list[int]:
-    """The numbers of --vocabulary-size.
+def sizes_of(option: str, text: str) -> list[int]:
+    """The numbers of an option that takes sizes of vocabularies.
 
     Raises:
         InputError: a word between the commas is not a whole number from 1.
     """
-    return [int(word) for word in words("--vocabulary-size", text, numbers=True)]
+    return [int(word) for word in words(option, text, numbers=True)]
 
 
 def kept_at_each_point(text: str, categories: int) -> tuple[int, int, int]:

@@ -168,15 +168,24 @@ def show_bench(kind: str, content: dict[str, Any]) -> None:
 
 
 def _note_latency(content: dict[str, Any]) -> None:
-    """Print throughput, failures, and whether the machine was busy, below the tables of latency."""
+    """Print throughput, growth, failures, and whether the machine was busy, below the tables of latency."""
     for row in content["results"]:
-        where = f"{row['categories']} categories, kept {row['kept']}"
+        where = f"{row['precision']} {row['backend']}, {row['categories']} categories, kept {row['kept']}"
         for name, speed in row.get("images_per_second", {}).items():
-            print(f"{where}, {name}: {speed:.2f} images/s")
+            ratio = row["stream_faster"].get(name)
+            more = "" if ratio is None else f", {_ratio(ratio)} times as many"
+            print(f"{where}, {name}: {speed:.2f} images/s{more}")
         if "stream_error" in row:
             print(f"{where}: stream: {row['stream_error']}")
         for name, error in row["errors"].items():
             print(f"{where}: {name}: {error}")
+    for row in content["growth"]:
+        sizes = " and ".join(map(str, row["categories"]))
+        where = f"{row['precision']} {row['backend']}, {sizes} categories in turn"
+        if "error" in row:
+            print(f"{where}: {row['error']}")
+        for longer in row.get("longer", []):
+            print(f"{where}: {_ratio(longer)} times as long")
     for name, reason in content["skipped"].items():
         print(f"{name}: skipped: {reason}")
     load, cores = content["other_load"], content["cpu_cores"]
@@ -186,6 +195,11 @@ def _note_latency(content: dict[str, Any]) -> None:
             "wait for each other, lose most by that, so the ratios flatter sed-trt: measure on an idle "
             "machine, or both with --threads 1."
         )
+
+
+def _ratio(ratio: dict[str, float]) -> str:
+    """A ratio of alternating runs and its quartiles."""
+    return f"{ratio['median']:.2f} ({ratio['q1']:.2f}-{ratio['q3']:.2f})"
 
 
 def _print_tables(kind: str, content: dict[str, Any]) -> None:

@@ -50,6 +50,7 @@ class RecordedEngines:
         self._engines = engines
         self.backend, self.reason = engines.backend, engines.reason
         self.stack, self.to_device = engines.stack, engines.to_device
+        self.folds_vocabularies = engines.folds_vocabularies
         self.runs: list[Run] = []
 
     def __getitem__(self, stage: str) -> Engine:

@@ -111,8 +111,11 @@ def alive(header: str, *keys: str, short: str | None = None) -> Column:
     return value(header, *keys, short=short, to_text=lambda kept: "→".join(f"{count:.0f}" for count in kept))
 
 
-def quartiles(header: str, *keys: str) -> Column:
+def quartiles(header: str, *keys: str, digits: int = 1, short: str | None = None) -> Column:
     """A ratio of alternating runs: its median, and in brackets its quartiles."""
-    return value(
-        header, *keys, to_text=lambda each: f"{each['median']:.1f} ({each['q1']:.1f}-{each['q3']:.1f})"
-    )
+
+    def to_text(ratio: Mapping[str, float]) -> str:
+        middle, lower, upper = (f"{ratio[key]:.{digits}f}" for key in ("median", "q1", "q3"))
+        return f"{middle} ({lower}-{upper})"
+
+    return value(header, *keys, short=short, to_text=to_text)

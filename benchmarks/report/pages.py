@@ -15,25 +15,42 @@ from ...files import is_folder, make_folder, replacing
 from ...stages import STAGES
 from ..results_file import read_results
 from .columns import Results, heading
-from .tables import ON_PAGES
+from .joined import SCORES_KINDS, with_scores
+from .tables import ON_PAGES, VIEWS
 
 REPORT_FILE = "report.md"
 CLOSING = "<!-- end of table -->"
-# The opening marker of a page names the results files, <!-- results: one.json other.json -->, or the stages.
-_OPENING = r"(<!-- (?:results: (?P<files>[^>]+)|stages) -->\n)"
+# Stands in place of a table without rows.
+NOT_MEASURED = "Not measured yet."
+# The opening marker of a page names the stages, or a table of `VIEWS` and the results files in it; files
+# after "with" hold the mIoU that latency rows get: <!-- results: latency.json with sed-tiny-bf16.json -->.
+_OPENING = (
+    rf"(<!-- (?:(?P<view>{'|'.join(VIEWS)}): (?P<files>[^>]+?)(?: with (?P<scores>[^>]+))?|stages) -->\n)"
+)
 _TABLE = re.compile(rf"{_OPENING}(?:(?!<!-- ).)*?{CLOSING}", re.DOTALL)
 
 
-def markdown_table(files: Sequence[Results]) -> str:
-    """The table of results files, all of one kind.
+def markdown_table(files: Sequence[Results], view: str = "results", scores: Sequence[Results] = ()) -> str:
+    """A table of results files, all of one kind.
+
+    Args:
+        files: the results.
+        view: which table, of `VIEWS`.
+        scores: results of `sed-trt evaluate`, whose mIoU stands in rows of latency.
 
     Raises:
-        ValueError: they are of several kinds.
+        ValueError: they are of several kinds, or of one that has no such table.
     """
     kinds = {file["kind"] for file in files}
     if len(kinds) != 1:
         raise ValueError(f"one table cannot show results of the kinds {', '.join(sorted(kinds))}")
-    return _markdown(*ON_PAGES[kinds.pop()].cells(files, page=True))
+    (kind,) = kinds
+    if kind not in VIEWS[view]:
+        raise ValueError(f"results of the kind {kind} have no table {view!r}")
+    if kind == "latency":
+        files = [with_scores(file, scores) for file in files]
+    headers, rows = VIEWS[view][kind].cells(files, page=True)
+    return _markdown(headers, rows) if rows else NOT_MEASURED
 
 
 def stages_table() -> str:
@@ -55,14 +72,18 @@ def updated(page: Path) -> str:
 
     Raises:
         InputError: a results file that the page names cannot be read.
-        ValueError: an opening marker has no closing one, or the other way round.
+        ValueError: an opening marker has no closing one, or the other way round, or results have no such
+            table.
     """
 
+    def read(names: str | None) -> list[Results]:
+        return [read_results(page.parent / name) for name in (names or "").split()]
+
     def table(marked: re.Match[str]) -> str:
-        if marked["files"] is None:
+        if marked["view"] is None:
             content = stages_table()
         else:
-            content = markdown_table([read_results(page.parent / name) for name in marked["files"].split()])
+            content = markdown_table(read(marked["files"]), marked["view"], read(marked["scores"]))
         return f"{marked[1]}{content}\n{CLOSING}"
 
     before = page.read_text(encoding="utf-8")
@@ -100,10 +121,16 @@ def write_report(sources: Sequence[Path], folder: Path) -> list[Path]:
             f"{named}: no results with a table; make some with `sed-trt bench latency BUNDLE -o FILE`"
         )
     make_folder(folder)
+    scores = [content for _, content in results if content["kind"] in SCORES_KINDS]
     parts, written = ["# Measured with sed-trt"], []
     names = _distinct([file.stem for file, _ in results])
     for name_of_file, (_, content) in zip(names, results, strict=True):
-        parts += [f"## {name_of_file}", heading(content), markdown_table([content])]
+        parts += [f"## {name_of_file}", heading(content)]
+        for view, tables in VIEWS.items():
+            table = tables.get(content["kind"])
+            # Some tables of a kind have no rows in some files.
+            if table is not None and list(table.rows(content)):
+                parts.append(markdown_table([content], view, scores))
         for name, draw in PLOTS.get(content["kind"], {}).items():
             plot = folder / f"{name_of_file}-{name}.png"
             draw(content, plot)

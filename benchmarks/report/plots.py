@@ -11,12 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from ...files import replacing
-from ..speed.candidates import BASELINE, MONOLITHIC, OURS, STEPS
+from ..speed.candidates import BASELINE, BASELINES, ONE_GRAPH, OURS, STEPS
+from .latency_tables import of_row
 
 matplotlib.use("Agg")
 
 
-COLOURS = {OURS: "#1769aa", BASELINE: "#c4501b", MONOLITHIC: "#5f8a1d"}
+COLOURS = {OURS: "#1769aa", BASELINE: "#c4501b", "monolithic": "#5f8a1d"}
 OTHER = "#777777"
 # Markers by kind of rejection policy.
 SHAPES = {"topk": "o", "min-pixels": "s", "budget": "^", "none": "D"}
@@ -40,18 +41,20 @@ def figure(file: Path, width: float = 7.0, height: float = 4.2) -> Iterator[Axes
 
 def by_vocabulary(content: Mapping[str, Any], file: Path) -> None:
     """Time of an image by size of the vocabulary: a line for each candidate and kept count."""
-    lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    graphs = [name for name, baseline in BASELINES.items() if baseline.mode == ONE_GRAPH]
+    # By candidate and kept count, milliseconds by size of the vocabulary.
+    lines: dict[tuple[str, str], dict[int, float]] = {}
     for row in content["results"]:
         for name, figures in row["candidates"].items():
-            # The graph without rejection does the same in every row of a vocabulary.
-            kept = "all" if name == MONOLITHIC else row["kept"]
-            if name != MONOLITHIC or row["kept"] == "all":
-                lines.setdefault((name, kept), []).append((row["categories"], figures["p50_ms"]))
+            # A graph without rejection does the same in every row of a vocabulary.
+            if name not in graphs or row["kept"] == "all":
+                points = lines.setdefault((_label(content, row, name), row["kept"]), {})
+                points.setdefault(row["categories"], figures["p50_ms"])
     with figure(file) as axes:
         for (name, kept), points in sorted(lines.items()):
-            counts, times = zip(*sorted(points), strict=True)
+            counts, times = zip(*sorted(points.items()), strict=True)
             style = "--" if kept == "all" else "-"
-            axes.plot(counts, times, style, color=COLOURS.get(name, OTHER), marker="o", markersize=3)
+            axes.plot(counts, times, style, color=_colour(name), marker="o", markersize=3)
             axes.annotate(f"{name}, {kept}", (counts[-1], times[-1]), fontsize=7, xytext=(4, 0), **_BESIDE)
         axes.set(xscale="log", yscale="log", xlabel="categories", ylabel="ms for an image (median)")
         sizes = sorted({row["categories"] for row in content["results"]})
@@ -65,8 +68,14 @@ def by_vocabulary(content: Mapping[str, Any], file: Path) -> None:
 def waterfall(content: Mapping[str, Any], file: Path) -> None:
     """The time of each stage of an image, one after the other, for each candidate that has stages."""
     rows = content["results"]
-    row = next((row for row in rows if (row["categories"], row["kept"]) == WATERFALL_ROW), rows[0])
-    measured = {name: figures for name, figures in row["candidates"].items() if figures["stages"]}
+    sizes = [(row["categories"], row["kept"]) for row in rows]
+    size = WATERFALL_ROW if WATERFALL_ROW in sizes else sizes[0]
+    # The rows of several bundles share their baselines.
+    measured: dict[str, Mapping[str, Any]] = {}
+    for row in (row for row, each in zip(rows, sizes, strict=True) if each == size):
+        for name, figures in row["candidates"].items():
+            if figures["stages"]:
+                measured.setdefault(_label(content, row, name), figures)
     with figure(file, height=0.35 * len(STEPS) * len(measured) + 1) as axes:
         labels: list[str] = []
         for name, figures in measured.items():
@@ -75,7 +84,7 @@ def waterfall(content: Mapping[str, Any], file: Path) -> None:
                 if stage not in figures["stages"]:
                     continue
                 milliseconds = figures["stages"][stage]["p50_ms"]
-                axes.barh(len(labels), milliseconds, left=start, color=COLOURS.get(name, OTHER))
+                axes.barh(len(labels), milliseconds, left=start, color=_colour(name))
                 axes.annotate(
                     f"{milliseconds:.0f}",
                     (start + milliseconds, len(labels)),
@@ -88,7 +97,7 @@ def waterfall(content: Mapping[str, Any], file: Path) -> None:
         axes.set_yticks(range(len(labels)), labels, fontsize=7)
         axes.invert_yaxis()
         axes.set_xlabel("ms (medians)")
-        axes.set_title(f"{_title(content)}: {row['categories']} categories, kept {row['kept']}", fontsize=9)
+        axes.set_title(f"{_title(content)}: {size[0]} categories, kept {size[1]}", fontsize=9)
 
 
 def speed_against_miou(content: Mapping[str, Any], file: Path) -> None:
@@ -135,6 +144,17 @@ PLOTS = {
 _BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
 
 
+def _label(content: Mapping[str, Any], row: Mapping[str, Any], name: str) -> str:
+    """A candidate of a row; ours with precision and backend, where the rows are of several bundles."""
+    if name != OURS or (content["precision"] and content["backend"]):
+        return name
+    return f"{OURS} {of_row(content, row, 'precision')} {of_row(content, row, 'backend')}"
+
+
+def _colour(label: str) -> str:
+    return COLOURS[OURS] if label.startswith(OURS) else COLOURS.get(label, OTHER)
+
+
 def _plain(axes: Axes) -> None:
     """Write the numbers of a logarithmic vertical axis as they are, rather than as powers."""
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -150,4 +170,5 @@ def _by_size(content: Mapping[str, Any]) -> dict[int, list[Mapping[str, Any]]]:
 
 
 def _title(content: Mapping[str, Any]) -> str:
-    return f"{content['preset']} {content['precision']} on {content['gpu'] or content['cpu']}"
+    precision = f" {content['precision']}" if content["precision"] else ""
+    return f"{content['preset']}{precision} on {content['gpu'] or content['cpu']}"

@@ -2,9 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..speed.candidates import BASELINE, MONOLITHIC, OURS
+from ..speed.candidates import OURS
 from ..speed.profile import KINDS, OTHER
 from .columns import NOTHING, Column, Results, Row, Table, alive, number, quartiles, scientific, value
+from .latency_tables import (
+    BASELINES_TABLE,
+    CANDIDATES,
+    GROWTH,
+    LATENCY,
+    LATENCY_ALONE,
+    LATENCY_CANDIDATES,
+    STREAM,
+    candidate_rows,
+)
 
 # Of the tensors and stages that are listed by their error.
 MAX_ERRORS = 10
@@ -115,84 +125,6 @@ ISLANDS = Table(
     lambda results: results["islands"],
 )
 
-# Latency: the page's table has a row for each vocabulary and kept count, the command's for each candidate.
-
-
-def _machine(results: Results, _row: Row) -> str:
-    where = results["gpu"] or f"{results['cpu']}, {results['threads'] or results['cpu_cores']} cores"
-    return f"{where}, {results['precision']}"
-
-
-def _p50(header: str, candidate: str) -> Column:
-    return number(header, "candidates", candidate, "p50_ms")
-
-
-def _times_ours(header: str, candidate: str, group: str = "whole") -> Column:
-    return quartiles(header, "ours_faster_than", candidate, group)
-
-
-LATENCY = Table(
-    "latency",
-    (
-        Column("machine", _machine, short=""),
-        value("categories", "categories"),
-        value("kept", "kept"),
-        _p50("sed-trt, ms", OURS),
-        _p50("published, ms", BASELINE),
-        _times_ours("ratio (quartiles)", BASELINE),
-        _p50("one graph, none rejected, ms", MONOLITHIC),
-        _times_ours("ratio (quartiles)", MONOLITHIC),
-        _times_ours("decoder", BASELINE, "decoder"),
-        _times_ours("first rejection", BASELINE, "scout"),
-        number("peak memory", "memory_ratio", BASELINE, digits=2),
-        number("pixel agreement, %", "candidates", OURS, "agreement", digits=2),
-    ),
-)
-
-
-def _candidate_rows(results: Results) -> Iterator[Row]:
-    for row in results["results"]:
-        common = {"categories": row["categories"], "kept_row": row["kept"]}
-        for name, figures in row["candidates"].items():
-            ratio = row["ours_faster_than"].get(name, {}).get("whole")
-            yield {**figures, **common, "candidate": name, "ratio": ratio}
-        for name, error in row["errors"].items():
-            yield {**common, "candidate": f"{name} failed", "reason": error}
-
-
-def _alone_rows(results: Results) -> Iterator[Row]:
-    for row in results["results"]:
-        for name, figures in row.get("alone", {}).items():
-            yield {**figures, "categories": row["categories"], "kept_row": row["kept"], "candidate": name}
-
-
-_CASE = (value("names", "categories"), value("kept", "kept_row"), value("candidate", "candidate"))
-
-LATENCY_CANDIDATES = Table(
-    "milliseconds for an image, and pixel agreement with published",
-    (
-        *_CASE,
-        number("first", "first_call_ms"),
-        number("p50", "p50_ms"),
-        number("p90", "p90_ms"),
-        number("p99", "p99_ms"),
-        quartiles("ours faster", "ratio"),
-        number("agree, %", "agreement", digits=2),
-    ),
-    _candidate_rows,
-)
-LATENCY_ALONE = Table(
-    "in a process of its own",
-    (
-        *_CASE,
-        number("open, ms", "open_ms"),
-        number("first, ms", "first_ms"),
-        number("peak MiB", "peak_mib"),
-        number("GPU MiB", "device_mib"),
-        value("error", "error"),
-    ),
-    _alone_rows,
-)
 SWEEP = Table(
     "rejection policies",
     (
@@ -263,9 +195,10 @@ def _step_rows(results: Results) -> Iterator[Row]:
             yield record
             continue
         latency = record["latency"]
-        for row in _candidate_rows(latency):
+        for row in candidate_rows(latency):
             stages = {name: times["p50_ms"] for name, times in row.get("stages", {}).items()}
-            runs_on = ", ".join(latency["candidates"].get(row["candidate"], []))
+            ours = [row["backend"], row["precision"]] if row["candidate"] == OURS else []
+            runs_on = ", ".join(ours or latency["candidates"].get(row["candidate"], []))
             yield {**record, **row, "runs_on": runs_on or None, "stages_ms": stages or None}
         for name, reason in latency["skipped"].items():
             yield {**record, "candidate": f"{name} skipped", "reason": reason}
@@ -306,6 +239,14 @@ ON_PAGES: Mapping[str, Table] = {
     "profile": PROFILE,
     "roofline": ROOFLINE,
     "gpu-check": GPU_CHECK,
+}
+# By the word that opens a marker on a page, other tables of the same results.
+VIEWS: Mapping[str, Mapping[str, Table]] = {
+    "results": ON_PAGES,
+    "baselines": {"latency": BASELINES_TABLE},
+    "candidates": {"latency": CANDIDATES},
+    "stream": {"latency": STREAM},
+    "growth": {"latency": GROWTH},
 }
 # The tables that the commands print.
 ON_TERMINALS: Mapping[str, Sequence[Table]] = {kind: (table,) for kind, table in ON_PAGES.items()} | {

@@ -1,29 +1,54 @@
-"""What the latency benchmark compares, each behind one call: an image and kept sets in, labels out."""
+"""What the latency benchmark compares: the baselines by name, kept sets to force, and what a run gives."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...bundle import Manifest
-from ...errors import InputError
 from ...runtime import Rejection, Segmenter, Vocabulary
 from ...stages import STAGE_NAMES
 
-if TYPE_CHECKING:
-    from ...model import SED
-    from ..baselines import PublishedSED
-
 OURS = "sed-trt"
+# Libraries of the baselines, and how they run the network.
+PYTORCH, ONNX_RUNTIME, OPENVINO = "PyTorch", "ONNX Runtime", "OpenVINO"
+EAGER, COMPILED, ONE_GRAPH = "eager", "compiled", "one graph"
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Something that a user would run instead of a bundle.
+
+    Attributes:
+        name: as `--against` takes it.
+        library: that runs it.
+        precision: "fp32", or the half precision of autocast or of the library's own conversion.
+        mode: `EAGER` or `COMPILED`, the published network in PyTorch; or `ONE_GRAPH`, the published network
+            as one ONNX graph that rejects nothing.
+    """
+
+    name: str
+    library: str
+    precision: str
+    mode: str
+
+
+BASELINES: Mapping[str, Baseline] = {
+    each.name: each
+    for each in (
+        Baseline("published", PYTORCH, "fp32", EAGER),
+        Baseline("published-autocast", PYTORCH, "fp16", EAGER),
+        Baseline("published-autocast-bf16", PYTORCH, "bf16", EAGER),
+        Baseline("published-compiled", PYTORCH, "fp32", COMPILED),
+        Baseline("published-compiled-bf16", PYTORCH, "bf16", COMPILED),
+        Baseline("monolithic", ONNX_RUNTIME, "fp32", ONE_GRAPH),
+        Baseline("monolithic-openvino", OPENVINO, "fp32", ONE_GRAPH),
+        Baseline("monolithic-openvino-bf16", OPENVINO, "bf16", ONE_GRAPH),
+    )
+}
+# The one that labels are compared with, and the same in BF16.
 BASELINE = "published"
-MONOLITHIC = "monolithic"
-AUTOCAST = {"published-autocast": "fp16", "published-autocast-bf16": "bf16"}
-AGAINST = (BASELINE, "published-compiled", *AUTOCAST, MONOLITHIC)
-# BF16 takes long on a CPU without instructions for it.
-DEFAULT_AGAINST = tuple(name for name in AGAINST if AUTOCAST.get(name) != "bf16")
+BASELINE_BF16 = "published-autocast-bf16"
 
 # The steps of the published network, which computes the cost guidance of all categories in one of its own;
 # ours has the stages of the same names.
@@ -103,7 +128,7 @@ class Recorder:
 
 @dataclass(frozen=True)
 class Subject:
-    """The bundle that is measured, and how the candidates run.
+    """A bundle that is measured, and how the baselines beside it run.
 
     Attributes:
         bundle: its folder.
@@ -111,7 +136,7 @@ class Subject:
         backend: of the bundle.
         device: "cpu" or "cuda", of the baselines.
         threads: CPU threads of each candidate; None is one per core.
-        monolithic: the graph of the candidate of that name, where it was exported.
+        one_graph: the graph of the baselines of that mode, where it was exported.
     """
 
     bundle: str
@@ -119,7 +144,7 @@ class Subject:
     backend: str | None
     device: str
     threads: int | None
-    monolithic: str | None = None
+    one_graph: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,37 +152,23 @@ class Candidate:
     """Something that segments.
 
     Attributes:
-        name: `OURS` or one of `AGAINST`.
-        runs_on: the library and device.
+        name: of `BASELINES`; of a bundle `OURS`, and its folder and backend where there are several.
+        runs_on: the backend, or the library with mode and device.
         precision: "fp32", "fp16", "bf16" or "int8".
         with_vocabulary: gives the call that labels an image, uint8 (H, W, 3), with sets kept at the three
-            rejection points. Candidates without rejection ignore the sets.
+            rejection points. Candidates without rejection ignore the sets. Raises InputError where so many
+            categories need more memory than there is.
+        is_ours: whether it is a bundle.
     """
 
     name: str
     runs_on: str
     precision: str
     with_vocabulary: Callable[[Vocabulary], Run]
+    is_ours: bool = False
 
 
-def open_candidate(name: str, subject: Subject) -> Candidate:
-    """Open a candidate; PyTorch is imported here if the candidate needs it.
-
-    Raises:
-        InputError: it is not there, or cannot run on this machine.
-    """
-    if name == OURS:
-        return ours(Segmenter(subject.bundle, subject.backend, subject.threads))
-    if name == MONOLITHIC:
-        return _monolithic(subject)
-    from ...model import SED
-    from ..baselines import PublishedSED
-
-    assert subject.checkpoint is not None
-    return published(name, PublishedSED(_prepared(SED.from_checkpoint(subject.checkpoint), subject)))
-
-
-def ours(segmenter: Segmenter) -> Candidate:
+def ours(segmenter: Segmenter, name: str = OURS) -> Candidate:
     """The bundle's stages on their backend."""
 
     def with_vocabulary(vocabulary: Vocabulary) -> Run:
@@ -167,104 +178,9 @@ def ours(segmenter: Segmenter) -> Candidate:
 
         return run
 
-    return Candidate(OURS, segmenter.backend, segmenter.bundle.manifest.precision, with_vocabulary)
-
-
-def _prepared(model: "SED", subject: Subject) -> "SED":
-    """A model on the device and threads of the baselines, with products in real FP32.
-
-    Raises:
-        InputError: PyTorch sees no GPU, and one was asked for.
-    """
-    import torch
-
-    if subject.device == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"--device cuda: PyTorch {torch.__version__} sees no GPU; choose --device cpu")
-    if subject.threads is not None:
-        torch.set_num_threads(subject.threads)
-    # TF32 would round the factors.
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    return model.to(subject.device)
-
-
-def published(name: str, network: "PublishedSED") -> Candidate:
-    """The published network in eager PyTorch, compiled, or under autocast.
-
-    Raises:
-        InputError: FP16 autocast, which only a GPU gains from, was asked for without one.
-    """
-    import torch
-
-    device = network.device.type
-    precision = AUTOCAST.get(name, "fp32")
-    if precision == "fp16" and device != "cuda":
-        raise InputError(f"{name}: FP16 autocast gains nothing on a CPU; it needs --device cuda")
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
-    if name == "published-compiled":
-        network.steps = {step: torch.compile(part) for step, part in network.steps.items()}
-
-    def with_vocabulary(vocabulary: Vocabulary) -> Run:
-        text = torch.from_numpy(vocabulary.text).to(device)
-
-        def run(image: np.ndarray, sets: KeptSets) -> Outcome:
-            timings: dict[str, float] = {}
-
-            @contextmanager
-            def watch(step: str) -> Iterator[None]:
-                _synchronize(device)
-                started = time.perf_counter()
-                yield
-                _synchronize(device)
-                timings[step] = 1000 * (time.perf_counter() - started)
-
-            forced = [torch.from_numpy(kept).to(device) for kept in sets]
-            with torch.autocast(device, dtype=dtype, enabled=name in AUTOCAST):
-                labels, counts = network.segment(torch.from_numpy(image), text, 8, forced, watch)
-            return Outcome(labels.cpu().numpy(), counts, timings)
-
-        return run
-
-    mode = "compiled" if name == "published-compiled" else "eager"
-    return Candidate(name, f"PyTorch {mode}, {device}", precision, with_vocabulary)
-
-
-def _synchronize(device: str) -> None:
-    """Wait until the device has done all work."""
-    import torch
-
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def _monolithic(subject: Subject) -> Candidate:
-    """The graph `Subject.monolithic` on ONNX Runtime.
-
-    Raises:
-        InputError: it shall run on the GPU, which this ONNX Runtime cannot use.
-    """
-    from ...engines.ort.session import CPU_PROVIDER, CUDA_PROVIDER, cuda_offered, library
-
-    if subject.device == "cuda" and not cuda_offered():
-        raise InputError("monolithic: this ONNX Runtime has no CUDA provider; install onnxruntime-gpu")
-    assert subject.monolithic is not None
-    providers = [CUDA_PROVIDER, CPU_PROVIDER] if subject.device == "cuda" else [CPU_PROVIDER]
-    # With ONNX Runtime's own settings: ours are made for several sessions in one process.
-    options = library().SessionOptions()
-    if subject.threads is not None:
-        options.intra_op_num_threads = subject.threads
-    session = library().InferenceSession(subject.monolithic, options, providers=providers)
-
-    def with_vocabulary(vocabulary: Vocabulary) -> Run:
-        count = len(vocabulary)
-
-        def run(image: np.ndarray, sets: KeptSets) -> Outcome:
-            (labels,) = session.run(["labels"], {"image": image[None], "text": vocabulary.text})
-            return Outcome(labels, (count, count, count), {})
-
-        return run
-
-    return Candidate(MONOLITHIC, f"ONNX Runtime, {subject.device}", "fp32", with_vocabulary)
+    return Candidate(
+        name, segmenter.backend, segmenter.bundle.manifest.precision, with_vocabulary, is_ours=True
+    )
 
 
 # Weight of what the templates of one category have in common, against 1 for what each has alone.

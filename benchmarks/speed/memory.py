@@ -13,7 +13,8 @@ import numpy as np
 
 from ...runtime import Vocabulary
 from ..results_file import output_of
-from .candidates import MONOLITHIC, OURS, KeptSets, Subject, open_candidate
+from .candidates import BASELINES, OURS, PYTORCH, KeptSets, Subject
+from .opening import open_candidate
 
 LIMIT_SECONDS = 1800
 _MIB = 2**20
@@ -85,7 +86,7 @@ def _main(name: str, subject: Subject, case: str) -> dict[str, Any]:
         times.append(time.perf_counter())
     after = device_memory_used()
     # PyTorch's allocator does not know what ONNX Runtime and TensorRT allocate.
-    if name in (OURS, MONOLITHIC) or after is None or before is None:
+    if name == OURS or BASELINES[name].library != PYTORCH or after is None or before is None:
         device = None if after is None or before is None else float(after - before)
     else:
         import torch

@@ -1,24 +1,21 @@
-"""Where the time of each stage goes on ONNX Runtime's CPU provider, by kind of operator."""
+"""Where the time of each stage goes on the CPU, by kind of operator."""
 
-import json
-import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...bundle import Bundle
-from ...engines.backends import open_engines
-from ...engines.ort.session import CPU_PROVIDER, open_session
 from ...runtime import Rejection, Vocabulary
 from ...runtime.pipeline import encode, finish, prepare
 from ..precision.stages import RecordedEngines, Run
 from ..results_file import CpuTimes, other_load_since, setting
+from .operators import PROFILERS, Times
 from .rounds import Report
 
-# Operators by what they do, those included that ONNX Runtime fuses or moves to another layout.
+# Operators by what they do: those of ONNX, and those that ONNX Runtime and OpenVINO make of them.
 KINDS: Mapping[str, Sequence[str]] = {
     "matrix products": [
         "MatMul",
@@ -28,9 +25,27 @@ KINDS: Mapping[str, Sequence[str]] = {
         "MatMulInteger",
         "MatMulIntegerToFloat",
         "DynamicQuantizeMatMul",
+        "FullyConnected",
     ],
-    "convolutions": ["Conv", "FusedConv", "ConvTranspose"],
-    "norms": ["LayerNormalization", "SkipLayerNormalization", "InstanceNormalization", "ReduceL2"],
+    "convolutions": [
+        "Conv",
+        "FusedConv",
+        "ConvTranspose",
+        "Convolution",
+        "GroupConvolution",
+        "ConvolutionBackpropData",
+        "GroupConvolutionBackpropData",
+    ],
+    "norms": [
+        "LayerNormalization",
+        "SkipLayerNormalization",
+        "InstanceNormalization",
+        "ReduceL2",
+        "MVN",
+        "RMS",
+        "NormalizeL2",
+        "GroupNormalization",
+    ],
     "layout": [
         "Transpose",
         "Reshape",
@@ -46,6 +61,12 @@ KINDS: Mapping[str, Sequence[str]] = {
         "ReorderInput",
         "ReorderOutput",
         "Cast",
+        "Reorder",
+        "StridedSlice",
+        "VariadicSplit",
+        "Broadcast",
+        "Convert",
+        "DepthToSpace",
     ],
 }
 # Every other operator: activations, sums, reductions, comparisons. Each reads and writes whole maps.
@@ -60,6 +81,7 @@ def profile(
     rounds: int,
     report: Report,
     threads: int | None = None,
+    backend: str = "onnxruntime",
 ) -> dict[str, Any]:
     """The content of a results file: milliseconds of each stage by kind of operator.
 
@@ -71,14 +93,19 @@ def profile(
         rounds: runs of each stage, after one that is not counted; their median counts.
         report: see `Report`.
         threads: CPU threads; None is one per core.
+        backend: of `PROFILERS`.
 
     Raises:
         InputError: the bundle cannot be opened, or cannot run on the CPU.
     """
     opened = Bundle.open(bundle)
-    engines = RecordedEngines(open_engines(opened, "onnxruntime", threads))
+    profiler = PROFILERS[backend](opened, threads)
+    engines = RecordedEngines(profiler.engines)
     report("running the stages once", 0, 1)
     started = CpuTimes.now()
+    # Once for each vocabulary, and not for each image.
+    vocabulary.folded(engines)
+    engines.runs.clear()
     (encoded,) = encode(engines, [prepare(engines, image, None)])
     result = finish(encoded, vocabulary, rejection)
     # `label` runs once for each band of rows.
@@ -88,13 +115,13 @@ def profile(
     stages = []
     for done, (stage, of_stage) in enumerate(runs.items()):
         report(f"profiling {stage}", done, len(runs))
-        stages.append({"stage": stage, **summary(_traces(opened, of_stage, rounds, threads))})
+        stages.append({"stage": stage, **summary(profiler.operators(run, rounds) for run in of_stage)})
     return {
         **setting(),
         "other_load": other_load_since(started),
         "preset": opened.manifest.preset,
         "precision": opened.manifest.precision,
-        "backend": "onnxruntime",
+        "backend": backend,
         "categories": len(vocabulary),
         "kept": list(result.kept),
         "threads": threads,
@@ -104,48 +131,16 @@ def profile(
     }
 
 
-def _traces(
-    bundle: Bundle, runs: Sequence[Run], rounds: int, threads: int | None
-) -> Iterator[list[dict[str, Any]]]:
-    """ONNX Runtime's trace of a stage for each of its runs, with that run repeated."""
-    stage = runs[0].stage
-    file = bundle.verified(bundle.manifest.stages[stage].file)
-    for run in runs:
-        with tempfile.TemporaryDirectory(prefix="sed-trt-profile-") as folder:
-            session = open_session(file, file, threads, [CPU_PROVIDER], profile=Path(folder) / "stage")
-            inputs = {name: np.asarray(value) for name, value in run.inputs.items()}
-            for _ in range(rounds + 1):
-                session.run(None, inputs)
-            yield json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-
-
-def summary(traces: Iterable[Iterable[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Milliseconds of a stage from ONNX Runtime's traces: in all, by kind, and of the six slowest operators.
-
-    A trace holds several runs of the same work. Of each operator the first run is left out and the median of
-    the others counts; the traces are added up.
-    """
+def summary(runs: Iterable[Times]) -> dict[str, Any]:
+    """Milliseconds of a stage, added up over its runs: in all, by kind, and of the six slowest operators."""
     by_kind = dict.fromkeys((*KINDS, OTHER), 0.0)
     by_operator: dict[str, float] = defaultdict(float)
-    for events in traces:
-        for operator, milliseconds in _medians(events):
+    for times in runs:
+        for operator, milliseconds in times:
             by_kind[kind_of(operator)] += milliseconds
             by_operator[operator] += milliseconds
     slowest = sorted(by_operator.items(), key=lambda item: -item[1])[:6]
     return {"ms": sum(by_kind.values()), "kinds_ms": by_kind, "operators_ms": dict(slowest)}
-
-
-def _medians(events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
-    """The type of each node of the graph, and its milliseconds."""
-    runs: dict[str, list[float]] = defaultdict(list)
-    operators: dict[str, str] = {}
-    for event in events:
-        # The trace holds other events of the same operator too: its name tells them apart.
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            runs[event["name"]].append(event["dur"] / 1000)
-            operators[event["name"]] = event["args"]["op_name"]
-    for name, times in runs.items():
-        yield operators[name], float(np.median(times[1:] or times))
 
 
 def kind_of(operator: str) -> str:

@@ -150,20 +150,24 @@ def _measured_rows(
     if paper is not None:
         rows.append({"gpu": gpu, "design": "published", "kind": "the paper's, PyTorch", "ms": paper})
     for file in measured:
-        # The floor is of one precision: a fraction of it says nothing about a run in another.
-        if (file["preset"], file["precision"]) != (preset.name, precision):
-            continue
-        if not GPUS[gpu].is_called(file["gpu"] or ""):
+        if file["preset"] != preset.name or not GPUS[gpu].is_called(file["gpu"] or ""):
             continue
         for row in file["results"]:
+            # The floor is of one precision: a fraction of it says nothing about a run in another.
+            measured_in = row.get("precision") or file["precision"]
             ours = row["candidates"].get(OURS)
-            if row["categories"] != categories or ours is None or ours["kept"] != list(kept):
+            if (
+                measured_in != precision
+                or row["categories"] != categories
+                or ours is None
+                or ours["kept"] != list(kept)
+            ):
                 continue
             rows.append(
                 {
                     "gpu": gpu,
                     "design": OURS,
-                    "kind": f"measured, {file['precision']} on {file['backend']}",
+                    "kind": f"measured, {measured_in} on {row.get('backend') or file['backend']}",
                     "ms": ours["p50_ms"],
                     "fraction": fused_floor / ours["p50_ms"],
                 }

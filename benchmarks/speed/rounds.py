@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 REAL = "real"
 STREAM_BATCHES = (1, 4)
+ONE_AT_A_TIME = "one at a time"
 # PyTorch's and ONNX Runtime's exceptions for too little memory are RuntimeErrors.
 FAILURES = (RuntimeError, MemoryError, InputError)
 
@@ -137,32 +139,67 @@ def scene_images(count: int, size: int) -> list[np.ndarray]:
     return [make_scene(seed, size, split="test").image for seed in range(count)]
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """All candidates on one case.
+
+    Attributes:
+        case: of the row.
+        ours: names of the candidates that are bundles.
+        times: by candidate, those that ran in all rounds.
+        errors: by candidate, why the others did not.
+    """
+
+    case: Case
+    ours: Sequence[str]
+    times: Mapping[str, CandidateTimes]
+    errors: Mapping[str, str]
+
+    def row(self, mine: str = OURS) -> dict[str, Any]:
+        """A row of the results file: one bundle, which is called `OURS` there, and the baselines."""
+        others = {name: each for name, each in self.times.items() if name not in self.ours}
+        times = ({OURS: self.times[mine]} if mine in self.times else {}) | others
+        errors = {
+            OURS if name == mine else name: error
+            for name, error in self.errors.items()
+            if name == mine or name not in self.ours
+        }
+        return {
+            "categories": len(self.case.vocabulary),
+            "kept": self.case.kept,
+            "candidates": {name: each.record() for name, each in times.items()},
+            "errors": errors,
+            "ours_faster_than": _ratios_to_ours(times),
+        }
+
+
 def compare(
     case: Case, segmenter: Segmenter, candidates: Sequence[Candidate], rounds: int, report: Report
-) -> dict[str, Any]:
-    """One row: all candidates on all images, first once without counting, then in alternating rounds.
+) -> Comparison:
+    """Run all candidates on all images, then in rounds that start with another one each time.
 
-    A round is one image that each candidate labels; which one starts changes from round to round. A
-    candidate that fails, the first time or in a round, leaves the row with its error; the others continue.
+    A candidate that fails leaves the row with its error; the others continue.
 
     Args:
         case: of the row.
-        segmenter: of the bundle, which finds what "real" rows keep.
+        segmenter: of a bundle, which finds what "real" rows keep.
         candidates: ours, then others; labels are compared with those of `BASELINE` if it is one of them.
         rounds: how many.
         report: see `Report`.
     """
     total = len(candidates) + rounds
     sets = case.sets(segmenter)
-    runs = {candidate.name: candidate.with_vocabulary(case.vocabulary) for candidate in candidates}
     errors: dict[str, str] = {}
+    runs: dict[str, Run] = {}
     passes: dict[str, tuple[float, list[Outcome]]] = {}
-    for done, (name, run) in enumerate(runs.items()):
-        report(f"{case.title}: {name} for the first time", done, total)
+    for done, candidate in enumerate(candidates):
+        report(f"{case.title}: {candidate.name} for the first time", done, total)
         try:
-            passes[name] = _first_pass(run, case.images, sets)
+            run = candidate.with_vocabulary(case.vocabulary)
+            passes[candidate.name] = _first_pass(run, case.images, sets)
+            runs[candidate.name] = run
         except FAILURES as error:
-            errors[name] = one_line(error)
+            errors[candidate.name] = one_line(error)
     reference = passes[BASELINE][1] if BASELINE in passes else None
     # Our runtime found what "real" rows keep, so that ours alone would be warm at its first call.
     times = {
@@ -173,8 +210,7 @@ def compare(
     for number in range(rounds):
         report(f"{case.title}: round {number + 1}", len(candidates) + number, total)
         image, kept = case.images[number % len(sets)], sets[number % len(sets)]
-        start = number % len(names) if names else 0
-        for name in names[start:] + names[:start]:
+        for name in _rotated(names, number):
             try:
                 times[name].add(runs[name], image, kept)
             except FAILURES as error:
@@ -182,13 +218,14 @@ def compare(
                 errors[name] = one_line(error)
                 names.remove(name)
                 del times[name]
-    return {
-        "categories": len(case.vocabulary),
-        "kept": case.kept,
-        "candidates": {name: each.record() for name, each in times.items()},
-        "errors": errors,
-        "ours_faster_than": _ratios_to_ours(times),
-    }
+    mine = [candidate.name for candidate in candidates if candidate.is_ours]
+    return Comparison(case, mine, times, errors)
+
+
+def _rotated(names: Sequence[str], number: int) -> list[str]:
+    """The names from another one on in each round: what runs first is not always the same."""
+    start = number % len(names) if names else 0
+    return [*names[start:], *names[:start]]
 
 
 def _first_pass(
@@ -202,21 +239,80 @@ def _first_pass(
     return first, outcomes
 
 
-def images_per_second(case: Case, segmenter: Segmenter, count: int) -> dict[str, float]:
-    """Throughput of `Segmenter.stream` on `count` images, by the size of its batches.
+def compare_streams(case: Case, segmenter: Segmenter, count: int, rounds: int) -> dict[str, Any]:
+    """Images per second of `Segmenter.stream` by the size of its batches, and of one image at a time.
+
+    All of them take the same `count` images in alternating rounds.
+
+    Returns:
+        `images_per_second`, by way the median over the rounds; `stream_faster`, by batch the ratio to one
+        image at a time, see `ratios`.
 
     Raises:
         InputError: an image could not be segmented.
     """
-    speeds = {}
     images = [case.images[number % len(case.images)] for number in range(count)]
-    for batch in STREAM_BATCHES:
-        started = time.perf_counter()
+
+    def one_at_a_time() -> None:
+        for image in images:
+            segmenter(image, case.vocabulary, case.policy(), short_side=None)
+
+    def stream(batch: int) -> None:
         for item in segmenter.stream(images, case.vocabulary, case.policy(), short_side=None, batch=batch):
             if item.error is not None:
                 raise InputError(item.error)
-        speeds[f"stream, batch {batch}"] = count / (time.perf_counter() - started)
-    return speeds
+
+    ways: dict[str, Callable[[], None]] = {ONE_AT_A_TIME: one_at_a_time}
+    ways |= {f"stream, batch {batch}": partial(stream, batch) for batch in STREAM_BATCHES}
+    for way in ways.values():
+        # The first run of a batch size plans its memory.
+        way()
+    times = alternate(ways, rounds)
+    return {
+        "images_per_second": {name: float(count / np.median(each)) for name, each in times.items()},
+        "stream_faster": {
+            name: ratios(times[ONE_AT_A_TIME], each) for name, each in times.items() if name != ONE_AT_A_TIME
+        },
+    }
+
+
+def compare_sizes(cases: Sequence[Case], segmenter: Segmenter, rounds: int) -> dict[str, Any]:
+    """How much longer an image takes with a larger vocabulary, in alternating rounds.
+
+    Args:
+        cases: with vocabularies of rising size, and the same image.
+        segmenter: of the bundle.
+        rounds: how many, after one that is not counted.
+
+    Returns:
+        `categories` of each; `p50_ms`, the median time of each; `longer`, how many times longer each but the
+        first takes than that, see `ratios`.
+    """
+
+    def once(case: Case) -> None:
+        segmenter(case.images[0], case.vocabulary, case.policy(), short_side=None)
+
+    ways = {str(len(case.vocabulary)): partial(once, case) for case in cases}
+    for way in ways.values():
+        way()
+    times = list(alternate(ways, rounds).values())
+    return {
+        "categories": [len(case.vocabulary) for case in cases],
+        "kept": cases[0].kept,
+        "p50_ms": [float(1000 * np.median(each)) for each in times],
+        "longer": [ratios(each, times[0]) for each in times[1:]],
+    }
+
+
+def alternate(ways: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each way in each round; which one starts changes from round to round."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds):
+        for name in _rotated(list(ways), number):
+            started = time.perf_counter()
+            ways[name]()
+            times[name].append(time.perf_counter() - started)
+    return times
 
 
 def percentiles(times: Sequence[float]) -> dict[str, float]:

@@ -19,10 +19,18 @@ from .precision import TESTED, Arithmetic, arithmetic, check_eight_bit, round_to
 class OpenVinoEngine:
     """One stage in one compiled model, with an infer request for each thread that runs it at a time."""
 
-    def __init__(self, bundle: Bundle, stage: str, chosen: Arithmetic, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        stage: str,
+        chosen: Arithmetic,
+        threads: int | None = None,
+        counters: bool = False,
+    ) -> None:
         """Compile the graph of `stage`.
 
-        `chosen` is what is computed; `threads` bounds the CPU threads of a run, None is one per core.
+        `chosen` is what is computed; `threads` bounds the CPU threads of a run, None is one per core;
+        `counters` is for the method of that name.
 
         Raises:
             InputError: OpenVINO is missing or broken, the file is missing or altered, OpenVINO cannot load
@@ -38,7 +46,7 @@ class OpenVinoEngine:
         }
         self._dtypes = tensor_dtypes(stage, description, chosen)
         self._one_image = takes_one_image(stage)
-        self._compiled = compile_stage(bundle, stage, chosen, threads)
+        self._compiled = compile_stage(bundle, stage, chosen, threads, counters)
         self._idle: list[Any] = []
 
     @property
@@ -67,6 +75,17 @@ class OpenVinoEngine:
                 "categories or smaller images, or the backend onnxruntime"
             ) from error
         return outputs
+
+    def counters(self) -> dict[str, tuple[str, float]]:
+        """By the name of each operator, its type and its mean milliseconds over all runs so far.
+
+        Only of an engine with `counters` that one thread runs.
+        """
+        with self._request() as request:
+            return {
+                each.node_name: (each.node_type, 1000 * each.real_time.total_seconds())
+                for each in request.profiling_info
+            }
 
     def _run(self, runs: Sequence[Mapping[str, np.ndarray]]) -> None:
         with ExitStack() as stack:

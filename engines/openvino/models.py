@@ -20,7 +20,9 @@ _DTYPES = {
 }
 
 
-def compile_stage(bundle: Bundle, stage: str, chosen: Arithmetic, threads: int | None) -> Any:
+def compile_stage(
+    bundle: Bundle, stage: str, chosen: Arithmetic, threads: int | None, counters: bool = False
+) -> Any:
     """The `openvino.CompiledModel` of a stage; for one image at a time where it takes a batch of images.
 
     Args:
@@ -28,6 +30,7 @@ def compile_stage(bundle: Bundle, stage: str, chosen: Arithmetic, threads: int |
         stage: its name.
         chosen: what is computed.
         threads: of the CPU for one run; None is one per physical core.
+        counters: whether its requests tell what each operator took.
 
     Raises:
         InputError: the graph is missing or altered, OpenVINO cannot load it, or its inputs and outputs are
@@ -42,7 +45,8 @@ def compile_stage(bundle: Bundle, stage: str, chosen: Arithmetic, threads: int |
         if takes_one_image(stage):
             # OpenVINO merges more operators where it knows the shapes, and there is one shape only.
             model.reshape({tensor.name: _one_image(tensor) for tensor in description.inputs})
-        return core().compile_model(model, DEVICE, properties(stage_hint(stage, chosen), threads))
+        options = properties(stage_hint(stage, chosen), threads) | {"PERF_COUNT": counters}
+        return core().compile_model(model, DEVICE, options)
     except RuntimeError as error:
         raise InputError(
             f"{file}: OpenVINO {version()} cannot load it ({error_line(error)}); update openvino, export the "

@@ -1,8 +1,10 @@
 """The latency benchmark: same kept sets on all sides, labels compared, failures in their rows."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,21 @@ from sed_trt.benchmarks.speed.candidates import (
     Replay,
     Run,
     Subject,
-    open_candidate,
     ours,
     random_text,
 )
 from sed_trt.benchmarks.speed.latency import Plan
 from sed_trt.benchmarks.speed.memory import measure_alone
-from sed_trt.benchmarks.speed.rounds import Case, compare, percentiles, ratios, scene_images
+from sed_trt.benchmarks.speed.opening import open_candidate
+from sed_trt.benchmarks.speed.rounds import (
+    Case,
+    Comparison,
+    alternate,
+    compare,
+    percentiles,
+    ratios,
+    scene_images,
+)
 from sed_trt.cli.main import main
 from sed_trt.runtime import Segmenter, TopK, Vocabulary
 from sed_trt.train.scenes import VOCABULARY
@@ -127,7 +137,7 @@ def test_everything_agrees_and_has_its_stages(
         assert all((first is None) == (row["kept"] == "real") for first in first_calls)
     real = rows[-1]["candidates"][OURS]["kept"]
     assert 40 > real[0] >= real[1] >= real[2]
-    assert set(rows[0]["images_per_second"]) == {"stream, batch 1", "stream, batch 4"}
+    assert set(rows[0]["images_per_second"]) == {"one at a time", "stream, batch 1", "stream, batch 4"}
     assert {"cpu", "gpu", "driver", "versions", "commit", "preset", "precision"} <= set(content)
 
 
@@ -169,7 +179,7 @@ def test_a_candidate_that_fails_leaves_its_error(tiny_bundle: Path, tiny_checkpo
 
     broken = Candidate("broken", "nothing", "fp32", lambda _vocabulary: run)
     case = Case(segmenter.vocabulary(VOCABULARY[:8]), "4", scene_images(1, 64))
-    row = compare(case, segmenter, [open_candidate(OURS, subject), broken], 1, quiet)
+    row = compare(case, segmenter, [open_candidate(OURS, subject), broken], 1, quiet).row()
     assert set(row["candidates"]) == {OURS}
     assert row["candidates"][OURS]["agreement"] is None
     assert "not enough memory" in row["errors"]["broken"]
@@ -193,11 +203,11 @@ def test_one_that_fails_in_a_round_leaves_the_others(tiny_bundle: Path, calls: i
     broken = Candidate("broken", "nothing", "fp32", with_vocabulary)
     other = Candidate("other", "nothing", "fp32", mine.with_vocabulary)
     case = Case(segmenter.vocabulary(VOCABULARY[:8]), "4", scene_images(1, 64))
-    row = compare(case, segmenter, [mine, broken, other], 4, quiet)
+    row = compare(case, segmenter, [mine, broken, other], 4, quiet).row()
     assert {name: figures["runs"] for name, figures in row["candidates"].items()} == {OURS: 4, "other": 4}
     assert "CUDA out of memory" in row["errors"]["broken"]
     assert set(row["ours_faster_than"]) == {"other"}
-    alone = compare(case, segmenter, [broken], 4, quiet)
+    alone = compare(case, segmenter, [broken], 4, quiet).row()
     assert alone["candidates"] == {} and set(alone["errors"]) == {"broken"}
 
 
@@ -229,6 +239,76 @@ def test_case_policies_keep_what_its_sets_say(tiny_bundle: Path) -> None:
             assert result.kept == tuple(len(each) for each in sets)
 
 
+def test_bundles_alternate_in_the_same_rounds(
+    tiny_bundle: Path, tiny_bundle_int8: Path, tiny_bundle_bf16: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "latency.json"
+    bundles = [str(bundle) for bundle in (tiny_bundle, tiny_bundle_int8, tiny_bundle_bf16)]
+    sizes = ["--vocabulary-size", "20,40", "--kept", "8", "--growth", "20,60", "--backend", "onnxruntime"]
+    baselines = ["--checkpoint", str(tiny_checkpoint), "--against", "published", "--no-alone"]
+    assert main(["bench", "latency", *bundles, *sizes, *baselines, *COMMON, "-o", str(output)]) == 0
+    content = json.loads(output.read_text())
+    # Of BF16 ONNX Runtime says that it cannot run it, and the others are measured.
+    (reason,) = (reason for name, reason in content["skipped"].items() if bundles[2] in name)
+    assert "is of bfloat16" in reason
+    assert (content["precision"], content["backend"]) == (None, "onnxruntime")
+    rows = content["results"]
+    which = [(row["categories"], row["precision"], row["backend"]) for row in rows]
+    assert which == [(size, each, "onnxruntime") for size in (20, 40) for each in ("fp32", "int8")]
+    for first, second in zip(rows[::2], rows[1::2], strict=True):
+        assert set(first["candidates"]) == {OURS, BASELINE} == set(second["candidates"])
+        # Both are compared with the same runs of the baseline, and are not the same themselves.
+        assert first["candidates"][BASELINE] == second["candidates"][BASELINE]
+        assert first["candidates"][OURS] != second["candidates"][OURS]
+        assert first["ours_faster_than"] != second["ours_faster_than"]
+        for row in (first, second):
+            assert row["candidates"][OURS]["agreement"] > 98
+            assert set(row["stream_faster"]) == {"stream, batch 1", "stream, batch 4"}
+            assert set(row["images_per_second"]) == {"one at a time", *row["stream_faster"]}
+    grown = content["growth"]
+    assert [row["precision"] for row in grown] == ["fp32", "int8"]
+    for row in grown:
+        assert row["categories"] == [20, 60] and len(row["p50_ms"]) == 2
+        assert row["longer"][0]["of_medians"] == pytest.approx(row["p50_ms"][1] / row["p50_ms"][0])
+
+
+def test_bundles_of_two_checkpoints_are_refused(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_bundle, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["checkpoint"] |= {"file": "other.pth", "sha256": "0" * 64}
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["bench", "latency", str(tiny_bundle), str(other), "--against", "none"]) == 2
+    assert "other: was exported from other.pth, not from sed-tiny.safetensors" in capsys.readouterr().err
+
+
+def test_what_no_backend_runs_is_refused(tiny_bundle_bf16: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = str(tiny_bundle_bf16)
+    assert main(["bench", "latency", bundle, "--backend", "onnxruntime"]) == 2
+    assert main(["bench", "latency", bundle, "--backend", "onnxruntime,onnxruntime-cuda"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2 and all("is of bfloat16" in error for error in errors)
+
+
+def test_ways_alternate_and_start_in_turn() -> None:
+    calls: list[str] = []
+    ways = {name: partial(calls.append, name) for name in ("a", "b", "c")}
+    times = alternate(ways, 4)
+    assert "".join(calls) == "abc" + "bca" + "cab" + "abc"
+    assert {name: len(each) for name, each in times.items()} == {"a": 4, "b": 4, "c": 4}
+
+
+def test_a_row_has_the_errors_of_its_own_bundle() -> None:
+    case = Case(Vocabulary(("a", "b"), random_text(2, 1, 4)), "all", [])
+    compared = Comparison(
+        case, ["mine", "other"], {}, {"mine": "too large", "x": "gone", "other": "too slow"}
+    )
+    assert compared.row("mine")["errors"] == {OURS: "too large", "x": "gone"}
+    assert compared.row("other")["errors"] == {OURS: "too slow", "x": "gone"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -242,6 +322,9 @@ def test_case_policies_keep_what_its_sets_say(tiny_bundle: Path) -> None:
         ),
         (["--checkpoint", "missing.pth"], "missing.pth: no such file"),
         (["--device", "tpu"], "--device: 'tpu' is unknown"),
+        (["--backend", "onnxruntime,npu"], "--backend: 'npu' is unknown; give auto"),
+        (["--growth", "150,x"], "--growth: 'x' is unknown"),
+        (["--growth", "20,40", "--kept", "all"], "--growth: forces a number of categories, and --kept all"),
         (["--output", "."], ".: is a folder"),
         (
             ["--vocabulary-size", "16,20", "--kept", "20,32"],

@@ -44,6 +44,7 @@ def latency_results() -> dict[str, Any]:
                 "published": timed(30.0 * categories),
                 "monolithic": timed(90.0 * categories) | {"stages": {}},
             },
+            "errors": {},
             "ours_faster_than": {"published": ratio},
             "memory_ratio": {"published": 0.4},
         }
@@ -56,7 +57,43 @@ def latency_results() -> dict[str, Any]:
         "precision": "fp32",
         "backend": "onnxruntime",
         **MACHINE,
+        "candidates": {"published": ["PyTorch eager, cpu", "fp32"]},
+        "skipped": {"published-autocast": "needs a GPU"},
         "results": rows,
+    }
+
+
+def two_bundles() -> dict[str, Any]:
+    """The same for an FP32 and a BF16 bundle that ran in the same rounds, with streams and growth."""
+    ratio = {"of_medians": 1.4, "q1": 1.25, "median": 1.5, "q3": 1.75}
+    which = [{"precision": "fp32", "backend": "onnxruntime"}, {"precision": "bf16", "backend": "openvino"}]
+    rows = [{**row, **each} for row in latency_results()["results"] for each in which]
+    for row in rows[:2]:
+        row["images_per_second"] = {"one at a time": 2.0, "stream, batch 1": 3.0}
+        row["stream_faster"] = {"stream, batch 1": ratio}
+    growth = [
+        {**which[0], "categories": [150, 4096], "kept": "32", "p50_ms": [100, 140], "longer": [ratio]},
+        {**which[1], "categories": [150, 4096], "error": "not enough memory"},
+    ]
+    common = {"precision": None, "backend": None, "results": rows, "growth": growth}
+    return latency_results() | common
+
+
+def parity_results(precision: str, runs_on: str, miou: float) -> dict[str, Any]:
+    """Made by hand: a bundle of sed-tiny against the one in FP32 on the same backend."""
+
+    def row(rejection: str, drop: float) -> dict[str, Any]:
+        sides = {
+            "source": {"rejection": rejection, "miou": miou},
+            "against": {"rejection": rejection, "miou": miou + drop},
+        }
+        return sides | {"drop": drop, "agreement": 99.875}
+
+    return {
+        "kind": "parity",
+        "source": {"precision": precision, "runs_on": runs_on},
+        "against": {"precision": "fp32", "runs_on": runs_on.split(",")[0]},
+        "results": [row("none", 9.0), row("topk:8", 0.25)],
     }
 
 
@@ -102,13 +139,73 @@ def test_latency_table_has_ratios_and_agreement() -> None:
     assert len(lines) == 6
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
     assert (
-        "2 cores, fp32 | 20 | 16 | 200 | 600 | 3.0 (2.9-3.1) | 1800 | 5.0 (4.9-5.1) | 0.40 | 99.50 |"
+        "fp32 | onnxruntime | 20 | 16 | 200 | 600 | 3.0 (2.9-3.1) | 5.0 (4.9-5.1) | 50 | 0.40 | 99.50 |"
         in lines[2]
     )
 
 
+def cells(table: str) -> list[dict[str, str]]:
+    """The rows of a Markdown table by their headers."""
+    headers, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    return [dict(zip(headers, row, strict=True)) for row in rows]
+
+
+def test_rows_of_several_bundles_have_the_miou_of_their_precision_and_backend() -> None:
+    scores = [
+        parity_results("bf16", "openvino", 50.0),
+        # An emulation is no run on a backend.
+        parity_results("bf16", "onnxruntime, every operator rounded", 1.0),
+        parity_results("int8", "onnxruntime", 49.0),
+    ]
+    fp32, bf16 = cells(markdown_table([two_bundles()], "results", scores))[:2]
+    assert (fp32["precision"], fp32["backend"]) == ("fp32", "onnxruntime")
+    assert (bf16["precision"], bf16["backend"]) == ("bf16", "openvino")
+    names = ("sed-tiny's mIoU", "sed-tiny's labels as in FP32, %")
+    assert [fp32[name] for name in names] == ["49.25", "-"]
+    assert [bf16[name] for name in names] == ["50.00", "99.88"]
+    # Without scores the columns are not there.
+    assert not set(names) & set(cells(markdown_table([two_bundles()]))[0])
+
+
+def test_other_tables_of_latency() -> None:
+    content = two_bundles()
+    candidates = cells(markdown_table([content], "candidates"))
+    # Ours once for each bundle, baselines once for each row that the bundles share.
+    found = [each["candidate"] for each in candidates if each["categories"] == "20" and each["kept"] == "16"]
+    assert found == ["sed-trt", "published", "monolithic", "sed-trt"]
+    assert candidates[0]["runs on"] == "onnxruntime, fp32"
+    assert candidates[-1]["not measured because"] == "needs a GPU"
+    baselines = cells(markdown_table([content], "baselines"))
+    assert {row["`published`"] for row in baselines} == {"3.0 (2.9-3.1)"}
+    assert "`published-compiled`" not in baselines[0]
+    streams = cells(markdown_table([content], "stream"))
+    assert [row["backend"] for row in streams] == ["onnxruntime", "openvino"]
+    assert streams[0]["one at a time"] == "2.00"
+    assert streams[0]["times as many (quartiles)"] == "1.50 (1.25-1.75)"
+    grown, failed = cells(markdown_table([content], "growth"))
+    assert (grown["categories"], grown["ratio of medians"]) == ("150→4096", "1.40")
+    assert failed["error"] == "not enough memory"
+    assert markdown_table([latency_results()], "growth") == "Not measured yet."
+
+
+def test_a_marker_names_the_table_and_the_scores(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    (tmp_path / "a.json").write_text(json.dumps(two_bundles()))
+    (tmp_path / "b.json").write_text(json.dumps(parity_results("bf16", "openvino", 50.0)))
+    page.write_text("<!-- stream: a.json with b.json -->\nold\n<!-- end of table -->\n")
+    lines = updated(page).splitlines()
+    assert lines[0] == "<!-- stream: a.json with b.json -->"
+    assert (
+        lines[1:-1]
+        == markdown_table([two_bundles()], "stream", [parity_results("bf16", "openvino", 50.0)]).splitlines()
+    )
+    page.write_text("<!-- stream: b.json -->\n<!-- end of table -->\n")
+    with pytest.raises(ValueError, match="have no table 'stream'"):
+        updated(page)
+
+
 def test_the_gpu_check_has_a_row_for_each_candidate_and_failure() -> None:
-    latency = latency_results() | {"candidates": {"sed-trt": ["onnxruntime-cuda", "fp16"]}}
+    latency = latency_results() | {"candidates": {}, "precision": "fp16", "backend": "onnxruntime-cuda"}
     latency["skipped"] = {"published-autocast": "PyTorch sees no GPU"}
     (row,) = latency["results"] = latency["results"][:1]
     row["errors"] = {"monolithic": "out | of memory"}
