@@ -5,6 +5,7 @@ execute each move as a pass over the map, and keep the channels last in memory w
 """
 
 import copy
+from typing import cast
 
 import torch
 from open_clip.timm_model import TimmModel
@@ -49,7 +50,8 @@ class PointwiseBlock(nn.Module):
     def __init__(self, block: ConvNeXtBlock) -> None:
         super().__init__()
         self.conv_dw = block.conv_dw
-        self.mlp = PointwiseMlp(block.norm, block.mlp.fc1, block.mlp.act, block.mlp.fc2, block.gamma)
+        first, second = cast(nn.Linear, block.mlp.fc1), cast(nn.Linear, block.mlp.fc2)
+        self.mlp = PointwiseMlp(block.norm, first, block.mlp.act, second, block.gamma)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to the same."""

@@ -170,7 +170,7 @@ def rounding_error(layer: nn.Conv2d, x: Tensor, output: Tensor) -> float:
     return float(difference.square().mean().sqrt() / products.square().mean().sqrt().clamp(min=1e-30))
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
+class _Reader(CalibrationDataReader):
     """Gives the quantiser its inputs, one image at a time."""
 
     def __init__(self, pixels: Sequence[Tensor]) -> None:
