@@ -18,7 +18,7 @@ _PACKAGES = {
     "tensorrt-rtx": ("pycuda", "tensorrt_rtx"),
     "openvino": ("openvino",),
 }
-_CPU_BACKENDS = ("openvino", "onnxruntime")
+CPU_BACKENDS = ("openvino", "onnxruntime")
 # Why OpenVINO is taken first on a CPU, by precision of the bundle. The times are of one image with 150
 # categories, 32 of them kept, on two cores of an x86-64 processor with AMX.
 _OPENVINO_FIRST = {
@@ -68,12 +68,12 @@ def cpu_order(precision: str, machine: str) -> tuple[tuple[str, ...], dict[str, 
     `machine` is the processor's architecture as `platform.machine` says.
     """
     if precision != "bf16" and machine.lower() not in _MEASURED_ON:
-        return _CPU_BACKENDS[::-1], {"onnxruntime": f"OpenVINO was not measured on {machine}"}
-    return _CPU_BACKENDS, {"openvino": _OPENVINO_FIRST[precision]}
+        return CPU_BACKENDS[::-1], {"onnxruntime": f"OpenVINO was not measured on {machine}"}
+    return CPU_BACKENDS, {"openvino": _OPENVINO_FIRST[precision]}
 
 
 def _gpu_backends() -> tuple[str, ...]:
-    return tuple(backend for backend in BACKENDS[1:] if backend not in _CPU_BACKENDS)
+    return tuple(backend for backend in BACKENDS[1:] if backend not in CPU_BACKENDS)
 
 
 def missing_package(backend: str) -> str | None:
@@ -109,7 +109,7 @@ def unavailable_reason(backend: str) -> str | None:
 
 def _no_cpu_backend() -> str | None:
     """Why no backend runs on the CPU; None if one does."""
-    reasons = [unavailable_reason(backend) for backend in _CPU_BACKENDS]
+    reasons = [unavailable_reason(backend) for backend in CPU_BACKENDS]
     return None if None in reasons else reasons[-1]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...engines.backends import open_engines
+from ...engines.backends import CPU_BACKENDS, open_engines
 from ...errors import InputError
 from ...train.datasets import NAMES, Dataset, MissingDataError, Scenes, open_dataset
 from ...train.datasets.files import FileDataset
@@ -248,11 +248,16 @@ def _percent(share: float) -> float | None:
 def _stage_errors(
     setup: Setup, sources: Sequence[EvaluationSource], names: Sequence[str], report: Report
 ) -> dict[str, Any] | None:
-    """Errors of the stages, worst first; None unless both sources are bundles on ONNX Runtime's CPU."""
+    """Errors of the stages, worst first; None unless both sources are bundles that run on the CPU.
+
+    ONNX Runtime runs both, so that the errors are those of the graphs; it has no bfloat16.
+    """
     segmenters = [source.segmenter for source in sources if isinstance(source, BundleSource)]
-    if [segmenter.backend for segmenter in segmenters] != ["onnxruntime"] * 2:
+    if [segmenter.backend in CPU_BACKENDS for segmenter in segmenters] != [True, True]:
         return None
     ours, reference = (segmenter.bundle for segmenter in segmenters)
+    if "bf16" in (ours.manifest.precision, reference.manifest.precision):
+        return None
     errors = StageErrors(ours, *(open_engines(bundle, "onnxruntime") for bundle in (ours, reference)))
     vocabulary = segmenters[1].vocabulary(names)
     policy = next(iter(setup.policies.values()))

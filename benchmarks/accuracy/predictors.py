@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...bundle import HALF_PRECISIONS, Bundle
+from ...engines.backends import CPU_BACKENDS
 from ...errors import InputError
 from ...files import is_folder
 from ...runtime import KeepAll, Rejection, Segmenter, TopK, Vocabulary
@@ -181,7 +182,7 @@ def _open_bundle(
     emulate = emulate and precision in HALF_PRECISIONS and backend in (None, "auto", "onnxruntime")
     try:
         segmenter = Segmenter(path, backend, threads)
-        emulate = emulate and segmenter.backend == "onnxruntime"
+        emulate = emulate and segmenter.backend in CPU_BACKENDS
     except InputError:
         # The CPU refuses bfloat16, but not its emulation.
         if not emulate:

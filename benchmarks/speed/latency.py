@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle import Bundle, file_record
+from ...engines.backends import CPU_BACKENDS
 from ...errors import InputError
 from ...files import is_file
 from ...runtime import Segmenter, Vocabulary
@@ -71,7 +72,7 @@ def measure_latency(subject: Subject, plan: Plan, report: Report) -> dict[str, A
     _check_checkpoint(Bundle.open(subject.bundle), subject.checkpoint, plan.against)
     segmenter = Segmenter(subject.bundle, subject.backend, subject.threads)
     if subject.device == "auto":
-        subject = replace(subject, device="cpu" if segmenter.backend == "onnxruntime" else "cuda")
+        subject = replace(subject, device="cpu" if segmenter.backend in CPU_BACKENDS else "cuda")
     manifest = segmenter.bundle.manifest
     size = plan.image_size or manifest.image_size
     started = CpuTimes.now()

@@ -102,9 +102,9 @@ def test_broken_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_old_package(monkeypatch: pytest.MonkeyPatch) -> None:
     old = ModuleType("openvino")
-    old.__version__ = "2024.6.0-17404-4c0f47d2335-releases/2024/6"  # type: ignore[attr-defined]
+    old.__version__ = "2026.1.0-21367-63e31528c62-releases/2026/1"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "openvino", old)
-    with pytest.raises(InputError, match=r"version 2024\.6\.0.* is installed, expected at least 2025\.4"):
+    with pytest.raises(InputError, match=r"version 2026\.1\.0.* is installed, expected at least 2026\.2"):
         library()
 
 
