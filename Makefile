@@ -5,9 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 RESULTS := benchmarks/results
+MEASURED := docs/measured
 BENCH = $(BIN)/sed-trt bench
 # Two processes share the tests, a file at a time; more would need more memory than cores.
 PYTEST = --numprocesses 2 --dist loadfile
+# Draws the plots and writes every row that was measured.
+REPORT = $(BENCH) report $(RESULTS) --output $(MEASURED)
 # Makes the tables between the markers of these pages anew from the results files.
 TABLES = $(BIN)/python -m sed_trt.benchmarks.report.pages README.md docs/performance.md
 
@@ -58,7 +61,7 @@ bundles-tiny: $(VENV)/.export
 	for precision in fp32 fp16 bf16 int8; do $(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-$$precision --precision $$precision || exit; done
 
 # The rows of CPUs: about 40 minutes on two cores, which nothing else should use meanwhile. To rehearse it:
-# make results-cpu NET=sed-tiny SIZES=20,40 LARGE=60 ROUNDS=1 SCENES=1 RESULTS=/tmp/results
+# make results-cpu NET=sed-tiny SIZES=20,40 LARGE=60 ROUNDS=1 SCENES=1 RESULTS=/tmp/results MEASURED=/tmp/measured
 NET := sed-b
 SIZES := 150,847
 SIZE = $(firstword $(subst $(comma), ,$(SIZES)))
@@ -79,6 +82,7 @@ BESIDE = --stream 0 --checkpoint $(KNOWN).pth
 
 results-cpu: $(VENV)/.dev bundles-tiny
 	mkdir -p $(DEMO) $(RESULTS)
+	for precision in $(OPENVINO_PRECISIONS); do $(BIN)/sed-trt evaluate $(DEMO)/sed-tiny-$$precision --against $(DEMO)/sed-tiny-fp32 --backend openvino --scenes $(SCENES) --output $(RESULTS)/sed-tiny-$$precision-openvino.json || exit; done
 	$(BIN)/python -m sed_trt.benchmarks.known_weights $(KNOWN).pth $(NET)
 	for precision in fp32 bf16 int8; do $(BIN)/sed-trt export $(KNOWN).pth --output $(KNOWN)-$$precision --precision $$precision || exit; done
 	$(LATENCY) $(KNOWN)-fp32 $(KNOWN)-bf16 $(KNOWN)-int8 --backend $(BACKENDS) $(BESIDE) --vocabulary-size $(SIZES) --against published$(call with_amx,published-autocast-bf16) --output $(RESULTS)/latency-$(NET)-32.json
@@ -91,7 +95,7 @@ results-cpu: $(VENV)/.dev bundles-tiny
 	$(BENCH) profile $(KNOWN)-fp32 --categories 847 --output $(RESULTS)/profile-$(NET)-847.json
 	$(BENCH) profile $(KNOWN)-bf16 --backend openvino --output $(RESULTS)/profile-$(NET)-bf16.json
 	$(BENCH) profile $(KNOWN)-bf16 --backend openvino --categories 847 --output $(RESULTS)/profile-$(NET)-bf16-847.json
-	for precision in $(OPENVINO_PRECISIONS); do $(BIN)/sed-trt evaluate $(DEMO)/sed-tiny-$$precision --against $(DEMO)/sed-tiny-fp32 --backend openvino --scenes $(SCENES) --output $(RESULTS)/sed-tiny-$$precision-openvino.json || exit; done
+	$(REPORT)
 	$(TABLES)
 
 # What `results-cpu` leaves out: other vocabularies and kept counts, sed-tiny, policies, floors of GPUs.
@@ -100,10 +104,11 @@ results-latency: results-cpu
 	$(BENCH) latency $(DEMO)/sed-tiny-fp32 --backend onnxruntime --checkpoint checkpoints/sed-tiny.safetensors --kept all,real --against published,monolithic --repeats 4 --no-alone --output $(RESULTS)/latency-sed-tiny.json
 	$(BENCH) sweep $(DEMO)/sed-tiny-fp32 --backend onnxruntime --scenes 100 --output $(RESULTS)/sweep-sed-tiny.json
 	$(BENCH) roofline --preset sed-b --categories 150 --kept 32 --output $(RESULTS)/roofline-sed-b.json
-	$(MAKE) results-report
+	$(REPORT)
+	$(TABLES)
 
 results-report: $(VENV)/.dev
-	$(BENCH) report $(RESULTS) --output docs/measured
+	$(REPORT)
 	$(TABLES)
 
 clean:
