@@ -24,7 +24,7 @@ class ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to the same: (x - mean) / sqrt(variance + eps) at each position."""
         centred = x - x.mean(1, keepdim=True)
-        return centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + self.eps)
+        return centred * torch.rsqrt((centred * centred).mean(1, keepdim=True) + self.eps)
 
 
 class AffineChannelNorm(nn.Module):

@@ -237,7 +237,7 @@ def test_graph_that_onnxruntime_cannot_load(folder: Path) -> None:
 
 def test_unknown_backend_lists_the_valid_ones(folder: Path) -> None:
     with pytest.raises(InputError, match=", ".join(BACKENDS)):
-        open_engines(Bundle.open(folder), "openvino")
+        open_engines(Bundle.open(folder), "tensorflow")
 
 
 def test_too_few_threads(folder: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...bundle import HALF_PRECISIONS
 from ...errors import InputError
+from ...export.convnext import ChannelNorm
 from ...export.precision import ISLANDS, Island, lower_spec
 from ...export.stages import GraphSpec, graph_specs
 from ...export.verification import derive_inputs, verification_inputs
@@ -207,11 +208,9 @@ def _summing(stage: nn.Module, largest: dict[Island, float]) -> Iterator[None]:
         yield
 
 
-def _layer_norm_sum(norm: nn.LayerNorm, inputs: tuple[Tensor, ...]) -> Tensor:
-    """Largest sum of squares over one position's channels."""
-    # timm's LayerNorm2d normalises axis 1 of (B, C, h, w); the others the last axis.
-    axis = 1 if inputs[0].ndim == 4 and inputs[0].shape[-1] != norm.normalized_shape[0] else -1
-    return inputs[0].square().sum(axis).max()
+def _layer_norm_sum(norm: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    """Largest sum of squares over one position's channels: axis 1 of a map, the last axis of tokens."""
+    return inputs[0].square().sum(1 if isinstance(norm, ChannelNorm) else -1).max()
 
 
 def _group_norm_sum(norm: nn.GroupNorm, inputs: tuple[Tensor, ...]) -> Tensor:
@@ -219,9 +218,9 @@ def _group_norm_sum(norm: nn.GroupNorm, inputs: tuple[Tensor, ...]) -> Tensor:
     return inputs[0].unflatten(1, (norm.num_groups, -1)).square().sum((2, 3, 4)).max()
 
 
-def _cosine_sum(_cost_map: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-    """Largest sum of squares over one position's embedding."""
-    return inputs[0].square().sum(1).max()
+def _cosine_sum(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    """Largest sum of squares over the embedding of one position, (1, C, h, w), or prompt, (T, P, C)."""
+    return inputs[0].square().sum(1 if inputs[0].ndim == 4 else -1).max()
 
 
 def _attention_sum(_attention: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:

@@ -11,7 +11,7 @@ import pytest
 
 from sed_trt.cli.main import main
 from sed_trt.export import verification
-from sed_trt.stages import STAGE_NAMES
+from sed_trt.stages import BY_NAME
 from sed_trt.tests.fakes.exports import reuse_graphs
 
 
@@ -38,7 +38,7 @@ def test_export_through_a_link_prints_checks_and_obeys_the_umask(
         os.umask(before)
     checks = json.loads(capsys.readouterr().out)
     assert all(check["passed"] and check["error"] <= check["limit"] for check in checks)
-    assert {check["stage"] for check in checks} == set(STAGE_NAMES)
+    assert {check["stage"] for check in checks} == set(BY_NAME)
     assert link.is_symlink()
     assert bundle.stat().st_mode & 0o777 == 0o750
     assert {path.stat().st_mode & 0o777 for path in bundle.iterdir()} == {0o640}

@@ -9,7 +9,6 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from torch import nn
 
 from sed_trt.bundle import Bundle
 from sed_trt.engines.ort.cpu import OnnxRuntimeEngine
@@ -21,7 +20,8 @@ from sed_trt.export.stages import GraphSpec, graph_specs
 from sed_trt.export.verification import emulate_half
 from sed_trt.model import SED
 from sed_trt.model.checkpoint import save
-from sed_trt.stages import STAGES
+from sed_trt.model.decoder import CostMap
+from sed_trt.stages import FOLD, STAGES
 from sed_trt.tests.fakes.exports import reuse_graphs
 
 HALF_STAGES = tuple(stage.name for stage in STAGES if stage.half_weights)
@@ -115,6 +115,7 @@ def test_manifest_says_the_types(half: tuple[str, Path]) -> None:
         for tensor in (*stage.inputs, *stage.outputs)
     }
     between = {"embed", "guidance1", "guidance2", "guidance3", "x1", "cost1", "x2", "cost2"}
+    between |= {tensor.name for tensor in FOLD.outputs}
     assert {name for name, dtype in types.items() if dtype == DTYPES[precision]} == between
     for name in ("pixels", "text", "embedding", "logits0", "logits", "scores", "rows", "columns"):
         assert types[name] == "float32"
@@ -225,6 +226,10 @@ def test_an_island_left_out_is_half(tiny_model: SED) -> None:
     spec = next(spec for spec in graph_specs(tiny_model) if spec.name == "decode1")
     (group_norm,) = (island for island in ISLANDS if island.name == "group norm")
     halved = lower_spec(spec, "fp16", [group_norm]).module
-    for kind, dtype in ((nn.GroupNorm, torch.float16), (nn.LayerNorm, torch.float32)):
-        norms = [module for module in halved.modules() if isinstance(module, kind)]
-        assert {module.weight.dtype for module in norms} == {dtype}
+    (kept,) = (module for module in halved.modules() if isinstance(module, CostMap))
+    for module, dtype in ((halved.up.rest[0], torch.float16), (kept, torch.float32)):
+        seen = []
+        hook = module.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].dtype))
+        halved(*lower_spec(spec, "fp16", [group_norm]).inputs.values())
+        hook.remove()
+        assert seen == [dtype]
