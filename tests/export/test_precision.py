@@ -225,11 +225,14 @@ def test_emulation_rounds_what_the_graph_calls_half(half: tuple[str, Path], tiny
 def test_an_island_left_out_is_half(tiny_model: SED) -> None:
     spec = next(spec for spec in graph_specs(tiny_model) if spec.name == "decode1")
     (group_norm,) = (island for island in ISLANDS if island.name == "group norm")
-    halved = lower_spec(spec, "fp16", [group_norm]).module
-    (kept,) = (module for module in halved.modules() if isinstance(module, CostMap))
-    for module, dtype in ((halved.up.rest[0], torch.float16), (kept, torch.float32)):
-        seen = []
-        hook = module.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].dtype))
-        halved(*lower_spec(spec, "fp16", [group_norm]).inputs.values())
-        hook.remove()
-        assert seen == [dtype]
+    halved = lower_spec(spec, "fp16", [group_norm])
+    seen: dict[type[nn.Module], torch.dtype] = {}
+
+    def note(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen[type(module)] = inputs[0].dtype
+
+    for module in halved.module.modules():
+        if isinstance(module, nn.GroupNorm | CostMap):
+            module.register_forward_pre_hook(note)
+    halved.run(halved.inputs)
+    assert seen == {nn.GroupNorm: torch.float16, CostMap: torch.float32}
