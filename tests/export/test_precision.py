@@ -9,6 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from torch import nn
 
 from sed_trt.bundle import Bundle
 from sed_trt.engines.ort.cpu import OnnxRuntimeEngine
