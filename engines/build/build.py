@@ -19,7 +19,9 @@ from ...bundle import ENGINES_FOLDER, Bundle, Manifest, Stage, file_record
 from ...errors import InputError
 from ...files import exists
 from ..backends import check_runs_on_gpu
-from ..ort.session import CPU_PROVIDER, check_runs_on_cpu, check_session, open_session
+from ..openvino.plans import compile_plan
+from ..openvino.precision import Arithmetic, bundle_arithmetic, compiled_for
+from ..ort.session import CPU_PROVIDER, check_session, open_session
 from ..profiles import Limits, Profile, stage_profiles
 from ..store import (
     BuiltEngines,
@@ -37,7 +39,7 @@ from ..store import (
 from ..targets import TENSORRT_BACKENDS, BuildOptions
 from ..trt.library import load_library
 from .progress import run_in_worker, watch_interruption
-from .target import cpu_target, default_backend, gpu_target
+from .target import check_builds_on_cpu, cpu_target, default_backend, gpu_target
 from .tensorrt import Recipe, build_plan
 
 # Called with the stage, what is being done, and the fraction of the stage that is done.
@@ -71,9 +73,9 @@ def build_engines(
 
     Args:
         bundle: whose graphs are built.
-        backend: "tensorrt", "tensorrt-rtx" or "onnxruntime"; None is the first of them that can build here.
+        backend: one of `BUILD_BACKENDS`; None is the first of them that can build here.
         target: see `canonical_target`; None is "portable" for tensorrt-rtx and the GPU here for tensorrt.
-        limits: the largest sizes the engines shall take; not for onnxruntime, which has none.
+        limits: the largest sizes the engines shall take; not for a CPU, where there are none.
         options: of the build.
         force: whether to build engines that are there.
         progress: called in this thread.
@@ -85,7 +87,7 @@ def build_engines(
         KeyboardInterrupt: interrupted; nothing is left of the build.
     """
     if backend is None:
-        backend = "onnxruntime" if bundle.manifest.precision == "int8" else default_backend()
+        backend = default_backend(bundle)
     limits, options = limits or Limits(), options or BuildOptions()
     version = installed_version(backend)
     gpu = None
@@ -95,14 +97,23 @@ def build_engines(
         built_for, gpu = gpu_target(load_library(backend), target, options)
         profiles = stage_profiles(bundle.manifest, limits)
     else:
-        built_for = cpu_target(target, limits, options)
-        check_runs_on_cpu(bundle, *bundle.manifest.stages.values())
+        built_for = cpu_target(backend, target, limits, options)
+        check_builds_on_cpu(bundle, backend)
+    computed = bundle_arithmetic(bundle) if backend == "openvino" else None
     store = bundle.path / ENGINES_FOLDER
     # Its stages are added as they are built.
     engines = BuiltEngines(
-        store, backend, version, built_for, limits, {}, options, gpu=gpu.name if gpu else None
+        store,
+        backend,
+        version,
+        built_for,
+        limits,
+        {},
+        options,
+        gpu=gpu.name if gpu else None,
+        host=compiled_for(computed) if computed else None,
     )
-    key = build_key(bundle.manifest, profiles, options, engines.only_gpu)
+    key = build_key(bundle.manifest, profiles, options, engines.only_gpu or engines.host)
     engines = replace(engines, folder=store / f"{backend}-{version}-{built_for}-{key}")
     with watch_interruption() as interruption:
 
@@ -117,7 +128,7 @@ def build_engines(
             with _unfinished(engines.folder) as work:
                 unfinished = replace(engines, folder=work)
                 stages = {
-                    stage: _build_stage(bundle, unfinished, stage, profiles[stage], report)
+                    stage: _build_stage(bundle, unfinished, stage, profiles[stage], computed, report)
                     for stage in bundle.manifest.stages
                 }
                 now = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -130,22 +141,27 @@ def build_key(
     manifest: Manifest,
     profiles: Mapping[str, Sequence[Profile]],
     options: BuildOptions,
-    only_gpu: str | None = None,
+    only_on: str | None = None,
 ) -> str:
-    """Hash of graphs, profiles, options and `BuiltEngines.only_gpu`: 12 hexadecimal digits."""
+    """Hash of graphs, profiles, options, and the only GPU or host they are for: 12 hexadecimal digits."""
     content = {
         "graphs": graph_hashes(manifest),
         "profiles": {name: list(several) for name, several in profiles.items()},
         "options": msgspec.structs.asdict(options),
-        "gpu": only_gpu,
+        "gpu": only_on,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_KEY_DIGITS]
 
 
 def _build_stage(
-    bundle: Bundle, engines: BuiltEngines, name: str, profiles: Sequence[Profile], report: Progress
+    bundle: Bundle,
+    engines: BuiltEngines,
+    name: str,
+    profiles: Sequence[Profile],
+    computed: Arithmetic | None,
+    report: Progress,
 ) -> BuiltStage:
-    """Build one stage into the folder of `engines`, with its record."""
+    """Build one stage into the folder of `engines`, with its record; `computed` is OpenVINO's."""
     started = time.perf_counter()
     stage = bundle.manifest.stages[name]
     report(name, "reading", 0.0)
@@ -157,6 +173,12 @@ def _build_stage(
         times = f"{library.backend}-{library.version}-{engines.target}.timing"
         recipe = Recipe(library, engines.options, engines.target, engines.folder.with_name(times))
         plan, network = build_plan(recipe, graph, profiles, partial(report, name))
+        file.write_bytes(plan)
+    elif computed is not None:
+        file = engines.folder / f"{name}.blob"
+        plan, network = run_in_worker(
+            lambda: compile_plan(bundle, name, computed), lambda: report(name, "compiling", 0.0), lambda: None
+        )
         file.write_bytes(plan)
     else:
         file = engines.folder / f"{name}.onnx"
