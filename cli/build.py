@@ -17,7 +17,7 @@ def build(
     backend: Annotated[
         str | None,
         typer.Option(
-            help="tensorrt, tensorrt-rtx or onnxruntime; by default the first that can build here.",
+            help="tensorrt, tensorrt-rtx, openvino or onnxruntime; by default the first that can build here.",
             show_default=False,
         ),
     ] = None,
@@ -26,7 +26,7 @@ def build(
         typer.Option(
             help="GPU to build for. tensorrt-rtx: portable (the default; compute capability 8.0 and later), "
             "a compute capability such as sm86, a GPU such as a6000, or current, the GPU here. tensorrt: "
-            "current. onnxruntime: cpu.",
+            "current. openvino and onnxruntime: cpu, the processor here.",
             show_default=False,
         ),
     ] = None,
@@ -66,7 +66,7 @@ def build(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the engines as JSON.")] = False,
 ) -> None:
-    """Build the engines of a bundle; tensorrt-rtx and onnxruntime need no GPU for that.
+    """Build the engines of a bundle; tensorrt-rtx, openvino and onnxruntime need no GPU for that.
 
     The engines are stored in BUNDLE/engines, where the other commands find those that fit the GPU.
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 BUILD_FILE = "build.json"
-BUILD_BACKENDS = (*TENSORRT_BACKENDS, "onnxruntime")
+BUILD_BACKENDS = (*TENSORRT_BACKENDS, "openvino", "onnxruntime")
 # Environment variable: where it is set, TensorRT itself decides whether engines run on a GPU that they were
 # not built for. The GPU check sets it to find out which do.
 ANY_TARGET = "SED_TRT_ANY_TARGET"
@@ -73,7 +73,7 @@ class PlanRecord(msgspec.Struct, frozen=True):
 
 
 class BuiltStage(msgspec.Struct, frozen=True):
-    """One plan: a serialized TensorRT engine, or a graph that ONNX Runtime optimised.
+    """One plan: a serialized TensorRT engine, OpenVINO's compiled model, or a graph of ONNX Runtime's.
 
     Attributes:
         name: of the stage.
@@ -109,7 +109,7 @@ class BuiltEngines:
 
     Attributes:
         folder: BUNDLE/engines/<backend>-<version>-<target>-<key>.
-        backend: "tensorrt", "tensorrt-rtx" or "onnxruntime".
+        backend: one of `BUILD_BACKENDS`.
         version: of the library that built them.
         target: "sm86" and the like, "portable", "ampere-plus" or "cpu".
         limits: the largest sizes they take.
@@ -117,6 +117,7 @@ class BuiltEngines:
         options: they were built with.
         built: when, UTC, ISO 8601.
         gpu: name of the GPU they were built on; None where none was used.
+        host: the only processor that they are for, and what they compute; None where that does not matter.
     """
 
     folder: Path
@@ -128,6 +129,7 @@ class BuiltEngines:
     options: BuildOptions = field(default_factory=BuildOptions)
     built: str = ""
     gpu: str | None = None
+    host: str | None = None
 
     @property
     def only_gpu(self) -> str | None:
@@ -164,6 +166,7 @@ class _SetRecord(msgspec.Struct, frozen=True):
     built: str
     gpu: str | None
     stages: Mapping[str, str]
+    host: str | None = None
 
 
 def write_stage(engines: BuiltEngines, stage: BuiltStage) -> None:
@@ -226,6 +229,10 @@ def installed_version(backend: str) -> str:
         from .trt.library import load_library
 
         return load_library(backend).version
+    if backend == "openvino":
+        from .openvino.library import version
+
+        return version()
     return str(onnxruntime_library().__version__)
 
 
@@ -249,10 +256,10 @@ def list_built(bundle: Bundle) -> tuple[list[BuiltEngines], list[str]]:
     return sorted(sets, key=lambda engines: engines.built, reverse=True), damaged
 
 
-def find_built(bundle: Bundle, backend: str, gpu: "Gpu | None") -> BuiltEngines:
-    """The newest set of a backend for the bundle's graphs, the installed version and a GPU.
+def find_built(bundle: Bundle, backend: str, gpu: "Gpu | None", host: str | None = None) -> BuiltEngines:
+    """The newest set of a backend for the bundle's graphs, the installed version, and a GPU or processor.
 
-    `gpu` is the one to run on; None accepts a set for any.
+    `gpu` is the one to run on; None accepts a set for any. `host` is the one of `BuiltEngines`.
 
     Raises:
         InputError: there is none; says what is there instead, and the command that builds one.
@@ -268,8 +275,10 @@ def find_built(bundle: Bundle, backend: str, gpu: "Gpu | None") -> BuiltEngines:
         problem = f"its engines {_other_version(current, version)}"
     elif not (fitting := [engines for engines in usable if _runs_on(engines, gpu)]):
         problem = f"its engines for {backend} {_other_gpu(usable, gpu)}"
+    elif not (for_host := [engines for engines in fitting if engines.host == host]):
+        problem = f"its engines for {backend} are for {fitting[0].host}, not for {host}"
     else:
-        return fitting[0]
+        return for_host[0]
     similar = (sets[0].limits, sets[0].options) if sets else ()
     command = build_command(bundle.path, backend, _default_target(backend, gpu), *similar)
     raise InputError(f"{bundle.path}: {problem}; run `{command}`")

@@ -27,7 +27,6 @@ class Segmenter:
     Attributes:
         bundle: the opened bundle.
         backend: name of the backend that runs the stages.
-        backend_reason: why that backend was taken, as one phrase.
     """
 
     def __init__(
@@ -59,8 +58,12 @@ class Segmenter:
         self.bundle = Bundle.open(bundle)
         self._engines = open_engines(self.bundle, backend, threads) if engines is None else engines
         self.backend = self._engines.backend
-        self.backend_reason = self._engines.reason
         self._vocabularies = VocabularyCache(vocabularies)
+
+    @property
+    def backend_reason(self) -> str:
+        """Why that backend was taken, and what it does not take that was built for it, as one phrase."""
+        return self._engines.reason
 
     def vocabulary(self, names: Sequence[str], progress: Progress | None = None) -> Vocabulary:
         """Embed category names, or read their embeddings from the cache on disk.

@@ -19,7 +19,9 @@ from ...bundle import ENGINES_FOLDER, Bundle, Stage, file_record
 from ...errors import InputError
 from ...files import exists
 from ..backends import check_runs_on_gpu
-from ..ort.session import CPU_PROVIDER, check_runs_on_cpu, check_session, open_session
+from ..openvino.plans import compile_plan
+from ..openvino.precision import Arithmetic, bundle_arithmetic, compiled_for
+from ..ort.session import CPU_PROVIDER, check_session, open_session
 from ..profiles import Limits, Profile, stage_profiles
 from ..store import (
     BuiltEngines,
@@ -38,7 +40,7 @@ from ..store import (
 from ..targets import TENSORRT_BACKENDS, BuildOptions
 from ..trt.library import load_library
 from .progress import run_in_worker, watch_interruption
-from .target import cpu_target, default_backend, gpu_target
+from .target import check_builds_on_cpu, cpu_target, default_backend, gpu_target
 from .tensorrt import Recipe, build_plan
 
 # Called with the stage, what is being done, and the fraction of the stage that is done.
@@ -72,9 +74,9 @@ def build_engines(
 
     Args:
         bundle: whose graphs are built.
-        backend: "tensorrt", "tensorrt-rtx" or "onnxruntime"; None is the first of them that can build here.
+        backend: one of `BUILD_BACKENDS`; None is the first of them that can build here.
         target: see `canonical_target`; None is "portable" for tensorrt-rtx and the GPU here for tensorrt.
-        limits: the largest sizes the engines shall take; not for onnxruntime, which has none.
+        limits: the largest sizes the engines shall take; not for a CPU, where there are none.
         options: of the build.
         force: whether to build engines that are there.
         progress: called in this thread.
@@ -86,7 +88,7 @@ def build_engines(
         KeyboardInterrupt: interrupted; nothing is left of the build.
     """
     if backend is None:
-        backend = "onnxruntime" if bundle.manifest.precision == "int8" else default_backend()
+        backend = default_backend(bundle)
     limits, options = limits or Limits(), options or BuildOptions()
     version = installed_version(backend)
     gpu = None
@@ -97,14 +99,24 @@ def build_engines(
         built_for, gpu = gpu_target(load_library(backend), target, options)
         profiles = stage_profiles(bundle.manifest, limits)
     else:
-        built_for = cpu_target(target, limits, options)
-        check_runs_on_cpu(bundle, *bundle.manifest.stages.values())
+        built_for = cpu_target(backend, target, limits, options)
+        check_builds_on_cpu(bundle, backend)
+    computed = bundle_arithmetic(bundle) if backend == "openvino" else None
     store = bundle.path / ENGINES_FOLDER
     # Its stages are added as they are built.
     engines = BuiltEngines(
-        store, backend, version, built_for, limits, {}, options, gpu=gpu.name if gpu else None
+        store,
+        backend,
+        version,
+        built_for,
+        limits,
+        {},
+        options,
+        gpu=gpu.name if gpu else None,
+        host=compiled_for(computed) if computed else None,
     )
-    key = build_key(graph_hashes(backend, bundle.manifest), profiles, options, engines.only_gpu)
+    only_on = engines.only_gpu or engines.host
+    key = build_key(graph_hashes(backend, bundle.manifest), profiles, options, only_on)
     engines = replace(engines, folder=store / f"{backend}-{version}-{built_for}-{key}")
     with watch_interruption() as interruption:
 
@@ -119,7 +131,7 @@ def build_engines(
             with _unfinished(engines.folder) as work:
                 unfinished = replace(engines, folder=work)
                 stages = {
-                    stage: _build_stage(bundle, unfinished, stage, profiles[stage], report)
+                    stage: _build_stage(bundle, unfinished, stage, profiles[stage], computed, report)
                     for stage in stage_names
                 }
                 now = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -132,22 +144,27 @@ def build_key(
     graphs: Mapping[str, str],
     profiles: Mapping[str, Sequence[Profile]],
     options: BuildOptions,
-    only_gpu: str | None = None,
+    only_on: str | None = None,
 ) -> str:
-    """Hash of `graph_hashes`, profiles, options and `BuiltEngines.only_gpu`: 12 hexadecimal digits."""
+    """Hash of `graph_hashes`, profiles, options, and the only GPU or host they are for: 12 hex digits."""
     content = {
         "graphs": dict(graphs),
         "profiles": {name: list(several) for name, several in profiles.items()},
         "options": msgspec.structs.asdict(options),
-        "gpu": only_gpu,
+        "gpu": only_on,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_KEY_DIGITS]
 
 
 def _build_stage(
-    bundle: Bundle, engines: BuiltEngines, name: str, profiles: Sequence[Profile], report: Progress
+    bundle: Bundle,
+    engines: BuiltEngines,
+    name: str,
+    profiles: Sequence[Profile],
+    computed: Arithmetic | None,
+    report: Progress,
 ) -> BuiltStage:
-    """Build one stage into the folder of `engines`, with its record."""
+    """Build one stage into the folder of `engines`, with its record; `computed` is OpenVINO's."""
     started = time.perf_counter()
     stage = bundle.manifest.stages[name]
     report(name, "reading", 0.0)
@@ -159,6 +176,12 @@ def _build_stage(
         times = f"{library.backend}-{library.version}-{engines.target}.timing"
         recipe = Recipe(library, engines.options, engines.target, engines.folder.with_name(times))
         plan, network = build_plan(recipe, graph, profiles, partial(report, name))
+        file.write_bytes(plan)
+    elif computed is not None:
+        file = engines.folder / f"{name}.blob"
+        plan, network = run_in_worker(
+            lambda: compile_plan(bundle, name, computed), lambda: report(name, "compiling", 0.0), lambda: None
+        )
         file.write_bytes(plan)
     else:
         file = engines.folder / f"{name}.onnx"

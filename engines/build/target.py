@@ -1,9 +1,15 @@
 """The backend and target of a build, and whether this machine can build for them."""
 
+import platform
+
 import msgspec
 
+from ...bundle import Bundle
 from ...errors import InputError
+from ..backends import CPU_BACKENDS, cpu_order
 from ..device.cuda import Gpu, find_gpu
+from ..openvino.precision import bundle_arithmetic
+from ..ort.session import check_runs_on_cpu
 from ..ort.session import library as onnxruntime_library
 from ..profiles import Limits
 from ..targets import (
@@ -22,13 +28,14 @@ from ..targets import (
 from ..trt.library import Library, load_library
 
 
-def default_backend() -> str:
-    """The first of tensorrt, tensorrt-rtx and onnxruntime that can build here.
+def default_backend(bundle: Bundle) -> str:
+    """The first backend that can build a bundle here: TensorRT's, then the CPU's in the order of `auto`.
 
     Raises:
-        InputError: none can; the reason is ONNX Runtime's.
+        InputError: none can; the reason is that of the last one on the CPU.
     """
-    for backend in TENSORRT_BACKENDS:
+    eight_bit = bundle.manifest.precision == "int8"
+    for backend in () if eight_bit else TENSORRT_BACKENDS:
         try:
             library = load_library(backend)
             if not library.builds_for_others:
@@ -36,23 +43,43 @@ def default_backend() -> str:
             return backend
         except InputError:
             continue
-    onnxruntime_library()
-    return "onnxruntime"
+    order, _ = cpu_order(bundle.manifest.precision, platform.machine())
+    for backend in order[:-1]:
+        try:
+            check_builds_on_cpu(bundle, backend)
+            return backend
+        except InputError:
+            continue
+    check_builds_on_cpu(bundle, order[-1])
+    return order[-1]
 
 
-def cpu_target(target: str | None, limits: Limits, options: BuildOptions) -> str:
-    """The target of a build by ONNX Runtime.
+def check_builds_on_cpu(bundle: Bundle, backend: str) -> None:
+    """Refuse a bundle that a backend of `CPU_BACKENDS` cannot build here.
+
+    Raises:
+        InputError: its library is missing or broken, or does not compute the bundle's precision.
+    """
+    if backend == "openvino":
+        bundle_arithmetic(bundle)
+    else:
+        onnxruntime_library()
+        check_runs_on_cpu(bundle, *bundle.manifest.stages.values())
+
+
+def cpu_target(backend: str, target: str | None, limits: Limits, options: BuildOptions) -> str:
+    """The target of a build by a backend of `CPU_BACKENDS`.
 
     Raises:
         InputError: `target` is not the CPU, an option is chosen, or limits are not the default ones.
     """
-    options.refuse("onnxruntime", frozenset(options.chosen()))
+    options.refuse(backend, frozenset(options.chosen()))
     for name, value in msgspec.structs.asdict(limits).items():
         if value != getattr(Limits(), name):
-            raise no_such_option(name, "onnxruntime")
+            raise no_such_option(name, backend)
     if target is not None and canonical_target(target) != CPU:
         raise InputError(
-            f"target: onnxruntime builds for {CPU} only, not for {target!r}; leave the target out, "
+            f"target: {backend} builds for {CPU} only, not for {target!r}; leave the target out, "
             f"or use a backend of {', '.join(TENSORRT_BACKENDS)}"
         )
     return CPU
@@ -71,7 +98,7 @@ def gpu_target(library: Library, target: str | None, options: BuildOptions) -> t
     if name == CPU:
         raise InputError(
             f"target: {library.backend} builds for NVIDIA GPUs, not for the CPU; "
-            "use the backend onnxruntime for that"
+            f"use a backend of {', '.join(CPU_BACKENDS)} for that"
         )
     if library.builds_for_others:
         return _any_target(library, name)

@@ -3,17 +3,21 @@
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...bundle import Bundle
+from ...bundle import ENGINES_FOLDER, Bundle
 from ...errors import InputError
+from ...files import is_folder
 from ...stages import BY_NAME, FOLDED_SCOUT
 from ..engine import Engine
-from .library import core, error_line, library, self_test, version
+from .library import error_line, library, version
 from .models import compile_stage, takes_one_image
-from .precision import TESTED, Arithmetic, arithmetic, check_eight_bit, round_to_bf16, tensor_dtypes
+from .precision import Arithmetic, bundle_arithmetic, round_to_bf16, tensor_dtypes
+
+if TYPE_CHECKING:
+    from .plans import Plans
 
 
 class OpenVinoEngine:
@@ -25,9 +29,10 @@ class OpenVinoEngine:
         stage: str,
         chosen: Arithmetic,
         threads: int | None = None,
+        compiled: Any | None = None,
         counters: bool = False,
     ) -> None:
-        """Compile the graph of `stage`.
+        """Compile the graph of `stage`, unless its `openvino.CompiledModel` is given.
 
         `chosen` is what is computed; `threads` bounds the CPU threads of a run, None is one per core;
         `counters` is for the method of that name.
@@ -46,7 +51,7 @@ class OpenVinoEngine:
         }
         self._dtypes = tensor_dtypes(stage, description, chosen)
         self._one_image = takes_one_image(stage)
-        self._compiled = compile_stage(bundle, stage, chosen, threads, counters)
+        self._compiled = compiled or compile_stage(bundle, stage, chosen, threads, counters)
         self._idle: list[Any] = []
 
     @property
@@ -142,14 +147,12 @@ class OpenVinoEngines:
         Raises:
             InputError: OpenVINO is missing or broken, or cannot compute the bundle's 8-bit products.
         """
-        core()
-        check_eight_bit(bundle)
-        precision = bundle.manifest.precision
-        self.arithmetic = arithmetic(precision, {each: self_test(each) for each in TESTED[precision]})
+        self.arithmetic = bundle_arithmetic(bundle)
         self.reason = "; ".join(each for each in (reason, self.arithmetic.note) if each)
         self.folds_vocabularies = FOLDED_SCOUT.name in bundle.manifest.stages
         self._bundle = bundle
         self._threads = threads
+        self._plans = self._find_plans()
         self._opened: dict[str, Engine] = {}
         self._lock = threading.Lock()
         # Only a compiled model tells whether OpenVINO works on this processor; `label` is the smallest graph.
@@ -167,8 +170,38 @@ class OpenVinoEngines:
         """The engine of a stage; raises InputError when its file is missing, altered or cannot be loaded."""
         with self._lock:
             if stage not in self._opened:
-                self._opened[stage] = OpenVinoEngine(self._bundle, stage, self.arithmetic, self._threads)
+                compiled = self._from_plan(stage)
+                self._opened[stage] = OpenVinoEngine(
+                    self._bundle, stage, self.arithmetic, self._threads, compiled
+                )
             return self._opened[stage]
+
+    def _from_plan(self, stage: str) -> Any | None:
+        """The compiled model that `sed-trt build` stored; None where there is none that can be used."""
+        if self._plans is None:
+            return None
+        try:
+            return self._plans.open_stage(stage, self._threads)
+        except InputError as error:
+            # The other stages would most likely fail alike.
+            self._plans = None
+            self._note_graphs(str(error))
+            return None
+
+    def _find_plans(self) -> "Plans | None":
+        """What `sed-trt build` stored; None where nothing was built, or nothing fits."""
+        # The store is imported only where something was built.
+        if not is_folder(self._bundle.path / ENGINES_FOLDER):
+            return None
+        from .plans import Plans
+
+        plans = Plans(self._bundle, self.arithmetic)
+        if plans.problem is not None:
+            self._note_graphs(plans.problem)
+        return plans
+
+    def _note_graphs(self, problem: str) -> None:
+        self.reason += f"; compiled from the bundle's graphs: {problem}"
 
 
 def _numpy_dtype(dtype: str) -> Any:

@@ -119,10 +119,23 @@ def processor() -> str:
     """The processor's name, as OpenVINO says.
 
     Raises:
-        InputError: as `core`.
+        InputError: as `core`, or OpenVINO has no CPU plugin that works.
     """
+    return str(_property("FULL_DEVICE_NAME"))
+
+
+def abilities() -> list[str]:
+    """The low precisions that OpenVINO says the processor supports, "BF16" and the like, sorted.
+
+    Raises:
+        InputError: as `processor`.
+    """
+    return sorted({"BF16", "FP16", "INT8"} & set(_property("OPTIMIZATION_CAPABILITIES")))
+
+
+def _property(name: str) -> Any:
     try:
-        return str(core().get_property(DEVICE, "FULL_DEVICE_NAME"))
+        return core().get_property(DEVICE, name)
     except RuntimeError as error:
         raise InputError(
             f"backend openvino: its CPU plugin does not work ({error_line(error)}); "

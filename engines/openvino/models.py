@@ -114,3 +114,16 @@ def _signature(name: str, dtype: str, shape: "list[int | None] | tuple[int | str
 
 def _one_image(tensor: TensorSpec) -> list[int]:
     return [size if isinstance(size, int) else 1 for size in tensor.shape]
+
+
+def import_stage(plan: bytes, stage: str, chosen: Arithmetic, threads: int | None) -> Any:
+    """The `openvino.CompiledModel` of a stage from what `compile_plan` gave on this processor.
+
+    Raises:
+        InputError: OpenVINO refuses it, for example because it compiled it for other instructions.
+    """
+    try:
+        # The properties are not in the plan: without them, OpenVINO would compute an FP32 stage in BF16.
+        return core().import_model(plan, DEVICE, properties(stage_hint(stage, chosen), threads))
+    except RuntimeError as error:
+        raise InputError(f"OpenVINO {version()} refuses the plan of {stage} ({error_line(error)})") from error

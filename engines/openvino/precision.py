@@ -9,7 +9,7 @@ import numpy as np
 from ...bundle import Bundle, Stage
 from ...errors import InputError
 from ...stages import BY_NAME, COMPUTE, FOLD, TensorDefinition
-from .library import SelfTest, library
+from .library import SelfTest, abilities, library, processor, self_test
 
 # The precision that OpenVINO is asked for where BF16 is computed. With "bf16" it computes the FP32 islands of
 # a graph in BF16 as well, except for sums inside its kernels, and up to the last product before an output;
@@ -67,6 +67,23 @@ def arithmetic(precision: str, tests: Mapping[str, SelfTest]) -> Arithmetic:
     if why is None:
         return Arithmetic(BF16_HINT, "bfloat16", "8-bit products, the rest in BF16 on AMX")
     return Arithmetic("f32", "float32", f"8-bit products, the rest in FP32: {why}")
+
+
+def bundle_arithmetic(bundle: Bundle) -> Arithmetic:
+    """What is computed for a bundle on this processor, after the self-tests that it needs.
+
+    Raises:
+        InputError: OpenVINO is missing or broken, or cannot compute the bundle's 8-bit products.
+    """
+    processor()
+    check_eight_bit(bundle)
+    precision = bundle.manifest.precision
+    return arithmetic(precision, {each: self_test(each) for each in TESTED[precision]})
+
+
+def compiled_for(chosen: Arithmetic) -> str:
+    """What a compiled model depends on, beside its graph and the version of OpenVINO."""
+    return f"{processor()} with {', '.join(abilities())}, computing in {chosen.hint} on {chosen.dtype}"
 
 
 def check_eight_bit(bundle: Bundle) -> None:

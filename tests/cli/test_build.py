@@ -69,7 +69,7 @@ def test_default_backend_is_named(bundle: Path, capsys: pytest.CaptureFixture[st
     [
         (
             ["--backend", "trt"],
-            "backend: 'trt' builds no engines; choose one of tensorrt, tensorrt-rtx, onnxruntime",
+            "backend: 'trt' builds no engines; choose one of tensorrt, tensorrt-rtx, openvino, onnxruntime",
         ),
         (["--backend", "onnxruntime", "--target", "a6000"], "target: onnxruntime builds for cpu only"),
         (

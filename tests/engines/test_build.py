@@ -289,7 +289,7 @@ def test_progress_rises_in_every_stage(bundle: Bundle, install: Callable[..., An
 
 def test_unknown_backend(bundle: Bundle) -> None:
     with pytest.raises(
-        InputError, match="'trt' builds no engines; choose one of tensorrt, tensorrt-rtx, onnx"
+        InputError, match="'trt' builds no engines; choose one of tensorrt, tensorrt-rtx, openvino"
     ):
         build_engines(bundle, "trt")
 

@@ -1,7 +1,10 @@
 """Backend and target of a build: what is taken where it is left open, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 
+from sed_trt.bundle import Bundle
 from sed_trt.engines.build import target as module
 from sed_trt.engines.build.target import cpu_target, default_backend, gpu_target
 from sed_trt.engines.device.cuda import Gpu
@@ -9,6 +12,7 @@ from sed_trt.engines.profiles import Limits
 from sed_trt.engines.targets import BuildOptions
 from sed_trt.engines.trt.library import Library
 from sed_trt.errors import InputError
+from sed_trt.tests.fakes.small_bundle import small_bundle
 from sed_trt.tests.fakes.tensorrt import fake_tensorrt
 
 A6000 = Gpu("NVIDIA RTX A6000", (8, 6), "13.0", 48 << 30)
@@ -92,7 +96,7 @@ def test_full_tensorrt_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("library", [RTX, FULL], ids=lambda library: library.backend)
 def test_no_gpu_engines_for_the_cpu(library: Library) -> None:
-    with pytest.raises(InputError, match="use the backend onnxruntime"):
+    with pytest.raises(InputError, match="use a backend of openvino, onnxruntime for that"):
         gpu_target(library, "cpu", NONE)
     with pytest.raises(InputError, match="target: 'a7000' is unknown"):
         gpu_target(library, "a7000", NONE)
@@ -103,16 +107,17 @@ def test_options_are_checked_first() -> None:
         gpu_target(RTX, "a7000", FOR_OTHERS)
 
 
-def test_onnxruntime_is_for_the_cpu() -> None:
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_cpu_backends_are_for_the_cpu(backend: str) -> None:
     usual = Limits()
-    assert cpu_target(None, usual, NONE) == cpu_target("CPU", usual, NONE) == "cpu"
-    with pytest.raises(InputError, match="onnxruntime builds for cpu only, not for 'a6000'"):
-        cpu_target("a6000", usual, NONE)
-    with pytest.raises(InputError, match="option workspace: onnxruntime has no such option"):
-        cpu_target(None, usual, BuildOptions(workspace=1))
+    assert cpu_target(backend, None, usual, NONE) == cpu_target(backend, "CPU", usual, NONE) == "cpu"
+    with pytest.raises(InputError, match=f"{backend} builds for cpu only, not for 'a6000'"):
+        cpu_target(backend, "a6000", usual, NONE)
+    with pytest.raises(InputError, match=f"option workspace: {backend} has no such option"):
+        cpu_target(backend, None, usual, BuildOptions(workspace=1))
     for limits, name in ((Limits(max_categories=9), "categories"), (Limits(max_side=99), "side")):
-        with pytest.raises(InputError, match=f"option max {name}: onnxruntime has no such option; leave it"):
-            cpu_target(None, limits, NONE)
+        with pytest.raises(InputError, match=f"option max {name}: {backend} has no such option; leave it"):
+            cpu_target(backend, None, limits, NONE)
 
 
 @pytest.mark.parametrize(
@@ -123,16 +128,23 @@ def test_onnxruntime_is_for_the_cpu() -> None:
         (["tensorrt-rtx"], A6000, "tensorrt-rtx"),
         (["tensorrt"], None, "onnxruntime"),
         ([], A6000, "onnxruntime"),
+        (["openvino"], None, "openvino"),
     ],
 )
 def test_default_backend(
-    installed: list[str], gpu: Gpu | None, backend: str, monkeypatch: pytest.MonkeyPatch
+    installed: list[str], gpu: Gpu | None, backend: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    def compute(bundle: Bundle) -> None:
+        if "openvino" not in installed:
+            raise InputError("missing")
+
     def load(name: str) -> Library:
         if name not in installed:
             raise InputError("missing")
         return {"tensorrt": FULL, "tensorrt-rtx": RTX}[name]
 
     monkeypatch.setattr(module, "load_library", load)
+    monkeypatch.setattr(module, "bundle_arithmetic", compute)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
     here(monkeypatch, gpu)
-    assert default_backend() == backend
+    assert default_backend(small_bundle(tmp_path / "bundle")) == backend

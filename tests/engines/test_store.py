@@ -119,7 +119,9 @@ def test_none_built(backend: str, gpu: Gpu | None, command: str, bundle: Bundle)
 
 
 def test_unknown_backend(bundle: Bundle) -> None:
-    assert "choose one of tensorrt, tensorrt-rtx, onnxruntime" in refusal(bundle, "onnxruntime-cuda")
+    assert "choose one of tensorrt, tensorrt-rtx, openvino, onnxruntime" in refusal(
+        bundle, "onnxruntime-cuda"
+    )
 
 
 def test_other_gpu(bundle: Bundle) -> None:
