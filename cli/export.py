@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 CALIBRATION_IMAGES = 16
 # Pixels: that of the network's input is used whatever the side of an image.
 SCENE_SIDE = 512
+# Pixels of the shorter side that `segment` resizes images to, if not told otherwise.
+SHORT_SIDE = 640
 
 
 def export(
@@ -85,7 +87,7 @@ def calibration_images(folder: Path | None) -> "list[np.ndarray]":
     Raises:
         InputError: the folder is not there, holds no images, or one cannot be read.
     """
-    from ..runtime.images import load_image
+    from ..runtime.images import load_image, resize_short_side
     from ..train.scenes import make_scene
 
     if folder is None:
@@ -94,9 +96,10 @@ def calibration_images(folder: Path | None) -> "list[np.ndarray]":
         problem = "is a file" if exists(folder) else "no such folder"
         raise InputError(f"--calibration {folder}: {problem}; give a folder of images")
     files = expand_inputs([str(folder)])
-    return [
-        load_image(file) for file in files[:: max(1, len(files) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
-    ]
+    count = min(len(files), CALIBRATION_IMAGES)
+    chosen = [files[number * len(files) // count] for number in range(count)]
+    # As `segment` prepares images: the ranges depend on the filter.
+    return [resize_short_side(load_image(file), SHORT_SIDE) for file in chosen]
 
 
 def show(checks: "list[Check]", as_json: bool) -> None:

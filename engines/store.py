@@ -375,12 +375,8 @@ def _runs_with(engines: BuiltEngines, installed: str) -> bool:
         return True
     if not engines.options.version_compatible:
         return False
-    built, here = _numbers(engines.version), _numbers(installed)
+    built, here = ([int(n) for n in re.findall(r"\d+", text)[:3]] for text in (engines.version, installed))
     return built[:1] == here[:1] and built <= here
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
 def _runs_on(engines: BuiltEngines, gpu: "Gpu | None") -> bool:

@@ -84,34 +84,42 @@ def quantize_graph(
 
     Returns:
         The errors of the layers, in the order that they run.
+
+    Raises:
+        InputError: no layer stays within `LAYER_LIMIT`.
     """
     errors = layer_errors(spec.module, pixels[:_ERROR_IMAGES])
     nodes = pointwise_nodes(onnx.load(path))
     assert len(nodes) == len(errors), "each layer is one convolution of the graph, in the same order"
     chosen = [node for node, layer in zip(nodes, errors, strict=True) if layer.quantised]
-    if chosen:
-        with tempfile.TemporaryDirectory(prefix="sed-trt-") as folder:
-            quantized = Path(folder, path.name)
-            with _quiet():
-                quantize_static(
-                    path,
-                    quantized,
-                    _Reader(pixels),
-                    quant_format=QuantFormat.QDQ,
-                    op_types_to_quantize=["Conv"],
-                    nodes_to_quantize=chosen,
-                    per_channel=True,
-                    # GELU gives values from -0.17 on: a range around zero would waste half of the steps.
-                    activation_type=QuantType.QUInt8,
-                    weight_type=QuantType.QInt8,
-                    calibrate_method=CalibrationMethod.MinMax,
-                    extra_options={"OpTypesToExcludeOutputQuantization": ["Conv"]},
-                )
-            model = onnx.load(quantized)
-        del model.metadata_props[:], model.graph.value_info[:]
-        onnx.helper.set_model_props(model, dict(metadata))
-        onnx.save(model, path)
-        onnx.checker.check_model(str(path))
+    if not chosen:
+        raise InputError(
+            f"calibration: 8 bits change the products of every layer by more than {LAYER_LIMIT:.0%}; export "
+            "with --precision bf16 or fp32, or give images like those that will be segmented"
+        )
+    with tempfile.TemporaryDirectory(prefix="sed-trt-") as folder:
+        quantized = Path(folder, path.name)
+        with _quiet():
+            quantize_static(
+                path,
+                quantized,
+                _Reader(pixels),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["Conv"],
+                nodes_to_quantize=chosen,
+                per_channel=True,
+                # GELU gives values from -0.17 on: a range around zero would waste half of the steps.
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+                extra_options={"OpTypesToExcludeOutputQuantization": ["Conv"]},
+            )
+        model = onnx.load(quantized)
+    del model.metadata_props[:], model.graph.value_info[:]
+    layers = {"layers_in_8_bits": f"{len(chosen)} of {len(errors)}"}
+    onnx.helper.set_model_props(model, {**metadata, **layers})
+    onnx.save(model, path)
+    onnx.checker.check_model(str(path))
     return errors
 
 

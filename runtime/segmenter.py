@@ -46,7 +46,7 @@ class Segmenter:
             vocabularies: how many vocabularies given by their names stay in memory, those used last. Each
                 takes 4 T P C bytes on the host and on a GPU as much (150 categories of sed-b: 31 MB); on a
                 CPU its folded form 900 T C bytes in FP32 or 450 T C in half precision (86 or 43 MB), at most
-                1.25 GiB, above which a vocabulary is not folded.
+                2.5 GiB, above which a vocabulary is not folded.
             engines: of this bundle, if they are open already; `backend` and `threads` are then not used.
 
         Raises:

@@ -21,8 +21,8 @@ from ..stages import FOLD
 MAX_NAME_LENGTH = 1000
 # Label maps are uint16.
 MAX_CATEGORIES = 65535
-# Most bytes that a folded vocabulary may take: 4660 categories of sed-b in half precision, 2330 in FP32.
-FOLD_LIMIT = 5 << 28
+# Most bytes that a folded vocabulary may take: 9320 categories of sed-b in half precision, 4660 in FP32.
+FOLD_LIMIT = 10 << 28
 # Categories that are folded at a time, which bounds the memory for it.
 _FOLD_PART = 128
 # One file for each published vocabulary.

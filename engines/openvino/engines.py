@@ -51,7 +51,9 @@ class OpenVinoEngine:
         }
         self._dtypes = tensor_dtypes(stage, description, chosen)
         self._one_image = takes_one_image(stage)
-        self._compiled = compiled or compile_stage(bundle, stage, chosen, threads, counters)
+        self._compiled = (
+            compiled if compiled is not None else compile_stage(bundle, stage, chosen, threads, counters)
+        )
         self._idle: list[Any] = []
 
     @property

@@ -46,11 +46,11 @@ class Plans:
         self.problem: str | None = None
         self._chosen = chosen
         self._built: BuiltEngines | None = None
-        sets, damaged = list_built(bundle)
-        unreadable = any(f"{os.sep}openvino-" in line for line in damaged)
-        if not unreadable and all(each.backend != "openvino" for each in sets):
-            return
         try:
+            sets, damaged = list_built(bundle)
+            unreadable = any(f"{os.sep}openvino-" in line for line in damaged)
+            if not unreadable and all(each.backend != "openvino" for each in sets):
+                return
             self._built = find_built(bundle, "openvino", None, compiled_for(chosen))
         except InputError as error:
             self.problem = str(error)

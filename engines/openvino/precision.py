@@ -9,6 +9,7 @@ import numpy as np
 from ...bundle import Bundle, Stage
 from ...errors import InputError
 from ...stages import BY_NAME, COMPUTE, FOLD, TensorDefinition
+from ..ort.session import check_eight_bit
 from .library import SelfTest, abilities, library, processor, self_test
 
 # The precision that OpenVINO is asked for where BF16 is computed. With "bf16" it computes the FP32 islands of
@@ -17,8 +18,6 @@ from .library import SelfTest, abilities, library, processor, self_test
 BF16_HINT = "bf16"
 # The low precisions that a bundle of a precision needs, for `self_test`.
 TESTED: Mapping[str, tuple[str, ...]] = {"fp32": (), "fp16": (), "bf16": ("bf16",), "int8": ("int8", "bf16")}
-# An operator of the 8-bit graphs that only ONNX Runtime computes in 8 bits; OpenVINO would do it in FP32.
-_FOREIGN_PRODUCT = b"MatMulInteger"
 
 
 @dataclass(frozen=True)
@@ -84,22 +83,6 @@ def bundle_arithmetic(bundle: Bundle) -> Arithmetic:
 def compiled_for(chosen: Arithmetic) -> str:
     """What a compiled model depends on, beside its graph and the version of OpenVINO."""
     return f"{processor()} with {', '.join(abilities())}, computing in {chosen.hint} on {chosen.dtype}"
-
-
-def check_eight_bit(bundle: Bundle) -> None:
-    """Refuse an 8-bit bundle whose products OpenVINO would not compute in 8 bits.
-
-    Raises:
-        InputError: it is one, or a graph is missing or altered.
-    """
-    if bundle.manifest.precision != "int8":
-        return
-    for name, stage in bundle.manifest.stages.items():
-        if BY_NAME[name].int8_reason and _FOREIGN_PRODUCT in bundle.verified(stage.file).read_bytes():
-            raise InputError(
-                f"{bundle.path / stage.file}: its 8-bit products are of a kind that only ONNX Runtime "
-                "computes in 8 bits; export again with --precision int8, or use the backend onnxruntime"
-            )
 
 
 def prepared_model(model: Any, stage: str, chosen: Arithmetic) -> Any:

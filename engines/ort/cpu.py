@@ -11,7 +11,7 @@ from ...errors import InputError
 from ...files import is_folder
 from ...stages import FOLDED_SCOUT
 from ..engine import Engine
-from .session import CPU_PROVIDER, check_runs_on_cpu, check_session, library, open_session
+from .session import CPU_PROVIDER, check_eight_bit, check_runs_on_cpu, check_session, library, open_session
 
 if TYPE_CHECKING:
     from ..store import BuiltEngines
@@ -61,10 +61,12 @@ class OnnxRuntimeEngines:
         """`threads` bounds the CPU threads of one operator; None is one per core.
 
         Raises:
-            InputError: ONNX Runtime is missing or broken, or the bundle is of bfloat16.
+            InputError: ONNX Runtime is missing or broken, or the bundle is of bfloat16 or of an
+                earlier 8-bit kind.
         """
         library()
         check_runs_on_cpu(bundle, *bundle.manifest.stages.values())
+        check_eight_bit(bundle)
         self.reason = reason
         self.folds_vocabularies = FOLDED_SCOUT.name in bundle.manifest.stages
         self._bundle = bundle

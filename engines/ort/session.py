@@ -10,6 +10,7 @@ from typing import Any
 
 from ...bundle import REMEDY, Bundle, Stage
 from ...errors import InputError
+from ...stages import BY_NAME
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -17,6 +18,8 @@ CUDA_PROVIDER = "CUDAExecutionProvider"
 ARENA_BYTES = 1 << 30
 # ONNX Runtime's name for a dtype where it is not numpy's.
 _TYPE_NAMES = {"float32": "float"}
+# An operator of the 8-bit graphs of earlier versions.
+_SCALED_BY_BATCH = b"MatMulInteger"
 
 
 def library() -> ModuleType:
@@ -144,6 +147,24 @@ def check_runs_on_cpu(bundle: Bundle, *stages: Stage) -> None:
             "backend openvino (in sed-trt's folder, pip install -e '.[cpu]'), or export with "
             "--precision fp16 or fp32"
         )
+
+
+def check_eight_bit(bundle: Bundle) -> None:
+    """Refuse an 8-bit bundle of earlier versions, whose scales follow from the images of a batch.
+
+    An image's labels would depend on the others, and OpenVINO would compute its products in FP32.
+
+    Raises:
+        InputError: it is one, or a graph is missing or altered.
+    """
+    if bundle.manifest.precision != "int8":
+        return
+    for name, stage in bundle.manifest.stages.items():
+        if BY_NAME[name].int8_reason and _SCALED_BY_BATCH in bundle.verified(stage.file).read_bytes():
+            raise InputError(
+                f"{bundle.path / stage.file}: its 8-bit products are those of an earlier version, scaled by "
+                "the images at hand; export the checkpoint again with --precision int8"
+            )
 
 
 def _share_arena(options: Any) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from sed_trt.cli.export import CALIBRATION_IMAGES, calibration_images
 from sed_trt.cli.main import main
 from sed_trt.export import verification
 from sed_trt.stages import BY_NAME
@@ -120,3 +122,37 @@ def test_train_with_an_unknown_preset(tmp_path: Path, capsys: pytest.CaptureFixt
     message = failed(capsys, "train", "--preset", "sed-x", "-o", tmp_path / "x")
     assert "sed-b, sed-l, sed-tiny" in message
     assert not (tmp_path / "x").exists()
+
+
+def test_calibration_images_are_evenly_spread(tmp_path: Path) -> None:
+    for number in range(31):
+        # The images tell by their grey which one they are.
+        Image.new("RGB", (8, 8), (number * 8,) * 3).save(tmp_path / f"{number:02}.png")
+    images = calibration_images(tmp_path)
+    greys = [int(image[0, 0, 0]) // 8 for image in images]
+    assert len(greys) == CALIBRATION_IMAGES
+    assert greys == sorted(set(greys)) and greys[0] == 0 and greys[-1] >= 29
+
+
+@pytest.mark.parametrize(
+    ("folder", "says"),
+    [("missing", "no such folder"), ("file", "is a file"), ("empty", "without images"), ("broken", "broken")],
+)
+def test_bad_calibration_folders(
+    folder: str, says: str, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "image.png").write_text("no image")
+    options = ["--precision", "int8", "--calibration", tmp_path / folder]
+    assert says in failed(capsys, "export", tiny_checkpoint, "-o", tmp_path / "bundle", *options)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_calibration_is_for_8_bits(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    line = failed(capsys, "export", tiny_checkpoint, "-o", tmp_path / "bundle", "--calibration", tmp_path)
+    assert "calibration: fp32 has no ranges to calibrate" in line

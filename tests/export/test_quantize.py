@@ -1,6 +1,8 @@
 """8-bit bundles: what is quantised and what is not, and that labels stay."""
 
+import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ import torch
 from onnx import TensorProto
 
 from sed_trt.benchmarks.accuracy.predictors import open_source
-from sed_trt.bundle import Bundle
+from sed_trt.bundle import Bundle, file_record, write_manifest
+from sed_trt.engines.backends import open_engines
+from sed_trt.errors import InputError
 from sed_trt.export import VerificationError, export_bundle
 from sed_trt.export.onnx_graph import write_graph
 from sed_trt.export.precision import OPSETS
@@ -162,3 +166,30 @@ def test_mean_square_of_nan_or_infinity_is_over_the_limit() -> None:
     check = compare("image", "embed", reference * 1.5, reference, "int8")
     assert check.error == pytest.approx(0.5)
     assert check.limit == pytest.approx(MEAN_SQUARE_LIMITS["int8"])
+
+
+def test_a_bundle_scaled_by_its_batch_is_refused(tiny_bundle_int8: Path, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(tiny_bundle_int8, older)
+    model = onnx.load(older / "image.onnx")
+    model.graph.node[0].doc_string = "MatMulInteger"
+    onnx.save(model, older / "image.onnx")
+    manifest = Bundle.open(older).manifest
+    files = {**manifest.files, "image.onnx": file_record(older / "image.onnx")}
+    write_manifest(older, replace(manifest, files=files))
+    for backend in ("onnxruntime", "openvino"):
+        with pytest.raises(InputError, match=r"image\.onnx: its 8-bit products are those of an earlier"):
+            open_engines(Bundle.open(older), backend)
+
+
+def test_a_network_without_a_layer_for_8_bits_is_refused(
+    tiny_model: SED, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sed_trt.export.quantization.LAYER_LIMIT", 0.0)
+    spec = next(spec for spec in graph_specs(tiny_model) if spec.name == "image")
+    file = tmp_path / "image.onnx"
+    write_graph(spec, file, OPSETS["fp32"], {})
+    before = file.read_bytes()
+    with pytest.raises(InputError, match="8 bits change the products of every layer"):
+        quantize_graph(file, spec, calibration_pixels([photo()], tiny_model.preset.image_size), {})
+    assert file.read_bytes() == before
