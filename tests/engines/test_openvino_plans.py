@@ -51,9 +51,9 @@ def compiled_graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     compile_stage = module.compile_stage
 
-    def compile_and_note(bundle: Bundle, stage: str, chosen: Arithmetic, threads: int | None) -> Any:
+    def compile_and_note(bundle: Bundle, stage: str, chosen: Arithmetic, *options: Any) -> Any:
         names.append(stage)
-        return compile_stage(bundle, stage, chosen, threads)
+        return compile_stage(bundle, stage, chosen, *options)
 
     monkeypatch.setattr(module, "compile_stage", compile_and_note)
     return names
