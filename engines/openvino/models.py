@@ -64,7 +64,8 @@ def properties(hint: str, threads: int | None) -> dict[str, Any]:
         "PERFORMANCE_HINT": "LATENCY",
     }
     if threads is not None:
-        chosen["INFERENCE_NUM_THREADS"] = threads
+        # OpenVINO would pin the threads to the first cores, and so those of another process with few threads.
+        chosen |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
     return chosen
 
 

@@ -209,6 +209,35 @@ def test_threads(threads: int | None, bundle: Bundle) -> None:
     used = engine._compiled.get_property("INFERENCE_NUM_THREADS")
     assert used == threads if threads else used >= 1
     assert ("INFERENCE_NUM_THREADS" in properties("f32", threads)) == (threads is not None)
+    if threads is not None:
+        assert engine._compiled.get_property("ENABLE_CPU_PINNING") is False
+
+
+STAY = """
+import os, sys
+import numpy as np
+from sed_trt.bundle import Bundle
+from sed_trt.engines.openvino.engines import OpenVinoEngines
+engine = OpenVinoEngines(Bundle.open(sys.argv[1]), 1, "asked for")["pixels"]
+seen = set()
+for _ in range(50):
+    engine.run({"image": np.zeros((1, 99, 99, 3), np.uint8)})
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            seen.add(frozenset(os.sched_getaffinity(int(thread))))
+        except OSError:
+            pass
+print(seen == {frozenset(os.sched_getaffinity(0))})
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not tell affinities")
+def test_few_threads_are_tied_to_no_core(tiny_bundle: Path) -> None:
+    """Two processes with one thread each would share a core."""
+    done = subprocess.run(
+        [sys.executable, "-c", STAY, str(tiny_bundle)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_a_graph_unlike_the_manifest_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
