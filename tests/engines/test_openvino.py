@@ -102,7 +102,8 @@ def dtypes(engine: OpenVinoEngine, kind: str | None = None) -> set[str]:
 
 
 def test_failed_self_test(tiny_bundle_bf16: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "self_test", lambda precision: SelfTest(precision, "brgemm_bf16", 5.0))
+    wrong = SelfTest("bf16", "brgemm_bf16", 5.0)
+    monkeypatch.setattr("sed_trt.engines.openvino.precision.self_test", lambda _precision: wrong)
     engines = open_engines(Bundle.open(tiny_bundle_bf16), "openvino")
     assert "BF16 failed its self-test on this processor: wrong by 500% (brgemm_bf16)" in engines.reason
     assert (
