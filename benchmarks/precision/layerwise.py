@@ -225,8 +225,8 @@ def _cosine_sum(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
 
 def _attention_sum(_attention: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     """Largest sum over the categories of phi(key)."""
-    projected, alive = inputs
-    key = F.elu(projected.chunk(3, dim=-1)[1]) + 1
+    _query, projected, _value, alive = inputs
+    key = F.elu(projected) + 1
     return key[:, alive].sum(1).max()
 
 

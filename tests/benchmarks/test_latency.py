@@ -158,7 +158,7 @@ def test_a_process_of_its_own_tells_its_memory(tiny_bundle: Path, tiny_checkpoin
     segmenter = Segmenter(tiny_bundle)
     vocabulary = segmenter.vocabulary(VOCABULARY[:8])
     (image,) = scene_images(1, 64)
-    subject = Subject(str(tiny_bundle), str(tiny_checkpoint), None, "cpu", 1)
+    subject = Subject(str(tiny_bundle), str(tiny_checkpoint), "onnxruntime", "cpu", 1)
     found = {
         name: measure_alone(name, subject, vocabulary, image, Forced(4).sets(8)) for name in (OURS, BASELINE)
     }
