@@ -3,9 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+from ..bundle import REMEDY
+from ..errors import InputError
 
 # bfloat16 is no type of numpy's, so a dtype here is a name.
 ITEM_BYTES = {"uint8": 1, "float16": 2, "bfloat16": 2, "int32": 4, "float32": 4, "int64": 8}
@@ -43,6 +47,24 @@ class DeviceArray:
         row_bytes = math.prod(self.shape[1:]) * ITEM_BYTES[self.dtype]
         shape = (max(0, stop - start), *self.shape[1:])
         return replace(self, pointer=self.pointer + start * row_bytes, shape=shape)
+
+
+def signature(name: str, kind: str, shape: Sequence[int | str | None]) -> str:
+    """Name, type and shape of an input or output, with a question mark for every dynamic axis."""
+    sizes = ", ".join(str(size) if isinstance(size, int) else "?" for size in shape)
+    return f"{name} {kind} ({sizes})"
+
+
+def check_signatures(file: Path, side: str, actual: Sequence[str], stated: Sequence[str]) -> None:
+    """Compare the signatures of a graph's "inputs" or "outputs" with those that the manifest states.
+
+    Raises:
+        InputError: they differ.
+    """
+    if actual != stated:
+        raise InputError(
+            f"{file}: its {side} are {', '.join(actual)}, but the manifest says {', '.join(stated)}; {REMEDY}"
+        )
 
 
 # What goes into a stage and comes out of it: on the host, or where the backend computes.

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from ...bundle import REMEDY, Bundle, Stage, TensorSpec
+from ...bundle import Bundle, Stage, TensorSpec
 from ...errors import InputError
 from ...stages import AXES, BY_NAME, Counts
+from ..engine import check_signatures, signature
 from .library import DEVICE, core, error_line, version
 from .precision import Arithmetic, prepared_model, stage_hint
 
@@ -92,12 +93,8 @@ def check_model(model: Any, stage: Stage, file: Path) -> None:
     ):
         names = [tensor.name for tensor in tensors]
         actual = [_port_signature(port, names) for port in ports]
-        stated = [_signature(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors]
-        if actual != stated:
-            raise InputError(
-                f"{file}: its {side} are {', '.join(actual)}, but the manifest says {', '.join(stated)}; "
-                f"{REMEDY}"
-            )
+        stated = [signature(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors]
+        check_signatures(file, side, actual, stated)
 
 
 def _port_signature(port: Any, names: list[str]) -> str:
@@ -105,12 +102,7 @@ def _port_signature(port: Any, names: list[str]) -> str:
     name = next((name for name in names if name in port.get_names()), port.any_name)
     kind = port.get_element_type().get_type_name()
     sizes = [None if size.is_dynamic else size.get_length() for size in port.get_partial_shape()]
-    return _signature(name, _DTYPES.get(kind, kind), sizes)
-
-
-def _signature(name: str, dtype: str, shape: "list[int | None] | tuple[int | str, ...]") -> str:
-    """Name, dtype and shape of an input or output, with a question mark for every dynamic axis."""
-    return f"{name} {dtype} ({', '.join(str(size) if isinstance(size, int) else '?' for size in shape)})"
+    return signature(name, _DTYPES.get(kind, kind), sizes)
 
 
 def _one_image(tensor: TensorSpec) -> list[int]:

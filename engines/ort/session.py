@@ -8,9 +8,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ...bundle import REMEDY, Bundle, Stage
+from ...bundle import Bundle, Stage
 from ...errors import InputError
 from ...stages import BY_NAME
+from ..engine import check_signatures, signature
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -115,24 +116,12 @@ def check_session(session: Any, stage: Stage, file: Path) -> None:
         ("inputs", session.get_inputs(), stage.inputs),
         ("outputs", session.get_outputs(), stage.outputs),
     ):
-        actual = [_signature(value.name, value.type, value.shape) for value in values]
+        actual = [signature(value.name, value.type, value.shape) for value in values]
         stated = [
-            _signature(
-                tensor.name, f"tensor({_TYPE_NAMES.get(tensor.dtype, tensor.dtype)})", list(tensor.shape)
-            )
+            signature(tensor.name, f"tensor({_TYPE_NAMES.get(tensor.dtype, tensor.dtype)})", tensor.shape)
             for tensor in tensors
         ]
-        if actual != stated:
-            raise InputError(
-                f"{file}: its {side} are {', '.join(actual)}, but the manifest says {', '.join(stated)}; "
-                f"{REMEDY}"
-            )
-
-
-def _signature(name: str, kind: str, shape: list[int | str | None]) -> str:
-    """Name, type and shape of an input or output, with a question mark for every dynamic axis."""
-    sizes = ", ".join(str(size) if isinstance(size, int) else "?" for size in shape)
-    return f"{name} {kind} ({sizes})"
+        check_signatures(file, side, actual, stated)
 
 
 def check_runs_on_cpu(bundle: Bundle, *stages: Stage) -> None:
