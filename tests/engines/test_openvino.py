@@ -1,8 +1,6 @@
 """OpenVINO on the CPU: agreement with ONNX Runtime, precision, threads, and graphs that are refused."""
 
-import json
 import os
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +21,7 @@ from sed_trt.engines.openvino.precision import Arithmetic
 from sed_trt.errors import InputError
 from sed_trt.runtime import Budget, KeepAll, Segmenter, TopK
 from sed_trt.stages import STAGE_NAMES
+from sed_trt.tests.fakes.manifest import with_other_guidance
 from sed_trt.tests.paths import ROOT
 
 pytest.importorskip("openvino")
@@ -241,12 +240,7 @@ def test_few_threads_are_tied_to_no_core(tiny_bundle: Path) -> None:
 
 
 def test_a_graph_unlike_the_manifest_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
-    """A size that agrees with all other fields of the manifest, but not with the graphs."""
-    folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
-    data = json.loads((folder / "manifest.json").read_text())
-    for stage, side, index in (("image", "outputs", 1), ("decode1", "inputs", 3)):
-        data["stages"][stage][side][index]["shape"][1] = 17
-    (folder / "manifest.json").write_text(json.dumps(data))
+    folder = with_other_guidance(tiny_bundle, tmp_path / "bundle")
     bundle = Bundle.open(folder)
     with pytest.raises(InputError) as caught:
         OpenVinoEngine(bundle, "image", FP32)

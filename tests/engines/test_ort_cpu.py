@@ -1,6 +1,5 @@
 """ONNX Runtime on the CPU: optimised graphs where they were built, and bfloat16."""
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +16,7 @@ from sed_trt.engines.ort.cpu import OnnxRuntimeEngine, OnnxRuntimeEngines
 from sed_trt.engines.ort.cuda import OnnxRuntimeCudaEngine, OnnxRuntimeDevice
 from sed_trt.engines.ort.session import library
 from sed_trt.errors import InputError
+from sed_trt.tests.fakes.manifest import with_other_guidance
 
 
 @pytest.fixture
@@ -72,12 +72,7 @@ def on_cuda_code(bundle: Bundle, stage: str) -> OnnxRuntimeCudaEngine:
 def test_a_graph_unlike_the_manifest_is_refused(
     open_engine: Callable[[Bundle, str], Engine], tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    """A size that agrees with all other fields of the manifest, but not with the graphs."""
-    folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
-    data = json.loads((folder / "manifest.json").read_text())
-    for stage, side, index in (("image", "outputs", 1), ("decode1", "inputs", 3)):
-        data["stages"][stage][side][index]["shape"][1] = 17
-    (folder / "manifest.json").write_text(json.dumps(data))
+    folder = with_other_guidance(tiny_bundle, tmp_path / "bundle")
     bundle = Bundle.open(folder)
     with pytest.raises(InputError) as caught:
         open_engine(bundle, "image")

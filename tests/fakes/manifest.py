@@ -1,6 +1,9 @@
 """Manifests whose stages are those of the table, for networks of any size."""
 
+import json
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
 from sed_trt.bundle import COMPUTE_DTYPES, Manifest, Stage, TensorSpec
 from sed_trt.stages import COMPUTE, STAGES, TensorDefinition
@@ -70,3 +73,13 @@ def fake_manifest() -> Manifest:
 
 
 _MANIFEST = table_manifest(SIDE, embed_dim=3, context_length=5, channels=1)
+
+
+def with_other_guidance(bundle: Path, folder: Path) -> Path:
+    """A copy whose manifest has a size that agrees with all its other fields, but not with the graphs."""
+    shutil.copytree(bundle, folder)
+    data = json.loads((folder / "manifest.json").read_text())
+    for stage, side, index in (("image", "outputs", 1), ("decode1", "inputs", 3)):
+        data["stages"][stage][side][index]["shape"][1] = 17
+    (folder / "manifest.json").write_text(json.dumps(data))
+    return folder
