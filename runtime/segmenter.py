@@ -137,9 +137,9 @@ class Segmenter:
         """Segment many images in order; loading, encoder, decoder, labelling and the caller overlap.
 
         The encoder runs on `batch` images at a time, so the first result waits for as many (or for the end of
-        `images`). An image that cannot be read becomes an item with its error;
-        any other exception is raised from the iterator. Memory is bounded whatever the number of images;
-        closing the iterator stops the work.
+        `images`). An image that cannot be read becomes an item with its error; any other exception is raised
+        from the iterator. Memory is bounded whatever the number of images; closing the iterator stops the
+        work.
 
         Raises:
             InputError: at once, for a bad vocabulary, `short_side` or `batch`.

@@ -168,6 +168,7 @@ def _runs_on(results: Results, row: Row) -> str:
 
 
 _CASE = (value("categories", "categories", short="names"), value("kept", "kept_row"))
+_TITLED = (*_CASE, Column("candidate", lambda _results, row: title(row)))
 
 CANDIDATES = Table(
     "milliseconds for an image",
@@ -186,8 +187,7 @@ CANDIDATES = Table(
 LATENCY_CANDIDATES = Table(
     "milliseconds for an image, and pixel agreement with published",
     (
-        *_CASE,
-        Column("candidate", lambda _results, row: title(row)),
+        *_TITLED,
         number("p50", "p50_ms"),
         quartiles("ours faster", "ratio"),
         number("agree, %", "agreement", digits=2),
@@ -197,8 +197,7 @@ LATENCY_CANDIDATES = Table(
 LATENCY_ALONE = Table(
     "in a process of its own",
     (
-        *_CASE,
-        Column("candidate", lambda _results, row: title(row)),
+        *_TITLED,
         number("open, ms", "open_ms"),
         number("first, ms", "first_ms"),
         number("peak MiB", "peak_mib"),
