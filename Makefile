@@ -91,7 +91,7 @@ results-cpu: $(VENV)/.dev bundles-tiny
 	$(LATENCY) $(KNOWN)-fp32 $(KNOWN)-bf16 $(BESIDE) --no-alone --vocabulary-size $(SIZE) --against published,monolithic --output $(RESULTS)/latency-$(NET)-graph.json
 	$(LATENCY) $(KNOWN)-fp32 $(KNOWN)-bf16 $(BESIDE) --no-alone --vocabulary-size $(SIZE) --against published,monolithic-openvino$(call with_amx,monolithic-openvino-bf16) --output $(RESULTS)/latency-$(NET)-graph-openvino.json
 # With $(LARGE) categories a bundle takes gigabytes too.
-	for precision in fp32 bf16 int8; do $(LATENCY) $(KNOWN)-$$precision --no-alone --vocabulary-size $(SIZE) --against none --stream 4 --growth $(SIZE),$(LARGE) --output $(RESULTS)/latency-$(NET)-stream-$$precision.json || exit; done
+	for precision in fp32 bf16 int8; do $(LATENCY) $(KNOWN)-$$precision --no-alone --vocabulary-size $(SIZE) --against none --stream 4 --images-at-once 2 --growth $(SIZE),$(LARGE) --output $(RESULTS)/latency-$(NET)-stream-$$precision.json || exit; done
 	$(BENCH) profile $(KNOWN)-fp32 --output $(RESULTS)/profile-$(NET).json
 	$(BENCH) profile $(KNOWN)-fp32 --categories 847 --output $(RESULTS)/profile-$(NET)-847.json
 	$(BENCH) profile $(KNOWN)-bf16 --backend openvino --output $(RESULTS)/profile-$(NET)-bf16.json

@@ -58,6 +58,9 @@ def latency(
         int | None, typer.Option(min=1, help="Side of the images; the network's by default.")
     ] = None,
     stream: Annotated[int, typer.Option(min=0, help="Images to stream for images per second.")] = 8,
+    images_at_once: Annotated[
+        int, typer.Option(min=1, help="Also stream with so many images side by side, on a CPU.")
+    ] = 1,
     growth: Annotated[
         str | None,
         typer.Option(
@@ -105,6 +108,7 @@ def latency(
         images=pictures,
         image_size=picture_size,
         streamed=stream,
+        images_at_once=images_at_once,
         all_up_to=all_up_to,
         growth=[] if growth is None else sizes_of("--growth", growth),
         alone=alone,

@@ -60,6 +60,12 @@ def segment(
         int | None, typer.Option(help="CPU threads per stage; by default one per core.", show_default=False)
     ] = None,
     batch: Annotated[int, typer.Option(help="Images that are encoded together.")] = 4,
+    images_at_once: Annotated[
+        int,
+        typer.Option(
+            min=1, help="On a CPU, images that are labelled side by side, each on its share of the cores."
+        ),
+    ] = 1,
     overlay: Annotated[
         bool, typer.Option(help="Also write the image with coloured labels and a legend.")
     ] = True,
@@ -78,7 +84,7 @@ def segment(
     names = _category_names(categories, vocabulary)
     policy = parse_rejection(rejection)
     paths = expand_inputs(inputs)
-    segmenter = Segmenter(bundle, backend, threads)
+    segmenter = Segmenter(bundle, backend, threads, images_at_once=images_at_once)
     make_folder(output)
     embedded = _embed(segmenter, names)
     items = segmenter.stream(paths, embedded, policy, short_side or None, batch)

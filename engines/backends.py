@@ -31,21 +31,26 @@ _OPENVINO_FIRST = {
 _MEASURED_ON = ("x86_64", "amd64")
 
 
-def open_engines(bundle: Bundle, backend: str | None = "auto", threads: int | None = None) -> Engines:
+def open_engines(
+    bundle: Bundle, backend: str | None = "auto", threads: int | None = None, images_at_once: int = 1
+) -> Engines:
     """The engines of `bundle` on a backend; None is "auto", the fastest that works here.
 
-    `threads` bounds the CPU threads of one stage; None is one per core.
+    `threads` bounds the CPU threads of one stage; None is one per core, or an equal share of the cores for
+    each of `images_at_once`, which see in `Engines`. Backends with a GPU take more than one in their own way.
 
     Raises:
-        InputError: unknown backend, fewer than one thread, or the backend is not there or broken.
+        InputError: unknown backend, fewer than one thread or image, or the backend is not there or broken.
     """
     backend = "auto" if backend is None else backend
     if backend not in BACKENDS:
         raise InputError(f"backend: {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
     if threads is not None and threads < 1:
         raise InputError(f"threads: {threads} is too few, expected at least 1; leave it out for one per core")
+    if images_at_once < 1:
+        raise InputError(f"images_at_once: {images_at_once} is too few, expected at least 1")
     if backend != "auto":
-        return _open(bundle, backend, threads, "asked for")
+        return _open(bundle, backend, threads, "asked for", images_at_once)
     on_cpu, evidence = cpu_order(bundle.manifest.precision, platform.machine())
     # Each problem, without the advice that follows it, and the backends that have it.
     problems: dict[str, list[str]] = {}
@@ -55,11 +60,12 @@ def open_engines(bundle: Bundle, backend: str | None = "auto", threads: int | No
             problem = f"{package} is not installed"
         else:
             try:
-                return _open(bundle, candidate, threads, _reason(problems, evidence.get(candidate)))
+                reason = _reason(problems, evidence.get(candidate))
+                return _open(bundle, candidate, threads, reason, images_at_once)
             except InputError as error:
                 problem = str(error).split("; ", 1)[0].removeprefix(f"backend {candidate}: ")
         problems.setdefault(problem, []).append(candidate)
-    return _open(bundle, last, threads, _reason(problems, evidence.get(last)))
+    return _open(bundle, last, threads, _reason(problems, evidence.get(last)), images_at_once)
 
 
 def cpu_order(precision: str, machine: str) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -126,16 +132,16 @@ def check_runs_on_gpu(bundle: Bundle, backend: str) -> None:
         )
 
 
-def _open(bundle: Bundle, backend: str, threads: int | None, reason: str) -> Engines:
+def _open(bundle: Bundle, backend: str, threads: int | None, reason: str, images_at_once: int) -> Engines:
     # Each backend is imported when it is chosen: opening one must not cost the imports of all.
     if backend == "onnxruntime":
         from .ort.cpu import OnnxRuntimeEngines
 
-        return OnnxRuntimeEngines(bundle, threads, reason)
+        return OnnxRuntimeEngines(bundle, threads, reason, images_at_once)
     if backend == "openvino":
         from .openvino.engines import OpenVinoEngines
 
-        return OpenVinoEngines(bundle, threads, reason)
+        return OpenVinoEngines(bundle, threads, reason, images_at_once)
     check_runs_on_gpu(bundle, backend)
     if backend == "onnxruntime-cuda":
         if not cuda_offered():

@@ -110,6 +110,10 @@ class Engines(Protocol):
         """Images that a stream decodes at a time: several where a device waits while the host rejects."""
 
     @property
+    def images_at_once(self) -> int:
+        """Images that a stream takes through all stages side by side; 1 where its steps overlap instead."""
+
+    @property
     def folds_vocabularies(self) -> bool:
         """Whether `scout_folded`, in the place of `scout`, is there and faster."""
 

@@ -36,27 +36,34 @@ class Segmenter:
         threads: int | None = None,
         vocabularies: int = 4,
         engines: Engines | None = None,
+        images_at_once: int = 1,
     ) -> None:
         """Open a bundle folder; engines open on first use.
 
         Args:
             bundle: the folder.
             backend: one of `sed_trt.engines.backends.BACKENDS`; None is "auto", the fastest that works.
-            threads: CPU threads of one stage; None is one per core.
+            threads: CPU threads of one stage; None is one per core, shared out among `images_at_once`.
             vocabularies: how many vocabularies given by their names stay in memory, those used last. Each
                 takes 4 T P C bytes on the host and on a GPU as much (150 categories of sed-b: 31 MB); on a
                 CPU its folded form 900 T C bytes in FP32 or 450 T C in half precision (86 or 43 MB), at most
                 2.5 GiB, above which a vocabulary is not folded.
-            engines: of this bundle, if they are open already; `backend` and `threads` are then not used.
+            engines: of this bundle, if they are open already; `backend`, `threads` and `images_at_once` are
+                then not used.
+            images_at_once: on a CPU, images that `stream` takes through all stages side by side, each on its
+                share of the cores; a single image then takes longer. 1 overlaps the steps of one image with
+                those of the next.
 
         Raises:
             InputError: no bundle there, a file of it is missing, the backend is unknown or does not work
-                here, or `threads` or `vocabularies` is less than 1.
+                here, or `threads`, `vocabularies` or `images_at_once` is less than 1.
         """
         if vocabularies < 1:
             raise InputError(f"vocabularies: {vocabularies} is too few, expected at least 1")
         self.bundle = Bundle.open(bundle)
-        self._engines = open_engines(self.bundle, backend, threads) if engines is None else engines
+        if engines is None:
+            engines = open_engines(self.bundle, backend, threads, images_at_once)
+        self._engines = engines
         self.backend = self._engines.backend
         self._vocabularies = VocabularyCache(vocabularies)
 
@@ -137,9 +144,9 @@ class Segmenter:
         """Segment many images in order; loading, encoder, decoder, labelling and the caller overlap.
 
         The encoder runs on `batch` images at a time, so the first result waits for as many (or for the end of
-        `images`). An image that cannot be read becomes an item with its error; any other exception is raised
-        from the iterator. Memory is bounded whatever the number of images; closing the iterator stops the
-        work.
+        `images`); on a CPU with several images at once, on one image in each thread. An image that
+        cannot be read becomes an item with its error; any other exception is raised from the iterator. Memory
+        is bounded whatever the number of images; closing the iterator stops the work.
 
         Raises:
             InputError: at once, for a bad vocabulary, `short_side` or `batch`.

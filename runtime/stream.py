@@ -11,7 +11,7 @@ from typing import TypeVar
 from ..engines.engine import Engines
 from ..errors import InputError
 from .images import ImageSource
-from .pipeline import DecodedImage, EncodedImage, PreparedImage, decode, encode, label, prepare
+from .pipeline import DecodedImage, EncodedImage, PreparedImage, decode, encode, finish, label, prepare
 from .rejection import Rejection
 from .result import Result
 from .vocabulary import Vocabulary
@@ -67,11 +67,27 @@ def stream_results(
     def label_one(decoded: DecodedImage) -> Result:
         return label(engines, decoded, vocabulary.names)
 
+    def segment_one(source: ImageSource) -> _Passed[Result]:
+        source, prepared = load(source)
+        if isinstance(prepared, str):
+            return source, prepared
+        (encoded,) = encode(engines, [prepared])
+        return source, finish(encoded, vocabulary, rejection)
+
+    if engines.images_at_once > 1:
+        # Each image stays in one thread: steps that overlap as well would ask for more threads than cores.
+        labelled = map_threaded(segment_one, images, engines.images_at_once)
+        yield from _items(labelled)
+        return
     # The second batch is loaded while the encoder runs on the first; a whole batch leaves it at once.
     loaded = prefetch(map_threaded(load, images, pool_size()), batch)
     encoded = prefetch(_closing(_encode_batches(engines, loaded, batch), loaded), batch)
     decoded = _closing(map_threaded(_unless_failed(decode_one), encoded, engines.decodes_at_once), encoded)
     labelled = prefetch(_closing(map(_unless_failed(label_one), decoded), decoded), _RESULTS_AHEAD)
+    yield from _items(labelled)
+
+
+def _items(labelled: Generator[_Passed[Result], None, None]) -> Iterator[StreamItem]:
     try:
         for source, outcome in labelled:
             if isinstance(outcome, str):

@@ -7,7 +7,7 @@ in the same rounds.
 from collections.abc import Iterator
 
 from ..speed.candidates import BASELINE, BASELINE_BF16, BASELINES, OURS
-from ..speed.rounds import ONE_AT_A_TIME, STREAM_BATCHES
+from ..speed.rounds import ONE_AT_A_TIME, SIDE_BY_SIDE, STREAM_BATCHES
 from .columns import Column, Results, Row, Table, number, quartiles, value
 from .joined import TRAINED
 
@@ -76,7 +76,7 @@ STREAM = Table(
         number(ONE_AT_A_TIME, "images_per_second", ONE_AT_A_TIME, digits=2),
         *(
             column
-            for way in (f"stream, batch {batch}" for batch in STREAM_BATCHES)
+            for way in (*(f"stream, batch {batch}" for batch in STREAM_BATCHES), SIDE_BY_SIDE)
             for column in (
                 number(way, "images_per_second", way, digits=2),
                 quartiles("times as many (quartiles)", "stream_faster", way, digits=2),

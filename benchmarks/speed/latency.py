@@ -43,6 +43,7 @@ class Plan:
         images: how many different ones.
         image_size: their side in pixels; None is the network's.
         streamed: images to stream for images per second, once for each vocabulary; 0 leaves it out.
+        images_at_once: of another stream on the CPU, whose images are labelled side by side; 1 leaves it out.
         all_up_to: the largest vocabulary for the row "all", whose memory grows with it; None is any.
         growth: sizes of vocabularies of which ours alone are timed in turn, from the one that the others are
             compared with; empty leaves it out.
@@ -56,6 +57,7 @@ class Plan:
     images: int = 3
     image_size: int | None = None
     streamed: int = 8
+    images_at_once: int = 1
     all_up_to: int | None = None
     growth: Sequence[int] = ()
     alone: bool = True
@@ -299,7 +301,16 @@ def _add_streams(
     for done, (row, each) in enumerate(zip(rows, mine, strict=True)):
         report(f"{case.title}: stream", done, len(mine))
         try:
-            row |= compare_streams(case, each.segmenter, plan.streamed, rounds)
+            side_by_side = None
+            if plan.images_at_once > 1 and each.segmenter.backend in CPU_BACKENDS:
+                side_by_side = Segmenter(
+                    each.subject.bundle,
+                    each.segmenter.backend,
+                    each.subject.threads,
+                    images_at_once=plan.images_at_once,
+                )
+                row["images_at_once"] = plan.images_at_once
+            row |= compare_streams(case, each.segmenter, plan.streamed, rounds, side_by_side)
         except FAILURES as error:
             row["stream_error"] = one_line(error)
 

@@ -28,6 +28,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 REAL = "real"
 STREAM_BATCHES = (1, 4)
 ONE_AT_A_TIME = "one at a time"
+SIDE_BY_SIDE = "side by side"
 # PyTorch's and ONNX Runtime's exceptions for too little memory are RuntimeErrors.
 FAILURES = (RuntimeError, MemoryError, InputError)
 
@@ -239,10 +240,13 @@ def _first_pass(
     return first, outcomes
 
 
-def compare_streams(case: Case, segmenter: Segmenter, count: int, rounds: int) -> dict[str, Any]:
+def compare_streams(
+    case: Case, segmenter: Segmenter, count: int, rounds: int, side_by_side: Segmenter | None = None
+) -> dict[str, Any]:
     """Images per second of `Segmenter.stream` by the size of its batches, and of one image at a time.
 
-    All of them take the same `count` images in alternating rounds.
+    All of them take the same `count` images in alternating rounds. `side_by_side` is of the same bundle, and
+    takes several images at once.
 
     Returns:
         `images_per_second`, by way the median over the rounds; `stream_faster`, by batch the ratio to one
@@ -257,13 +261,15 @@ def compare_streams(case: Case, segmenter: Segmenter, count: int, rounds: int) -
         for image in images:
             segmenter(image, case.vocabulary, case.policy(), short_side=None)
 
-    def stream(batch: int) -> None:
-        for item in segmenter.stream(images, case.vocabulary, case.policy(), short_side=None, batch=batch):
+    def stream(batch: int, streamed: Segmenter = segmenter) -> None:
+        for item in streamed.stream(images, case.vocabulary, case.policy(), short_side=None, batch=batch):
             if item.error is not None:
                 raise InputError(item.error)
 
     ways: dict[str, Callable[[], None]] = {ONE_AT_A_TIME: one_at_a_time}
     ways |= {f"stream, batch {batch}": partial(stream, batch) for batch in STREAM_BATCHES}
+    if side_by_side is not None:
+        ways[SIDE_BY_SIDE] = partial(stream, 1, side_by_side)
     for way in ways.values():
         # The first run of a batch size plans its memory.
         way()

@@ -31,11 +31,12 @@ class OpenVinoEngine:
         threads: int | None = None,
         compiled: Any | None = None,
         counters: bool = False,
+        runs_at_once: int = 1,
     ) -> None:
         """Compile the graph of `stage`, unless its `openvino.CompiledModel` is given.
 
-        `chosen` is what is computed; `threads` bounds the CPU threads of a run, None is one per core;
-        `counters` is for the method of that name.
+        `chosen` is what is computed; `threads` bounds the CPU threads of a run, None is an equal share of the
+        cores; `counters` is for the method of that name; `runs_at_once` are computed side by side.
 
         Raises:
             InputError: OpenVINO is missing or broken, the file is missing or altered, OpenVINO cannot load
@@ -52,7 +53,9 @@ class OpenVinoEngine:
         self._dtypes = tensor_dtypes(stage, description, chosen)
         self._one_image = takes_one_image(stage)
         self._compiled = (
-            compiled if compiled is not None else compile_stage(bundle, stage, chosen, threads, counters)
+            compiled
+            if compiled is not None
+            else compile_stage(bundle, stage, chosen, threads, counters, runs_at_once)
         )
         self._idle: list[Any] = []
 
@@ -143,8 +146,8 @@ class OpenVinoEngines:
     buckets = None
     decodes_at_once = 1
 
-    def __init__(self, bundle: Bundle, threads: int | None, reason: str) -> None:
-        """`threads` bounds the CPU threads of a run; None is one per physical core.
+    def __init__(self, bundle: Bundle, threads: int | None, reason: str, images_at_once: int = 1) -> None:
+        """`threads` bounds the CPU threads of a run; None is an equal share of the physical cores.
 
         Raises:
             InputError: OpenVINO is missing or broken, or cannot compute the bundle's 8-bit products.
@@ -154,6 +157,7 @@ class OpenVinoEngines:
         self.folds_vocabularies = FOLDED_SCOUT.name in bundle.manifest.stages
         self._bundle = bundle
         self._threads = threads
+        self.images_at_once = images_at_once
         self._plans = self._find_plans()
         self._opened: dict[str, Engine] = {}
         self._lock = threading.Lock()
@@ -174,7 +178,12 @@ class OpenVinoEngines:
             if stage not in self._opened:
                 compiled = self._from_plan(stage)
                 self._opened[stage] = OpenVinoEngine(
-                    self._bundle, stage, self.arithmetic, self._threads, compiled
+                    self._bundle,
+                    stage,
+                    self.arithmetic,
+                    self._threads,
+                    compiled,
+                    runs_at_once=self.images_at_once,
                 )
             return self._opened[stage]
 
@@ -183,7 +192,7 @@ class OpenVinoEngines:
         if self._plans is None:
             return None
         try:
-            return self._plans.open_stage(stage, self._threads)
+            return self._plans.open_stage(stage, self._threads, self.images_at_once)
         except InputError as error:
             # The other stages would most likely fail alike.
             self._plans = None

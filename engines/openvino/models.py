@@ -22,7 +22,12 @@ _DTYPES = {
 
 
 def compile_stage(
-    bundle: Bundle, stage: str, chosen: Arithmetic, threads: int | None, counters: bool = False
+    bundle: Bundle,
+    stage: str,
+    chosen: Arithmetic,
+    threads: int | None,
+    counters: bool = False,
+    runs_at_once: int = 1,
 ) -> Any:
     """The `openvino.CompiledModel` of a stage; for one image at a time where it takes a batch of images.
 
@@ -30,8 +35,9 @@ def compile_stage(
         bundle: whose stage it is.
         stage: its name.
         chosen: what is computed.
-        threads: of the CPU for one run; None is one per physical core.
+        threads: of the CPU for one run; None is an equal share of the physical cores.
         counters: whether its requests tell what each operator took.
+        runs_at_once: runs that are computed side by side.
 
     Raises:
         InputError: the graph is missing or altered, OpenVINO cannot load it, or its inputs and outputs are
@@ -46,7 +52,7 @@ def compile_stage(
         if takes_one_image(stage):
             # OpenVINO merges more operators where it knows the shapes, and there is one shape only.
             model.reshape({tensor.name: _one_image(tensor) for tensor in description.inputs})
-        options = properties(stage_hint(stage, chosen), threads) | {"PERF_COUNT": counters}
+        options = properties(stage_hint(stage, chosen), threads, runs_at_once) | {"PERF_COUNT": counters}
         return core().compile_model(model, DEVICE, options)
     except RuntimeError as error:
         raise InputError(
@@ -55,8 +61,11 @@ def compile_stage(
         ) from error
 
 
-def properties(hint: str, threads: int | None) -> dict[str, Any]:
-    """OpenVINO's properties of a compiled model that computes in `hint` on so many threads."""
+def properties(hint: str, threads: int | None, runs_at_once: int = 1) -> dict[str, Any]:
+    """OpenVINO's properties of a compiled model that computes in `hint`.
+
+    `threads` are those of one run, None for an equal share of the physical cores.
+    """
     chosen: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": hint,
         # The other mode may lower the precision further.
@@ -66,7 +75,10 @@ def properties(hint: str, threads: int | None) -> dict[str, Any]:
     }
     if threads is not None:
         # OpenVINO would pin the threads to the first cores, and so those of another process with few threads.
-        chosen |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+        chosen |= {"INFERENCE_NUM_THREADS": threads * runs_at_once, "ENABLE_CPU_PINNING": False}
+    if runs_at_once > 1:
+        # The runs of two stages would be pinned to the same cores, while others are idle.
+        chosen |= {"NUM_STREAMS": str(runs_at_once), "ENABLE_CPU_PINNING": False}
     return chosen
 
 
@@ -109,7 +121,9 @@ def _one_image(tensor: TensorSpec) -> list[int]:
     return [size if isinstance(size, int) else 1 for size in tensor.shape]
 
 
-def import_stage(plan: bytes, stage: str, chosen: Arithmetic, threads: int | None) -> Any:
+def import_stage(
+    plan: bytes, stage: str, chosen: Arithmetic, threads: int | None, runs_at_once: int = 1
+) -> Any:
     """The `openvino.CompiledModel` of a stage from what `compile_plan` gave on this processor.
 
     Raises:
@@ -117,6 +131,7 @@ def import_stage(plan: bytes, stage: str, chosen: Arithmetic, threads: int | Non
     """
     try:
         # The properties are not in the plan: without them, OpenVINO would compute an FP32 stage in BF16.
-        return core().import_model(plan, DEVICE, properties(stage_hint(stage, chosen), threads))
+        options = properties(stage_hint(stage, chosen), threads, runs_at_once)
+        return core().import_model(plan, DEVICE, options)
     except RuntimeError as error:
         raise InputError(f"OpenVINO {version()} refuses the plan of {stage} ({error_line(error)})") from error

@@ -55,7 +55,7 @@ class Plans:
         except InputError as error:
             self.problem = str(error)
 
-    def open_stage(self, stage: str, threads: int | None) -> Any | None:
+    def open_stage(self, stage: str, threads: int | None, runs_at_once: int) -> Any | None:
         """The `openvino.CompiledModel` of a stage; None where there is no set.
 
         Raises:
@@ -66,7 +66,7 @@ class Plans:
             return None
         plan = read_plan(self._built, stage)
         try:
-            return import_stage(plan, stage, self._chosen, threads)
+            return import_stage(plan, stage, self._chosen, threads, runs_at_once)
         except InputError as error:
             remedy = f"build it again with `{self._built.command} --force`"
             raise InputError(f"{self._built.plan_file(stage)}: {error}; {remedy}") from error

@@ -57,8 +57,10 @@ class OnnxRuntimeEngines:
     buckets = None
     decodes_at_once = 1
 
-    def __init__(self, bundle: Bundle, threads: int | None, reason: str) -> None:
+    def __init__(self, bundle: Bundle, threads: int | None, reason: str, images_at_once: int = 1) -> None:
         """`threads` bounds the CPU threads of one operator; None is one per core.
+
+        Runs of a stage at a time share its threads.
 
         Raises:
             InputError: ONNX Runtime is missing or broken, or the bundle is of bfloat16 or of an
@@ -68,6 +70,7 @@ class OnnxRuntimeEngines:
         check_runs_on_cpu(bundle, *bundle.manifest.stages.values())
         check_eight_bit(bundle)
         self.reason = reason
+        self.images_at_once = images_at_once
         self.folds_vocabularies = FOLDED_SCOUT.name in bundle.manifest.stages
         self._bundle = bundle
         self._threads = threads

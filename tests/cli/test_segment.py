@@ -45,9 +45,11 @@ def photos(tmp_path: Path) -> Path:
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle whose stages are in numpy; the options that choose engines are checked as for any other."""
 
-    def open_fakes(bundle: Bundle, backend: str | None, threads: int | None) -> FakeEngines:
-        open_engines(bundle, backend, threads)
-        return FakeEngines()
+    def open_fakes(
+        bundle: Bundle, backend: str | None, threads: int | None, images_at_once: int
+    ) -> FakeEngines:
+        open_engines(bundle, backend, threads, images_at_once)
+        return FakeEngines(images_at_once=images_at_once)
 
     monkeypatch.setattr("sed_trt.runtime.segmenter.open_engines", open_fakes)
     return write_fake_bundle(tmp_path / "fake")

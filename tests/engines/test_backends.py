@@ -39,6 +39,7 @@ def offer(monkeypatch: pytest.MonkeyPatch, *works: str) -> None:
     class Offered:
         buckets = (8,)
         decodes_at_once = 2
+        images_at_once = 1
 
         def __init__(self, backend: str, reason: str) -> None:
             if backend not in works:
@@ -57,7 +58,9 @@ def offer(monkeypatch: pytest.MonkeyPatch, *works: str) -> None:
         lambda bundle, threads, reason: Offered("onnxruntime-cuda", reason),
     )
     monkeypatch.setattr(
-        openvino_engines, "OpenVinoEngines", lambda bundle, threads, reason: Offered("openvino", reason)
+        openvino_engines,
+        "OpenVinoEngines",
+        lambda bundle, threads, reason, at_once: Offered("openvino", reason),
     )
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
 

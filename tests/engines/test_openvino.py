@@ -212,6 +212,29 @@ def test_threads(threads: int | None, bundle: Bundle) -> None:
         assert engine._compiled.get_property("ENABLE_CPU_PINNING") is False
 
 
+@pytest.mark.parametrize(("threads", "at_once"), [(None, 2), (1, 2)])
+def test_images_side_by_side_share_the_cores(threads: int | None, at_once: int, bundle: Bundle) -> None:
+    engines = OpenVinoEngines(bundle, threads, "asked for", at_once)
+    assert engines.images_at_once == at_once
+    engine = engines["decode3"]
+    assert isinstance(engine, OpenVinoEngine)
+    compiled = engine._compiled
+    assert compiled.get_property("NUM_STREAMS") == at_once
+    assert compiled.get_property("ENABLE_CPU_PINNING") is False
+    if threads is not None:
+        assert compiled.get_property("INFERENCE_NUM_THREADS") == threads * at_once
+
+
+def test_a_stream_of_images_side_by_side_gives_what_single_calls_give(bundle: Bundle) -> None:
+    alone = Segmenter(bundle.path, "openvino")
+    together = Segmenter(bundle.path, "openvino", images_at_once=2)
+    vocabulary = alone.vocabulary(NAMES)
+    expected = {str(scene): alone(scene, vocabulary) for scene in SCENES}
+    for item in together.stream(SCENES * 3, vocabulary):
+        assert item.result is not None
+        assert np.mean(item.result.labels == expected[str(item.source)].labels) >= 0.999
+
+
 STAY = """
 import os, sys
 import numpy as np

@@ -131,8 +131,11 @@ class FakeEngines:
     backend = "fake"
     reason = "asked for"
 
-    def __init__(self, buckets: tuple[int, ...] | None = None, decodes_at_once: int = 1) -> None:
+    def __init__(
+        self, buckets: tuple[int, ...] | None = None, decodes_at_once: int = 1, images_at_once: int = 1
+    ) -> None:
         self.decodes_at_once = decodes_at_once
+        self.images_at_once = images_at_once
         self.folds_vocabularies = False
         self.engines = {name: FakeEngine(name) for name in STAGES}
         self.buckets = buckets

@@ -218,13 +218,18 @@ def test_a_stage_that_is_slow_never_waits_and_images_do_not_pile_up(
     assert alive <= 1
 
 
-@pytest.mark.parametrize("decodes_at_once", [1, 2, 3])
-def test_so_many_images_are_decoded_at_a_time_as_the_backend_wants(
-    decodes_at_once: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("setting", "stage"),
+    [("decodes_at_once", "decode1"), ("images_at_once", "image"), ("images_at_once", "label")],
+)
+def test_so_many_images_are_in_work_as_the_backend_wants(
+    setting: str, stage: str, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engines = FakeEngines(decodes_at_once=decodes_at_once)
-    together = threading.Barrier(decodes_at_once)
-    run, most = engines["decode1"].run, 0
+    engines = FakeEngines()
+    setattr(engines, setting, at_once)
+    together = threading.Barrier(at_once)
+    run, most = engines[stage].run, 0
     inside: list[None] = []
 
     def meet(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,10 +244,18 @@ def test_so_many_images_are_decoded_at_a_time_as_the_backend_wants(
         inside.pop()
         return run(inputs)
 
-    monkeypatch.setattr(engines["decode1"], "run", meet)
+    monkeypatch.setattr(engines[stage], "run", meet)
     items = list(stream([plain(number) for number in range(6)], 4, engines))
     assert [int(item.result.labels[0, 0]) for item in items if item.result] == [0, 1, 2, 0, 1, 2]
-    assert most == decodes_at_once
+    assert most == at_once
+
+
+def test_images_side_by_side_keep_their_order_and_their_errors(tmp_path: Path) -> None:
+    images: list[ImageSource] = [plain(0), tmp_path / "missing.png", plain(2), plain(1)]
+    items = list(stream(images, 4, FakeEngines(images_at_once=3)))
+    assert [item.source for item in items] == images
+    assert [int(item.result.labels[0, 0]) for item in items if item.result] == [0, 2, 1]
+    assert items[1].result is None and "missing.png" in str(items[1].error)
 
 
 def test_map_threaded_keeps_order_and_works_at_once() -> None:
