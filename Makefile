@@ -61,7 +61,7 @@ bundles-tiny: $(VENV)/.export
 	for precision in fp32 fp16 bf16 int8; do $(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/sed-tiny-$$precision --precision $$precision || exit; done
 
 # The rows of CPUs: about 40 minutes on two cores, which nothing else should use meanwhile. To rehearse it:
-# make results-cpu NET=sed-tiny SIZES=20,40 LARGE=60 ROUNDS=1 SCENES=1 RESULTS=/tmp/results MEASURED=/tmp/measured
+# make results-cpu NET=sed-tiny SIZES=20,40 KEPT=8 LARGE=60 ROUNDS=1 SCENES=1 RESULTS=/tmp/results MEASURED=/tmp/measured
 NET := sed-b
 SIZES := 150,847
 SIZE = $(firstword $(subst $(comma), ,$(SIZES)))
