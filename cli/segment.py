@@ -59,7 +59,9 @@ def segment(
     threads: Annotated[
         int | None, typer.Option(help="CPU threads per stage; by default one per core.", show_default=False)
     ] = None,
-    batch: Annotated[int, typer.Option(help="Images that are encoded together.")] = 4,
+    batch: Annotated[
+        int, typer.Option(help="Images that a GPU encodes together; on a CPU, that are read ahead.")
+    ] = 4,
     images_at_once: Annotated[
         int,
         typer.Option(

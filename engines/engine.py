@@ -110,8 +110,11 @@ class Engines(Protocol):
         """Images that a stream decodes at a time: several where a device waits while the host rejects."""
 
     @property
-    def images_at_once(self) -> int:
-        """Images that a stream takes through all stages side by side; 1 where its steps overlap instead."""
+    def images_at_once(self) -> int | None:
+        """Images that a stream takes through all stages side by side; None where its steps overlap instead.
+
+        On a CPU one stage keeps all cores busy, and steps that overlap take them from each other.
+        """
 
     @property
     def folds_vocabularies(self) -> bool:

@@ -51,8 +51,7 @@ class Segmenter:
             engines: of this bundle, if they are open already; `backend`, `threads` and `images_at_once` are
                 then not used.
             images_at_once: on a CPU, images that `stream` takes through all stages side by side, each on its
-                share of the cores; a single image then takes longer. 1 overlaps the steps of one image with
-                those of the next.
+                share of the cores; a single image then takes longer.
 
         Raises:
             InputError: no bundle there, a file of it is missing, the backend is unknown or does not work
@@ -141,10 +140,10 @@ class Segmenter:
         short_side: int | None = 640,
         batch: int = 4,
     ) -> Generator[StreamItem, None, None]:
-        """Segment many images in order; loading, encoder, decoder, labelling and the caller overlap.
+        """Segment many images in order; loading, the caller and, on a GPU, the steps of the network overlap.
 
-        The encoder runs on `batch` images at a time, so the first result waits for as many (or for the end of
-        `images`); on a CPU with several images at once, on one image in each thread. An image that
+        On a GPU the encoder runs on `batch` images at a time, so the first result waits for as many (or for
+        the end of `images`); on a CPU images are taken one by one, `batch` of them read ahead. An image that
         cannot be read becomes an item with its error; any other exception is raised from the iterator. Memory
         is bounded whatever the number of images; closing the iterator stops the work.
 

@@ -67,20 +67,16 @@ def stream_results(
     def label_one(decoded: DecodedImage) -> Result:
         return label(engines, decoded, vocabulary.names)
 
-    def segment_one(source: ImageSource) -> _Passed[Result]:
-        source, prepared = load(source)
-        if isinstance(prepared, str):
-            return source, prepared
+    def finish_one(prepared: PreparedImage) -> Result:
         (encoded,) = encode(engines, [prepared])
-        return source, finish(encoded, vocabulary, rejection)
+        return finish(encoded, vocabulary, rejection)
 
-    if engines.images_at_once > 1:
-        # Each image stays in one thread: steps that overlap as well would ask for more threads than cores.
-        labelled = map_threaded(segment_one, images, engines.images_at_once)
-        yield from _items(labelled)
-        return
     # The second batch is loaded while the encoder runs on the first; a whole batch leaves it at once.
     loaded = prefetch(map_threaded(load, images, pool_size()), batch)
+    if engines.images_at_once is not None:
+        finished = map_threaded(_unless_failed(finish_one), loaded, engines.images_at_once)
+        yield from _items(_closing(finished, loaded))
+        return
     encoded = prefetch(_closing(_encode_batches(engines, loaded, batch), loaded), batch)
     decoded = _closing(map_threaded(_unless_failed(decode_one), encoded, engines.decodes_at_once), encoded)
     labelled = prefetch(_closing(map(_unless_failed(label_one), decoded), decoded), _RESULTS_AHEAD)

@@ -45,7 +45,7 @@ class RecordedEngines:
 
     buckets = None
     decodes_at_once = 1
-    images_at_once = 1
+    images_at_once = None
 
     def __init__(self, engines: Engines) -> None:
         self._engines = engines

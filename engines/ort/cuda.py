@@ -147,7 +147,7 @@ class OnnxRuntimeCudaEngines:
     # It takes any number of categories; these are the counts that shapes are padded to.
     buckets = category_buckets(Limits().max_categories)
     decodes_at_once = 2
-    images_at_once = 1
+    images_at_once = None
     folds_vocabularies = False
 
     def __init__(

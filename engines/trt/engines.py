@@ -102,7 +102,7 @@ class TensorRTEngines:
     """Engines built by `sed-trt build` for this GPU, each loaded when it is first used."""
 
     decodes_at_once = 2
-    images_at_once = 1
+    images_at_once = None
     folds_vocabularies = False
 
     def __init__(

@@ -39,7 +39,7 @@ def offer(monkeypatch: pytest.MonkeyPatch, *works: str) -> None:
     class Offered:
         buckets = (8,)
         decodes_at_once = 2
-        images_at_once = 1
+        images_at_once = None
 
         def __init__(self, backend: str, reason: str) -> None:
             if backend not in works:

@@ -132,7 +132,7 @@ class FakeEngines:
     reason = "asked for"
 
     def __init__(
-        self, buckets: tuple[int, ...] | None = None, decodes_at_once: int = 1, images_at_once: int = 1
+        self, buckets: tuple[int, ...] | None = None, decodes_at_once: int = 1, images_at_once: int | None = None
     ) -> None:
         self.decodes_at_once = decodes_at_once
         self.images_at_once = images_at_once
