@@ -123,5 +123,8 @@ class Engines(Protocol):
     def to_device(self, array: np.ndarray) -> Value:
         """Copy an array that stages take again and again to where the backend computes."""
 
+    def warmed_up(self) -> None:
+        """Called when every stage has run at every size: what was compiled for that is kept for the next start."""
+
     def __getitem__(self, stage: str) -> Engine:
         """The engine of a stage."""
