@@ -33,7 +33,7 @@ def inspect(
         typer.Option(
             "--layers",
             metavar="STAGE",
-            help="Instead compare the layers of a stage on this machine's TensorRT with ONNX Runtime; needs a GPU.",
+            help="Instead compare the layers of a stage on TensorRT with ONNX Runtime; needs a GPU.",
             show_default=False,
         ),
     ] = None,
@@ -41,13 +41,15 @@ def inspect(
         Path | None,
         typer.Option(
             "--against",
-            help="With --layers: compare with the same stage of another bundle, both on ONNX Runtime; no GPU.",
+            help="With --layers: compare with that stage of another bundle instead, on ONNX Runtime.",
             show_default=False,
         ),
     ] = None,
     image: Annotated[
         Path | None,
-        typer.Option("--image", help="With --layers: what the stage's inputs come from.", show_default="a photo"),
+        typer.Option(
+            "--image", help="With --layers: what the stage's inputs come from.", show_default="a photo"
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -73,9 +75,7 @@ def inspect(
         _show(opened, sets, inspected, warnings)
 
 
-def _show_layers(
-    path: Path, stage: str, against: Path | None, image: Path | None, as_json: bool
-) -> None:
+def _show_layers(path: Path, stage: str, against: Path | None, image: Path | None, as_json: bool) -> None:
     from dataclasses import asdict
 
     from ..bundle import Bundle

@@ -124,7 +124,7 @@ class Engines(Protocol):
         """Copy an array that stages take again and again to where the backend computes."""
 
     def warmed_up(self) -> None:
-        """Called when every stage has run at every size: what was compiled for that is kept for the next start."""
+        """Called once every stage has run at every size, to keep for the next start what was compiled."""
 
     def __getitem__(self, stage: str) -> Engine:
         """The engine of a stage."""

@@ -70,7 +70,7 @@ class LayerError:
 
 
 class MarkedTensor(NamedTuple):
-    """A tensor inside a graph: the position and name of the operator that gives it, and its type for numpy."""
+    """A tensor inside a graph: position and name of the operator that gives it, and its type for numpy."""
 
     position: int
     operator: str
@@ -166,7 +166,9 @@ def compare_with_tensorrt(bundle: Bundle, stage: str, image: ImageSource) -> lis
         return compare_layers(_onnxruntime(graph, list(tensors)), runner, inputs, inputs, tensors)
 
 
-def compare_with_bundle(bundle: Bundle, stage: str, image: ImageSource, reference: Bundle) -> list[LayerError]:
+def compare_with_bundle(
+    bundle: Bundle, stage: str, image: ImageSource, reference: Bundle
+) -> list[LayerError]:
     """The layers of a stage against those of the same stage of another bundle, both on ONNX Runtime.
 
     Tensors that only one of the two graphs has are left out, for example the casts of a half-precision one.
@@ -210,9 +212,7 @@ def stage_inputs(bundle: Bundle, stage: str, image: ImageSource) -> dict[str, np
     engines = RecordedEngines(OnnxRuntimeEngines(bundle, None, "", 1))
     # Where an image is segmented, either the scout runs or the two stages that stand in for it.
     engines.folds_vocabularies = stage in ("fold", "scout_folded")
-    embedded = embed_names(
-        CATEGORIES, bundle.manifest.templates, SentenceTokenizer(bundle), engines["text"]
-    )
+    embedded = embed_names(CATEGORIES, bundle.manifest.templates, SentenceTokenizer(bundle), engines["text"])
     vocabulary = Vocabulary(CATEGORIES, np.concatenate(list(embedded)))
     (encoded,) = encode(engines, [prepare(engines, image, None)])
     finish(encoded, vocabulary, TopK(4))

@@ -1,4 +1,4 @@
-"""The GPU through cuda-bindings, NVIDIA's own package: wheels that need no compiler and come with PyTorch's."""
+"""The GPU through cuda-bindings, NVIDIA's own package: wheels without a compiler, which PyTorch brings."""
 
 import ctypes
 import weakref

@@ -41,12 +41,12 @@ def check_index(index: int, count: int) -> None:
 
 def package_error(package: str, reason: str) -> InputError:
     """The error of a CUDA package that cannot be used; `reason` is what it says."""
-    if "undefined symbol" in reason or "version `" in reason:
+    if any(sign in reason for sign in ("undefined symbol", "version `", "is not found")):
         return InputError(
             f"GPU: the NVIDIA driver is older than the CUDA that {package} was built with ({reason}); update "
             f"the driver, or install {package} for an older CUDA"
         )
-    if "libcuda" in reason:
+    if "libcuda" in reason or "driver library" in reason:
         return InputError(
             f"GPU: there is no NVIDIA driver ({reason}); install it, or in a container start that with "
             "`--gpus all`, or use the backend onnxruntime"

@@ -11,7 +11,7 @@ import numpy as np
 from .gpu import Gpu, check_index, cuda_version, full_error, open_error, package_error, start_error
 from .protocol import CaptureError, DeviceMemoryError, Graph
 
-# CU_STREAM_NON_BLOCKING, which pycuda has no name for: work of others in the default stream is not waited for.
+# CU_STREAM_NON_BLOCKING, which pycuda has no name for: work in the default stream is not waited for.
 _NON_BLOCKING = 1
 
 

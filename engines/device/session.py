@@ -245,7 +245,7 @@ class Work:
         return Download(staging, array.dtype, array.shape)
 
     def capture(self, enqueue: Callable[[], None]) -> Graph:
-        """Record what `enqueue` puts into the stream, instead of doing it; raises InputError if that fails."""
+        """Record what `enqueue` puts into the stream instead of doing it; raises InputError."""
         try:
             return self._device.capture(enqueue)
         except CaptureError as error:

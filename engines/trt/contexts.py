@@ -1,4 +1,4 @@
-"""TensorRT's engines and execution contexts, made from plan files, and the kernels that TensorRT-RTX compiled."""
+"""TensorRT's engines and execution contexts, made from plans, and the kernels that TensorRT-RTX compiled."""
 
 import ctypes
 import logging
@@ -16,7 +16,7 @@ from .library import Library
 
 # In the folder of the engines: the kernels that TensorRT-RTX compiled.
 CACHE_FILE = "runtime.cache"
-# New kernels are written at most so often while images are segmented: the process may be killed at any moment.
+# New kernels are written at most so often while images come: the process may be killed at any moment.
 SAVE_SECONDS = 60.0
 
 _logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class TensorRTContexts:
         self._cuda_graphs = cuda_graphs
         self._cache_file = cache
         self._cache: Any = None
-        # What runs before, and may compile kernels when it runs for the first time.
+        # What ran before: stages and shapes compile kernels when they run for the first time.
         self._compiled: set[Hashable] = set()
         self._unsaved = False
         self._saved = b""
@@ -178,7 +178,7 @@ class TensorRTContexts:
         return InputError(f"{why}; build it again with `{rebuild} --force`")
 
     def _invalidity(self, plan: bytes) -> frozenset[str]:
-        """What the library says against a plan that it refused, by its own names; empty where it cannot say."""
+        """What the library has against a plan that it refused, by its own names, where it can say."""
         ask = getattr(self._runtime, "get_engine_validity", None)
         if ask is None:
             return frozenset()

@@ -80,9 +80,7 @@ class CapturedExecution:
     def __init__(self, work: Work, execution: Execution, stage: Stage, shapes: Shapes) -> None:
         """Reserve the memory; raises InputError when the GPU has too little."""
         self._execution = execution
-        self._inputs = {
-            tensor.name: work.empty(tensor.dtype, shapes[tensor.name]) for tensor in stage.inputs
-        }
+        self._inputs = {tensor.name: work.empty(tensor.dtype, shapes[tensor.name]) for tensor in stage.inputs}
         self._outputs, self._scratch = execution.bind(work, self._inputs)
         self._graph: Graph | None = None
 

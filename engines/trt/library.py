@@ -91,21 +91,22 @@ class Library:
 
     @property
     def known_capabilities(self) -> frozenset[Capability]:
-        """The compute capabilities that this version was made for; none where it does not say so."""
+        """The compute capabilities that this version was made for, where it names them."""
         named = (named_capability(name) for name in self.capabilities())
         return frozenset(capability for capability in named if capability is not None)
 
     def check_gpu(self, gpu: Gpu) -> None:
-        """Refuse a GPU that this version was not made for: no engines will run on it, whatever they were built for.
+        """Refuse a GPU that this version was not made for: it runs no engines, whatever they were built for.
 
         Raises:
             InputError: it is one of those.
         """
-        if not self.builds_for_others or gpu.capability in self.known_capabilities or ANY_TARGET in os.environ:
+        known = not self.builds_for_others or gpu.capability in self.known_capabilities
+        if known or ANY_TARGET in os.environ:
             return
         raise InputError(
-            f"backend {self.backend}: version {self.version} knows {', '.join(self.capabilities())} only, and "
-            f"this GPU, {gpu.name}, is {capability_name(gpu.capability)}; use the backend tensorrt or "
+            f"backend {self.backend}: version {self.version} knows {', '.join(self.capabilities())} only, "
+            f"and this GPU, {gpu.name}, is {capability_name(gpu.capability)}; use the backend tensorrt or "
             "onnxruntime-cuda, or a later version of it"
         )
 

@@ -118,7 +118,7 @@ def test_tensorrt_is_a_runner(backend: str, monkeypatch: pytest.MonkeyPatch, tmp
     assert (error.max_error, error.peak) == (0, float(expected["logits0"].max()))
     assert device.closed
     assert device.memory == {}
-    with pytest.raises(InputError, match="tensorrt.* cannot load it .*build it again with `rebuild it"):
+    with pytest.raises(InputError, match=r"tensorrt.* cannot load it .*build it again with `rebuild it"):
         compare_layers(
             Reference(name="numpy"),
             TensorRTRunner(b"refused: no", described, library, "rebuild it"),
@@ -166,7 +166,9 @@ def test_command(tiny_bundle: Path, tiny_bundle_fp16: Path, capsys: pytest.Captu
     command = ["inspect", str(tiny_bundle_fp16), "--layers", "decode3", "--against", str(tiny_bundle)]
     assert main(command) == 0
     shown = capsys.readouterr()
-    assert "decode3: " in shown.out and "tensors compared; the 20 with the largest relative error" in shown.out
+    assert (
+        "decode3: " in shown.out and "tensors compared; the 20 with the largest relative error" in shown.out
+    )
     assert "relative error" in shown.out
     assert shown.err == ""
     assert main([*command, "--json"]) == 0

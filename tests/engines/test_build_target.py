@@ -47,7 +47,9 @@ def test_rtx_for_this_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpu_target(RTX, "current", NONE) == ("sm86", None)
     here(monkeypatch, H200)
     for name in ("current", "h100"):
-        with pytest.raises(InputError, match=r"1\.7 knows sm75, sm80, sm86 only, and this GPU, NVIDIA H200, is sm90"):
+        with pytest.raises(
+            InputError, match=r"1\.7 knows sm75, sm80, sm86 only, and this GPU, NVIDIA H200, is sm90"
+        ):
             gpu_target(RTX, name, NONE)
     # The GPU check tries it nevertheless.
     monkeypatch.setenv(ANY_TARGET, "1")

@@ -1,4 +1,4 @@
-"""The GPU through pycuda and cuda-bindings, which stand in here: which is taken, what is refused, what is called."""
+"""The GPU through pycuda and cuda-bindings, which stand in here: which is taken, refused and called how."""
 
 import ast
 import gc
@@ -91,7 +91,9 @@ def test_pycuda_is_taken_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pycuda_alone_has_no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, fake_pycuda())
-    with pytest.raises(InputError, match="cuda_graphs: pycuda has no CUDA graphs; pip install cuda-bindings, or"):
+    with pytest.raises(
+        InputError, match="cuda_graphs: pycuda has no CUDA graphs; pip install cuda-bindings, or"
+    ):
         open_device(captures=True)
     with pytest.raises(CaptureError, match="pycuda has no CUDA graphs"):
         open_device().capture(lambda: None)

@@ -101,7 +101,9 @@ def test_no_build_helps_a_gpu_that_rtx_does_not_know(
     if target:
         engines = built(bundle, target=target)
     line = refusal(bundle, gpu=H200)
-    assert "1.7.1.116 knows sm75, sm86, sm89 only, and this GPU, NVIDIA H200, is sm90; use the backend" in line
+    assert (
+        "1.7.1.116 knows sm75, sm86, sm89 only, and this GPU, NVIDIA H200, is sm90; use the backend" in line
+    )
     assert "sed-trt build" not in line
     if target:
         with pytest.raises(InputError, match="knows sm75, sm86, sm89 only"):

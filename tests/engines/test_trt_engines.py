@@ -209,7 +209,7 @@ def test_profile_that_tensorrt_does_not_take(machine: Machine, monkeypatch: pyte
     with pytest.raises(RuntimeError, match=message):
         prepare(engines, noise(0), None)
     reason = "Cuda Runtime (out of memory)"
-    with pytest.raises(InputError, match="stage pixels: the GPU.s memory is too small"):
+    with pytest.raises(InputError, match=r"stage pixels: the GPU.s memory is too small"):
         prepare(engines, noise(0), None)
 
 

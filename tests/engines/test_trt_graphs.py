@@ -135,7 +135,9 @@ def test_work_that_cannot_be_captured(machine: Machine, monkeypatch: pytest.Monk
         raise CaptureError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(machine.device, "capture", fail)
-    message = r"stage image: it cannot be captured as a CUDA graph \(operation not .*\); leave cuda_graphs out"
+    message = (
+        r"stage image: it cannot be captured as a CUDA graph \(operation not .*\); leave cuda_graphs out"
+    )
     with pytest.raises(InputError, match=message):
         segment(machine.engines(cuda_graphs=True), noise(0), many(3))
 

@@ -198,7 +198,10 @@ def test_gpus_that_rtx_was_not_made_for(monkeypatch: pytest.MonkeyPatch) -> None
             library.check_gpu(gpu)
         line = str(caught.value)
         sm = f"sm{capability[0]}{capability[1]}"
-        assert f"1.7.1 knows sm75, sm86, sm120 only, and this GPU, {name}, is {sm}; use the backend tensorrt" in line
+        assert (
+            f"1.7.1 knows sm75, sm86, sm120 only, and this GPU, {name}, is {sm}; use the backend tensorrt"
+            in line
+        )
         assert "\n" not in line and "build" not in line
         Library("tensorrt", fake_tensorrt("11.0"), "11.0").check_gpu(gpu)
     monkeypatch.setenv(ANY_TARGET, "1")

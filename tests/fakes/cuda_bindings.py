@@ -1,4 +1,4 @@
-"""The part of cuda.bindings.driver that the package uses, with names and behaviour as in cuda-bindings 13.5."""
+"""What the package uses of cuda.bindings.driver, with names and behaviour as in cuda-bindings 13.5."""
 
 import ctypes
 import sys
@@ -53,9 +53,7 @@ def fake_bindings(
     def status(what: str) -> CUresult:
         if what not in failing:
             return CUresult.CUDA_SUCCESS
-        result = (
-            CUresult.CUDA_ERROR_OUT_OF_MEMORY if failing[what] == FULL else CUresult.CUDA_ERROR_UNKNOWN
-        )
+        result = CUresult.CUDA_ERROR_OUT_OF_MEMORY if failing[what] == FULL else CUresult.CUDA_ERROR_UNKNOWN
         texts[result] = f"{what} failed: {failing[what]}"
         return result
 
@@ -210,14 +208,21 @@ def fake_bindings(
 
         setattr(cuda, name, call)
 
-    for name in ("cuGraphDestroy", "cuGraphExecDestroy", "cuGraphLaunch", "cuEventDestroy", "cuStreamDestroy"):
+    for name in (
+        "cuGraphDestroy",
+        "cuGraphExecDestroy",
+        "cuGraphLaunch",
+        "cuEventDestroy",
+        "cuStreamDestroy",
+    ):
         noted(name)
     copy("cuMemcpyHtoDAsync", "memcpy_htod_async")
     copy("cuMemcpyDtoHAsync", "memcpy_dtoh_async")
     copy("cuMemcpyDtoDAsync", "memcpy_dtod_async")
     cuda.CUresult = CUresult
     cuda.CUdevice_attribute = _members(
-        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR="major", CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR="minor"
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR="major",
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR="minor",
     )
     cuda.CUstream_flags = _members(CU_STREAM_NON_BLOCKING=1)
     cuda.CUevent_flags = _members(CU_EVENT_DISABLE_TIMING=2)

@@ -35,7 +35,7 @@ class FakeEvent:
 
 @dataclass
 class FakeGraph:
-    """What was put into the stream while it was captured; `notes` are done when it is launched, `work` later."""
+    """What was put into the stream while it was captured: `notes` are done at a launch, `work` later."""
 
     device: "FakeDevice"
     notes: list[Callable[[], None]] = field(default_factory=list)

@@ -47,8 +47,8 @@ def fake_tensorrt(
         previews: members of PreviewFeature.
 
     Its list `configs` has every config that a build made. Its list `caches` has the caches that the runtime
-    made, `runtime_configs` its configurations by stage, and `contexts` its contexts. `diagnostics` is what the
-    runtime says of a plan that it refused.
+    made, `runtime_configs` its configurations by stage, and `contexts` all contexts. `diagnostics` is what
+    the runtime says of a plan that it refused.
     """
     module: Any = ModuleType("tensorrt")
     module.__version__ = version
@@ -392,6 +392,7 @@ def _add_runtime(module: Any, device: FakeDevice) -> None:
     module.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE")
     module.EngineValidity = IntEnum("EngineValidity", ["VALID", "INVALID"])
     module.EngineInvalidityDiagnostics = IntFlag(
-        "EngineInvalidityDiagnostics", ["VERSION_MISMATCH", "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "INSUFFICIENT_GPU_MEMORY"]
+        "EngineInvalidityDiagnostics",
+        ["VERSION_MISMATCH", "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "INSUFFICIENT_GPU_MEMORY"],
     )
     module.LayerInformationFormat = SimpleNamespace(JSON="JSON")
