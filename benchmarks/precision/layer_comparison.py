@@ -171,11 +171,12 @@ def compare_with_bundle(
 ) -> list[LayerError]:
     """The layers of a stage against those of the same stage of another bundle, both on ONNX Runtime.
 
-    Tensors that only one of the two graphs has are left out, for example the casts of a half-precision one.
+    The names that the export gives to tensors differ between precisions, so operators are compared by their
+    order. Casts, of which a half-precision graph has more, are left out.
 
     Raises:
-        InputError: a bundle has no such stage, or one that ONNX Runtime does not run on the CPU; or the image
-            cannot be read.
+        InputError: a bundle has no such stage, or one that ONNX Runtime does not run on the CPU; the graphs
+            have other operators; or the image cannot be read.
     """
     for each in (bundle, reference):
         check_stage(each, stage)
@@ -185,11 +186,32 @@ def compare_with_bundle(
         for tensor in bundle.manifest.stages[stage].inputs
     }
     graphs = [each.verified(each.manifest.stages[stage].file) for each in (reference, bundle)]
-    tensors = float_tensors(graphs[1])
-    in_both = float_tensors(graphs[0]).keys() & tensors.keys()
-    common = {name: tensors[name] for name in tensors if name in in_both}
-    first, second = (_onnxruntime(graph, list(common)) for graph in graphs)
-    return compare_layers(first, second, expected, inputs, common)
+    names = same_tensors(*graphs)
+    tensors = {name: tensor for name, tensor in float_tensors(graphs[1]).items() if name in names}
+    first = _onnxruntime(graphs[0], [names[name] for name in tensors])
+    second = _onnxruntime(graphs[1], list(tensors))
+    return compare_layers(first, second, expected, inputs, tensors, names)
+
+
+def same_tensors(reference: Path, graph: Path) -> dict[str, str]:
+    """Tensor of `graph` to the one of `reference` that the same operator gives; those of casts are left out.
+
+    Raises:
+        InputError: the graphs differ in more than casts and types.
+    """
+    nodes = [
+        [node for node in onnx.load(file).graph.node if node.op_type != "Cast"] for file in (reference, graph)
+    ]
+    if [node.op_type for node in nodes[0]] != [node.op_type for node in nodes[1]]:
+        raise InputError(
+            f"--against: {reference} and {graph} have other operators; export both from one checkpoint with "
+            "this version"
+        )
+    return {
+        name: same
+        for theirs, ours in zip(*nodes, strict=True)
+        for same, name in zip(theirs.output, ours.output, strict=True)
+    }
 
 
 def check_stage(bundle: Bundle, stage: str) -> None:
@@ -246,6 +268,7 @@ def compare_layers(
     expected_inputs: Mapping[str, np.ndarray],
     inputs: Mapping[str, np.ndarray],
     tensors: Mapping[str, MarkedTensor],
+    names: Mapping[str, str] | None = None,
 ) -> list[LayerError]:
     """Run two engines with the same outputs and compare each of these.
 
@@ -255,6 +278,7 @@ def compare_layers(
         expected_inputs: of the reference.
         inputs: of the engine: the same values, perhaps of another type.
         tensors: the outputs to compare, as `float_tensors` gives them.
+        names: what the reference calls them; None where it does as the engine.
 
     Returns:
         The errors in the order of the graph.
@@ -272,7 +296,9 @@ def compare_layers(
                 raise InputError(f"--layers: {runner.name} does not run the stage ({reason})") from error
             runs.append(iterations[0])
     return [
-        layer_error(name, tensor, np.asarray(runs[1][name]), np.asarray(runs[0][name]))
+        layer_error(
+            name, tensor, np.asarray(runs[1][name]), np.asarray(runs[0][names[name] if names else name])
+        )
         for name, tensor in tensors.items()
     ]
 

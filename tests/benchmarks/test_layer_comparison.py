@@ -48,6 +48,7 @@ def test_half_precision_against_single(tiny_bundle: Path, tiny_bundle_fp16: Path
     positions = [error.position for error in errors]
     assert positions == sorted(positions)
     assert 0 < max(error.relative_error for error in errors) < 0.1
+    assert "Cast" not in {error.operator for error in errors}
     same = compare_with_bundle(reference, "decode1", image(), reference)
     assert len(same) > len({"x1", "cost1", "logits1"})
     assert {error.max_error for error in same} == {0.0}
@@ -75,6 +76,14 @@ def test_the_layer_where_values_part_is_the_first(tiny_bundle: Path, tmp_path: P
     wrong = [error for error in compare_layers(first, second, inputs, inputs, tensors) if error.max_error > 0]
     assert (wrong[0].position, wrong[0].operator) == (changed, model.graph.node[changed].op_type)
     assert wrong[0].relative_error == pytest.approx(0.5, rel=0.5)
+
+
+def test_graphs_of_other_operators(tiny_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    with pytest.raises(
+        InputError, match=r"--against: .*decode2.onnx and .*decode1.onnx have other operators"
+    ):
+        module.same_tensors(bundle.verified("decode2.onnx"), bundle.verified("decode1.onnx"))
 
 
 def test_errors_of_values() -> None:
@@ -107,9 +116,9 @@ def test_tensorrt_is_a_runner(backend: str, monkeypatch: pytest.MonkeyPatch, tmp
     class Reference(module.BaseRunner):  # type: ignore[misc]
         get_input_metadata_impl = TensorRTRunner.get_input_metadata_impl
         _stage = stage
-        inference_time = 0.0
 
         def infer_impl(self, feed_dict: Any) -> Any:
+            self.inference_time = 0.0
             return expected
 
     runner = TensorRTRunner(b"scout", described, library, "rebuild it")
