@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ..engines.device.cuda import CudaDevice
+from ..engines.device.cuda import open_device
 from ..engines.device.protocol import Device
 from ..engines.device.session import DeviceSession
 from ..errors import InputError
@@ -74,7 +74,7 @@ def _round_trip(session: DeviceSession, parts: list[np.ndarray]) -> dict[str, fl
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(check_session(CudaDevice())))
+        print(json.dumps(check_session(open_device())))
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)

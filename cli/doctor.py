@@ -14,9 +14,13 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
+from ..engines.packages import DEVICE_PACKAGES, device_package
 from ..errors import InputError
 
 _NO_EXTRA = "base"
+# Extras that bring nothing where there is no GPU, and those for work that a few machines do.
+_GPU_EXTRAS = ("gpu", "rtx", "tensorrt")
+_RARE_EXTRAS = ("build", "layers")
 
 
 def doctor(
@@ -38,6 +42,7 @@ def doctor(
         "onnxruntime_providers": _providers(),
         "openvino": _openvino(),
         "gpus": _gpus(),
+        "device_package": device_package(),
     }
     facts["backends"] = _backends(facts["gpus"])
     facts["advice"] = _advice(facts["packages"], facts["gpus"])
@@ -127,8 +132,10 @@ def _advice(packages: dict[str, dict[str, str | None]], gpus: list[str]) -> list
         if extra == "cpu" and _version("onnxruntime-gpu"):
             # The GPU build stands in for it, and the two must not be installed together.
             missing = []
-        # Without a GPU the extras for it would bring nothing.
-        if missing and (gpus or extra not in ("gpu", "rtx", "tensorrt")):
+        if extra in _GPU_EXTRAS and device_package():
+            # Either of the packages that reach a GPU will do.
+            missing = [name for name in missing if name not in DEVICE_PACKAGES.values()]
+        if missing and extra not in _RARE_EXTRAS and (gpus or extra not in _GPU_EXTRAS):
             target = "." if extra == _NO_EXTRA else f".[{extra}]"
             first = "pip uninstall -y onnxruntime && " if extra == "gpu" and _version("onnxruntime") else ""
             advice.append(
@@ -177,6 +184,7 @@ def _print_table(facts: dict[str, Any]) -> None:
     for backend, reason in facts["backends"].items():
         table.add_row(f"backend {backend}", f"not usable: {reason}" if reason else "usable")
     table.add_row("NVIDIA GPUs", "\n".join(facts["gpus"]) or "none found by nvidia-smi")
+    table.add_row("GPUs are reached through", facts["device_package"] or "neither pycuda nor cuda-bindings")
     if "bundle" in facts:
         bundle = facts["bundle"]
         size = sum(bundle["files"].values()) / 1e6

@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import InputError
 from .console import PROGRAM
 
 if TYPE_CHECKING:
+    from ..benchmarks.precision.layer_comparison import LayerError
     from ..bundle import Bundle, Manifest
     from ..engines.store import BuiltEngines, BuiltStage
+
+# Of a comparison, how many tensors are shown, and the image that its inputs come from.
+_WORST_LAYERS = 20
+_PHOTO = Path(__file__).parents[1] / "export" / "verification.jpg"
 
 
 def inspect(
@@ -22,12 +28,40 @@ def inspect(
             help="Also load the engines and count their layers; needs a GPU they were built for.",
         ),
     ] = False,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layers",
+            metavar="STAGE",
+            help="Instead compare the layers of a stage on TensorRT with ONNX Runtime; needs a GPU.",
+            show_default=False,
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against",
+            help="With --layers: compare with that stage of another bundle instead, on ONNX Runtime.",
+            show_default=False,
+        ),
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            "--image", help="With --layers: what the stage's inputs come from.", show_default="a photo"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the stages of a bundle, their inputs and outputs, and the engines built from them.
 
     Example: sed-trt inspect bundle
     """
+    if layers is not None:
+        _show_layers(bundle, layers, against, image, as_json)
+        return
+    if against is not None or image is not None:
+        raise InputError("--against, --image: they go with --layers STAGE; give that too")
     from ..bundle import Bundle
     from ..engines.store import list_built
 
@@ -41,11 +75,58 @@ def inspect(
         _show(opened, sets, inspected, warnings)
 
 
+def _show_layers(path: Path, stage: str, against: Path | None, image: Path | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from ..bundle import Bundle
+
+    try:
+        from ..benchmarks.precision.layer_comparison import compare_with_bundle, compare_with_tensorrt
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"--layers: the package {error.name!r} is not installed; in sed-trt's folder, "
+            "pip install -e '.[layers,cpu]'"
+        ) from error
+
+    bundle, photo = Bundle.open(path), image or _PHOTO
+    if against is None:
+        errors = compare_with_tensorrt(bundle, stage, photo)
+    else:
+        errors = compare_with_bundle(bundle, stage, photo, Bundle.open(against))
+    if as_json:
+        # JSON has no infinity.
+        rows = [
+            {name: None if value == float("inf") else value for name, value in asdict(error).items()}
+            for error in errors
+        ]
+        print(json.dumps(rows, indent=1))
+    else:
+        _print_layers(stage, errors)
+
+
+def _print_layers(stage: str, errors: "list[LayerError]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False, highlight=False)
+    worst = sorted(errors, key=lambda error: -error.relative_error)[:_WORST_LAYERS]
+    console.print(
+        f"{stage}: {len(errors)} tensors compared; the {len(worst)} with the largest relative error, in the "
+        "order of the graph"
+    )
+    table = Table("operator", "", "tensor", "relative error", "largest error", "largest value")
+    for error in sorted(worst, key=lambda error: error.position):
+        numbers = (error.relative_error, error.max_error, error.peak)
+        table.add_row(
+            str(error.position), error.operator, error.tensor, *(f"{number:.3g}" for number in numbers)
+        )
+    console.print(table)
+
+
 def _inspected(sets: "list[BuiltEngines]") -> tuple[list[Any], list[str]]:
     """The layers of each set by stage and data type, or None and a line that says why not."""
     from ..engines.device.cuda import find_gpu
     from ..engines.trt.layers import engine_layers
-    from ..errors import InputError
 
     gpu = find_gpu()
     inspected: list[Any] = []

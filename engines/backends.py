@@ -1,22 +1,22 @@
 """The backends by name, and the engines of a bundle on one of them."""
 
 import platform
-import sys
-from importlib.util import find_spec
+from collections.abc import Mapping
 
 from ..bundle import Bundle
 from ..errors import InputError
 from .engine import Engines
 from .ort.session import cuda_offered
+from .packages import DEVICE_PACKAGES, is_installed
 
 # Those with a GPU come first, fastest first, after "auto", which takes the first that works.
 BACKENDS = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "openvino", "onnxruntime")
 NO_CUDA = "this ONNX Runtime has no CUDA provider"
-# The Python packages of the backends that need not be installed.
-_PACKAGES = {
-    "tensorrt": ("pycuda", "tensorrt"),
-    "tensorrt-rtx": ("pycuda", "tensorrt_rtx"),
-    "openvino": ("openvino",),
+# The Python modules of the backends that need not be installed, each with those that can stand in for it.
+_MODULES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "tensorrt": (tuple(DEVICE_PACKAGES), ("tensorrt",)),
+    "tensorrt-rtx": (tuple(DEVICE_PACKAGES), ("tensorrt_rtx",)),
+    "openvino": (("openvino",),),
 }
 CPU_BACKENDS = ("openvino", "onnxruntime")
 # Why OpenVINO is taken first on a CPU, by precision of the bundle. The times are of one image with 150
@@ -83,10 +83,10 @@ def _gpu_backends() -> tuple[str, ...]:
 
 
 def missing_package(backend: str) -> str | None:
-    """The first Python package of a backend that is not installed; imports none."""
-    for package in _PACKAGES.get(backend, ()):
-        if package not in sys.modules and find_spec(package) is None:
-            return package
+    """The first Python module of a backend that is not installed, with what can stand in for it."""
+    for modules in _MODULES.get(backend, ()):
+        if not any(is_installed(module) for module in modules):
+            return " or ".join(modules)
     return None
 
 
@@ -100,12 +100,13 @@ def unavailable_reason(backend: str) -> str | None:
 
             processor()
             return None
-        if backend in _PACKAGES:
+        if backend in _MODULES:
             from .device.cuda import check_driver, find_gpu
             from .trt.library import load_library
 
-            load_library(backend)
-            check_driver(backend, find_gpu())
+            library, gpu = load_library(backend), find_gpu()
+            check_driver(backend, gpu)
+            library.check_gpu(gpu)
             return None
         offered = cuda_offered()
     except InputError as error:

@@ -126,5 +126,8 @@ class Engines(Protocol):
     def to_device(self, array: np.ndarray) -> Value:
         """Copy an array that stages take again and again to where the backend computes."""
 
+    def warmed_up(self) -> None:
+        """Called once every stage has run at every size, to keep for the next start what was compiled."""
+
     def __getitem__(self, stage: str) -> Engine:
         """The engine of a stage."""

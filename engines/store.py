@@ -23,6 +23,7 @@ from ..stages import STAGE_NAMES
 from .ort.session import library as onnxruntime_library
 from .profiles import Limits, Profile
 from .targets import (
+    ANY_TARGET,
     CPU,
     CURRENT,
     PORTABLE,
@@ -34,14 +35,11 @@ from .targets import (
 )
 
 if TYPE_CHECKING:
-    from .device.cuda import Gpu
+    from .device.gpu import Gpu
 
 FORMAT = 1
 BUILD_FILE = "build.json"
 BUILD_BACKENDS = (*TENSORRT_BACKENDS, "openvino", "onnxruntime")
-# Environment variable: where it is set, TensorRT itself decides whether engines run on a GPU that they were
-# not built for. The GPU check sets it to find out which do.
-ANY_TARGET = "SED_TRT_ANY_TARGET"
 
 
 class NetworkSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -262,9 +260,11 @@ def find_built(bundle: Bundle, backend: str, gpu: "Gpu | None", host: str | None
     `gpu` is the one to run on; None accepts a set for any. `host` is the one of `BuiltEngines`.
 
     Raises:
-        InputError: there is none; says what is there instead, and the command that builds one.
+        InputError: there is none, which says what is there instead and the command that builds one; or the
+            library does not know the GPU.
     """
     version = installed_version(backend)
+    _check_gpu(backend, gpu)
     sets, damaged = list_built(bundle)
     sets = [engines for engines in sets if engines.backend == backend]
     if not sets:
@@ -288,9 +288,11 @@ def check_runs_here(engines: BuiltEngines, gpu: "Gpu") -> None:
     """Refuse engines of `TENSORRT_BACKENDS` that were built for another version or GPU.
 
     Raises:
-        InputError: they were; names both, and the command that builds engines for this machine.
+        InputError: they were, which names both and the command that builds engines for this machine; or the
+            library does not know the GPU.
     """
     version = installed_version(engines.backend)
+    _check_gpu(engines.backend, gpu)
     if not _runs_with(engines, version):
         problem = _other_version([engines], version)
     elif not _runs_on(engines, gpu):
@@ -356,6 +358,14 @@ def is_complete(folder: Path) -> bool:
         return False
 
 
+def _check_gpu(backend: str, gpu: "Gpu | None") -> None:
+    """Refuse a GPU that the library of a backend was not made for; no build can help there."""
+    if gpu is not None and backend in TENSORRT_BACKENDS:
+        from .trt.library import load_library
+
+        load_library(backend).check_gpu(gpu)
+
+
 def _default_target(backend: str, gpu: "Gpu | None") -> str:
     if backend not in TENSORRT_BACKENDS:
         return CPU
@@ -365,9 +375,7 @@ def _default_target(backend: str, gpu: "Gpu | None") -> str:
     if gpu is None or not library.builds_for_others:
         return PORTABLE
     name = capability_name(gpu.capability)
-    if name in library.capabilities():
-        return name
-    return PORTABLE if target_fits(PORTABLE, gpu.capability) else CURRENT
+    return name if name in library.capabilities() else CURRENT
 
 
 def _runs_with(engines: BuiltEngines, installed: str) -> bool:
@@ -382,7 +390,10 @@ def _runs_with(engines: BuiltEngines, installed: str) -> bool:
 def _runs_on(engines: BuiltEngines, gpu: "Gpu | None") -> bool:
     if gpu is None or engines.backend not in TENSORRT_BACKENDS:
         return True
-    fits = target_fits(engines.target, gpu.capability) and engines.only_gpu in (None, gpu.name)
+    from .trt.library import load_library
+
+    known = load_library(engines.backend).known_capabilities
+    fits = target_fits(engines.target, gpu.capability, known) and engines.only_gpu in (None, gpu.name)
     return fits or ANY_TARGET in os.environ
 
 

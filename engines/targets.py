@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,12 @@ CPU = "cpu"
 HARDWARE_COMPATIBILITY = (AMPERE_PLUS, "same-capability")
 OPTIMIZATION_LEVELS = range(6)
 
-# Minimum compute capability of the targets that stand for many GPUs: both libraries leave out Turing.
-_MIN_CAPABILITIES = {PORTABLE: (8, 0), AMPERE_PLUS: (8, 0)}
+# Environment variable: where it is set, TensorRT itself decides whether engines run on a GPU that they were
+# not built for, or that its version was not made for. The GPU check sets it to find out which do.
+ANY_TARGET = "SED_TRT_ANY_TARGET"
+
+# The targets that stand for many GPUs leave out Turing, which comes before this compute capability.
+_AMPERE = (8, 0)
 
 GPUS: Mapping[str, Capability] = {
     "t4": (7, 5),
@@ -105,10 +109,16 @@ def canonical_target(text: str) -> str:
     )
 
 
-def target_fits(target: str, capability: Capability) -> bool:
-    """Whether engines built for `target` are meant to run on a GPU of this compute capability."""
-    if target in _MIN_CAPABILITIES:
-        return capability >= _MIN_CAPABILITIES[target]
+def target_fits(target: str, capability: Capability, known: Collection[Capability] = ()) -> bool:
+    """Whether engines built for `target` are meant to run on a GPU of this compute capability.
+
+    `known` are the compute capabilities that the version of the library was made for: "portable" is for those
+    of them that are not Turing, and for no others, though they may be later.
+    """
+    if target == PORTABLE:
+        return capability in known and capability >= _AMPERE
+    if target == AMPERE_PLUS:
+        return capability >= _AMPERE
     return named_capability(target) == capability
 
 

@@ -50,7 +50,7 @@ class RecordedEngines:
     def __init__(self, engines: Engines) -> None:
         self._engines = engines
         self.backend, self.reason = engines.backend, engines.reason
-        self.stack, self.to_device = engines.stack, engines.to_device
+        self.stack, self.to_device, self.warmed_up = engines.stack, engines.to_device, engines.warmed_up
         self.folds_vocabularies = engines.folds_vocabularies
         self.runs: list[Run] = []
 

@@ -7,7 +7,8 @@ import msgspec
 from ...bundle import Bundle
 from ...errors import InputError
 from ..backends import CPU_BACKENDS, cpu_order
-from ..device.cuda import Gpu, find_gpu
+from ..device.cuda import find_gpu
+from ..device.gpu import Gpu
 from ..openvino.precision import bundle_arithmetic
 from ..ort.session import check_runs_on_cpu
 from ..ort.session import library as onnxruntime_library
@@ -116,6 +117,7 @@ def _any_target(library: Library, target: str) -> tuple[str, Gpu | None]:
     )
     if target == CURRENT:
         gpu = find_gpu()
+        library.check_gpu(gpu)
         name = capability_name(gpu.capability)
         return name, (None if name in known else gpu)
     try:
@@ -124,6 +126,7 @@ def _any_target(library: Library, target: str) -> tuple[str, Gpu | None]:
         raise refusal from error
     if named_capability(target) != gpu.capability:
         raise refusal
+    library.check_gpu(gpu)
     return target, gpu
 
 

@@ -1,5 +1,6 @@
 """The interface of a GPU (memory, one stream of work, events) and the errors of too little memory."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -12,6 +13,10 @@ class DeviceMemoryError(Exception):
     """There is too little free memory on the device, or of the host's for the device, for an allocation."""
 
 
+class CaptureError(Exception):
+    """Work cannot be captured as a CUDA graph."""
+
+
 class Event(Protocol):
     """A mark in the stream of work."""
 
@@ -20,6 +25,13 @@ class Event(Protocol):
 
     def wait(self) -> None:
         """Block this thread, and no other, until it is."""
+
+
+class Graph(Protocol):
+    """Work that was captured from the stream, with the addresses it had then."""
+
+    def launch(self) -> None:
+        """Put the work into the stream once more."""
 
 
 class Device(Protocol):
@@ -59,8 +71,17 @@ class Device(Protocol):
     def record(self) -> Event:
         """Put a mark into the stream."""
 
+    def capture(self, enqueue: Callable[[], None]) -> Graph:
+        """Record what `enqueue` puts into the stream instead of doing it.
+
+        Memory that the work uses must stay as it is while the graph is used.
+
+        Raises:
+            CaptureError: the device has no graphs, or the work cannot be captured.
+        """
+
     def close(self) -> None:
-        """Destroy the stream and the marks, outside `active`: no work may be under way, nor come."""
+        """Destroy the stream, marks and graphs, outside `active`: no work may be under way, nor come."""
 
 
 def out_of_memory(purpose: str, size: int | None, free: int | None) -> InputError:

@@ -5,15 +5,24 @@ import threading
 import weakref
 from bisect import insort
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from operator import attrgetter
 
 import numpy as np
 
-from ..engine import ITEM_BYTES, DeviceArray
-from .protocol import Device, DeviceMemoryError, Event, out_of_memory, out_of_pinned_memory
+from ...errors import InputError
+from ..engine import ITEM_BYTES, DeviceArray, Value
+from .protocol import (
+    CaptureError,
+    Device,
+    DeviceMemoryError,
+    Event,
+    Graph,
+    out_of_memory,
+    out_of_pinned_memory,
+)
 
 # Smaller requests share this size, so that indices and vote tables of all lengths share buffers.
 MIN_BUFFER = 64 * 1024
@@ -172,6 +181,7 @@ class Work:
         self._purpose = purpose
         self._uploads: list[np.ndarray] = []
         self._event: Event | None = None
+        self._is_done = False
 
     def scratch(self, size: int) -> Buffer:
         """Device memory without content; raises InputError when there is too little."""
@@ -192,12 +202,23 @@ class Work:
             InputError: the device, or the host, has too little memory.
         """
         target = self.empty(array.dtype.name, array.shape)
-        staging = self._stage(array.nbytes)
-        self._uploads.append(staging)
-        part = staging[: array.nbytes]
-        part.view(array.dtype).reshape(array.shape)[...] = array
-        self._device.upload(target.pointer, part)
+        self.fill(target, array)
         return target
+
+    def fill(self, target: DeviceArray, value: Value) -> None:
+        """Copy a value of the same type and shape into an array that is there already.
+
+        Raises:
+            InputError: the host has too little memory.
+        """
+        if isinstance(value, DeviceArray):
+            self._device.copy(target.pointer, value.pointer, value.nbytes)
+            return
+        staging = self._stage(value.nbytes)
+        self._uploads.append(staging)
+        part = staging[: value.nbytes]
+        part.view(value.dtype).reshape(value.shape)[...] = value
+        self._device.upload(target.pointer, part)
 
     def aligned(self, array: DeviceArray) -> DeviceArray:
         """`array`, or a copy of it at an address that is a multiple of `ALIGNMENT`."""
@@ -223,17 +244,27 @@ class Work:
         self._device.download(staging[: array.nbytes], array.pointer)
         return Download(staging, array.dtype, array.shape)
 
+    def capture(self, enqueue: Callable[[], None]) -> Graph:
+        """Record what `enqueue` puts into the stream instead of doing it; raises InputError."""
+        try:
+            return self._device.capture(enqueue)
+        except CaptureError as error:
+            raise InputError(
+                f"{self._purpose}: it cannot be captured as a CUDA graph ({error}); leave cuda_graphs out"
+            ) from error
+
     def finish(self) -> None:
         """Mark the end of the work."""
         self._event = self._device.record()
         for staging in self._uploads:
             self._staging.give_back_after(staging, self._event)
 
-    @property
-    def event(self) -> Event:
-        """The mark at the end, once the block of `DeviceSession.work` is over."""
+    def wait(self) -> None:
+        """Block this thread until the work is done, once the block of `DeviceSession.work` is over."""
         assert self._event is not None
-        return self._event
+        if not self._is_done:
+            self._event.wait()
+            self._is_done = True
 
     def _stage(self, size: int) -> np.ndarray:
         try:
@@ -270,7 +301,7 @@ class DeviceSession:
     def received(self, work: Work, download: Download) -> np.ndarray:
         """The array of `download` on the host; waits for `work` without blocking other threads."""
         with self.device.active():
-            work.event.wait()
+            work.wait()
         count = math.prod(download.shape) * ITEM_BYTES[download.dtype]
         array = download.staging[:count].view(download.dtype).reshape(download.shape).copy()
         self._staging.give_back(download.staging)
@@ -293,7 +324,7 @@ class DeviceSession:
         with self.work("closing the device") as work:
             pass
         with self._lock, self.device.active():
-            work.event.wait()
+            work.wait()
             self._pool.close()
             self._staging.close()
         del work

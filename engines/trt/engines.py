@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from ...bundle import Bundle, Stage
-from ...stages import DEBUG_OUTPUTS, HOST_OUTPUTS
-from ..device.cuda import CudaDevice, check_driver, find_gpu
+from ...stages import BY_NAME, DEBUG_OUTPUTS, HOST_OUTPUTS
+from ..device.cuda import check_driver, find_gpu, open_device
 from ..device.protocol import Device
 from ..device.session import DeviceSession, Work
 from ..engine import DeviceArray, Value
 from ..profiles import Profile, category_buckets, choose_profile
 from ..store import find_built, read_plan
 from .contexts import CACHE_FILE, TensorRTContexts
+from .execution import CapturedExecution, Execution
 from .library import load_library
 
 
@@ -30,16 +31,24 @@ class TensorRTEngine:
         profiles: tuple[Profile, ...],
         contexts: TensorRTContexts,
         session: DeviceSession,
+        captures: bool = False,
     ) -> None:
-        """`engine` comes from `TensorRTContexts.load` and was built with `profiles`, in this order."""
+        """`engine` comes from `TensorRTContexts.load` and was built with `profiles`, in this order.
+
+        With `captures` the stage runs as a CUDA graph for each set of shapes, unless its shapes follow those
+        of images and vocabularies and rarely come again.
+        """
         self._name = name
         self._stage = stage
         self._engine = engine
         self._profiles = profiles
         self._contexts = contexts
         self._session = session
+        self._free_shapes = BY_NAME[name].free_shapes
+        self._captures = captures and not self._free_shapes
         # One per profile: switching the profile of a context would wait for the device.
-        self._by_profile: dict[int, Any] = {}
+        self._by_profile: dict[int, Execution] = {}
+        self._by_shapes: dict[tuple[tuple[int, ...], ...], CapturedExecution] = {}
 
     @property
     def name(self) -> str:
@@ -57,45 +66,45 @@ class TensorRTEngine:
         shapes = {tensor.name: tuple(inputs[tensor.name].shape) for tensor in self._stage.inputs}
         profile = choose_profile(self._profiles, shapes, self._name)
         with self._session.work(f"stage {self._name}") as work:
-            context = self._context(profile)
-            # Referred to until all work is in the stream, so that none of it shares memory.
-            arrays = [self._set_input(work, context, name, inputs[name]) for name in shapes]
-            outputs = self._allocate_outputs(work, context)
-            scratch = work.scratch(context.update_device_memory_size_for_shapes())
-            context.set_device_memory(scratch.pointer, scratch.size)
-            if not context.execute_async_v3(self._session.device.stream):
-                raise RuntimeError(f"stage {self._name} does not run: {self._contexts.reason()}")
+            run = self._run_captured if self._captures else self._run
+            outputs = run(work, profile, shapes, inputs)
+            # Kernels for free shapes are compiled once, others for each set of shapes.
+            self._contexts.executed((self._name, profile, *(() if self._free_shapes else shapes.values())))
             downloads = {name: work.download(outputs[name]) for name in outputs if name in HOST_OUTPUTS}
-            del arrays, scratch
         values: dict[str, Value] = {
             name: array for name, array in outputs.items() if name not in HOST_OUTPUTS | DEBUG_OUTPUTS
         }
         return values | {name: self._session.received(work, each) for name, each in downloads.items()}
 
-    def _context(self, profile: int) -> Any:
+    def _run(
+        self, work: Work, profile: int, shapes: Mapping[str, tuple[int, ...]], inputs: Mapping[str, Value]
+    ) -> dict[str, DeviceArray]:
         if profile not in self._by_profile:
-            stream = self._session.device.stream
-            self._by_profile[profile] = self._contexts.context(self._engine, self._name, profile, stream)
-        return self._by_profile[profile]
-
-    def _set_input(self, work: Work, context: Any, name: str, value: Value) -> DeviceArray:
-        array = work.upload(value) if isinstance(value, np.ndarray) else work.aligned(value)
-        if not context.set_input_shape(name, array.shape):
-            raise RuntimeError(
-                f"stage {self._name} refuses {name} of shape {array.shape}: {self._contexts.reason()}"
-            )
-        context.set_tensor_address(name, array.pointer)
-        return array
-
-    def _allocate_outputs(self, work: Work, context: Any) -> dict[str, DeviceArray]:
-        if missing := context.infer_shapes():
-            raise RuntimeError(f"stage {self._name}: TensorRT misses the shapes of {', '.join(missing)}")
-        outputs = {}
-        for tensor in self._stage.outputs:
-            shape = tuple(context.get_tensor_shape(tensor.name))
-            outputs[tensor.name] = work.empty(tensor.dtype, shape)
-            context.set_tensor_address(tensor.name, outputs[tensor.name].pointer)
+            self._by_profile[profile] = self._execution(profile)
+        execution = self._by_profile[profile]
+        # Referred to until the work is in the stream, so that none of it shares memory.
+        arrays = {name: _on_device(work, inputs[name]) for name in shapes}
+        outputs, scratch = execution.bind(work, arrays)
+        execution.enqueue()
+        del arrays, scratch
         return outputs
+
+    def _run_captured(
+        self, work: Work, profile: int, shapes: Mapping[str, tuple[int, ...]], inputs: Mapping[str, Value]
+    ) -> dict[str, DeviceArray]:
+        key = tuple(shapes.values())
+        if key not in self._by_shapes:
+            execution = self._execution(profile)
+            self._by_shapes[key] = CapturedExecution(work, execution, self._stage, shapes)
+        return self._by_shapes[key].run(work, inputs)
+
+    def _execution(self, profile: int) -> Execution:
+        stream = self._session.device.stream
+        return Execution(self._name, self._stage, self._engine, profile, self._contexts, stream)
+
+
+def _on_device(work: Work, value: Value) -> DeviceArray:
+    return work.upload(value) if isinstance(value, np.ndarray) else work.aligned(value)
 
 
 class TensorRTEngines:
@@ -106,14 +115,28 @@ class TensorRTEngines:
     folds_vocabularies = False
 
     def __init__(
-        self, bundle: Bundle, backend: str, reason: str, open_device: Callable[[], Device] = CudaDevice
+        self,
+        bundle: Bundle,
+        backend: str,
+        reason: str,
+        open_device: Callable[[bool], Device] = open_device,
+        cuda_graphs: bool = False,
     ) -> None:
-        """`backend` is "tensorrt" or "tensorrt-rtx".
+        """Open the GPU and the engines that were built for it.
+
+        Args:
+            bundle: whose engines.
+            backend: "tensorrt" or "tensorrt-rtx".
+            reason: why it was taken.
+            open_device: called with whether the device shall have CUDA graphs.
+            cuda_graphs: whether stages whose shapes come again run as CUDA graphs, which takes launches off
+                the host for memory on the GPU: each set of shapes gets its own inputs, outputs and scratch.
+                Off until a GPU has shown what it gains.
 
         Raises:
             InputError: no GPU, no driver or one too old; the library is missing or of a version that does not
-                fit; no engines were built that fit library, GPU and bundle; or TensorRT does not start, or
-                refuses the engines on this GPU.
+                fit; no engines were built that fit library, GPU and bundle; TensorRT does not start, or
+                refuses the engines on this GPU; or the device has no CUDA graphs.
         """
         gpu = find_gpu()
         library = load_library(backend)
@@ -123,10 +146,13 @@ class TensorRTEngines:
         self.reason = reason
         self._built = find_built(bundle, backend, gpu)
         self.buckets = category_buckets(self._built.limits.max_categories)
-        self._session = DeviceSession(open_device())
+        # TensorRT-RTX captures its work by itself.
+        self._captures = cuda_graphs and backend == "tensorrt"
+        self._session = DeviceSession(open_device(self._captures))
+        version_compatible = bool(self._built.options.version_compatible)
         with self._session.device.active():
             self._contexts = TensorRTContexts(
-                library, self._built.folder / CACHE_FILE, bool(self._built.options.version_compatible)
+                library, self._built.folder / CACHE_FILE, version_compatible, cuda_graphs
             )
         self._opened: dict[str, TensorRTEngine] = {}
         self._lock = threading.Lock()
@@ -144,6 +170,11 @@ class TensorRTEngines:
         """A copy on the device."""
         return self._session.upload(array)
 
+    def warmed_up(self) -> None:
+        """Keep the kernels that TensorRT-RTX compiled for the next start."""
+        with self._session.work("keeping compiled kernels"):
+            self._contexts.save_cache()
+
     def __getitem__(self, stage: str) -> TensorRTEngine:
         """The engine of a stage; raises InputError when its plan is altered or cannot be loaded."""
         with self._lock:
@@ -156,11 +187,14 @@ class TensorRTEngines:
         with self._session.device.active():
             engine = self._contexts.load(plan, file, self._built.command)
         description, profiles = self._bundle.manifest.stages[stage], self._built.stages[stage].profiles
-        return TensorRTEngine(stage, description, engine, profiles, self._contexts, self._session)
+        return TensorRTEngine(
+            stage, description, engine, profiles, self._contexts, self._session, self._captures
+        )
 
 
 def _close(opened: dict[str, TensorRTEngine], contexts: TensorRTContexts, session: DeviceSession) -> None:
     with session.device.active():
         contexts.save_cache()
         opened.clear()
+        contexts.close()
     session.close()

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import InputError
-from ..device.cuda import CudaDevice, Gpu, check_driver
+from ..device.cuda import check_driver, open_device
+from ..device.gpu import Gpu
 from ..store import BuiltEngines, check_runs_here, read_plan
 from ..targets import TENSORRT_BACKENDS
 from .contexts import CACHE_FILE, TensorRTContexts
@@ -38,14 +39,17 @@ def engine_layers(built: BuiltEngines, gpu: Gpu) -> dict[str, dict[str, int]]:
     check_driver(built.backend, gpu)
     library = load_library(built.backend)
     cache = built.folder / CACHE_FILE
-    device = CudaDevice()
+    device = open_device()
     try:
         with device.active():
             contexts = TensorRTContexts(library, cache, bool(built.options.version_compatible))
-            return {
-                name: count_layers(_information(built, name, contexts, library, device.stream))
-                for name in built.stages
-            }
+            try:
+                return {
+                    name: count_layers(_information(built, name, contexts, library, device.stream))
+                    for name in built.stages
+                }
+            finally:
+                contexts.close()
     finally:
         device.close()
 

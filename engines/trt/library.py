@@ -1,6 +1,7 @@
 """TensorRT and TensorRT-RTX: which is installed, and everything in which they and their versions differ."""
 
 import importlib
+import os
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -8,7 +9,17 @@ from types import ModuleType
 from typing import Any
 
 from ...errors import InputError
-from ..targets import CURRENT, PORTABLE, TENSORRT_BACKENDS, BuildOptions
+from ..device.gpu import Gpu
+from ..targets import (
+    ANY_TARGET,
+    CURRENT,
+    PORTABLE,
+    TENSORRT_BACKENDS,
+    BuildOptions,
+    Capability,
+    capability_name,
+    named_capability,
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,27 @@ class Library:
         names = [name.lower() for name in self.module.ComputeCapability.__members__ if name.startswith("SM")]
         return tuple(sorted(names, key=lambda name: int(name[2:])))
 
+    @property
+    def known_capabilities(self) -> frozenset[Capability]:
+        """The compute capabilities that this version was made for, where it names them."""
+        named = (named_capability(name) for name in self.capabilities())
+        return frozenset(capability for capability in named if capability is not None)
+
+    def check_gpu(self, gpu: Gpu) -> None:
+        """Refuse a GPU that this version was not made for: it runs no engines, whatever they were built for.
+
+        Raises:
+            InputError: it is one of those.
+        """
+        known = not self.builds_for_others or gpu.capability in self.known_capabilities
+        if known or ANY_TARGET in os.environ:
+            return
+        raise InputError(
+            f"backend {self.backend}: version {self.version} knows {', '.join(self.capabilities())} only, "
+            f"and this GPU, {gpu.name}, is {capability_name(gpu.capability)}; use the backend tensorrt or "
+            "onnxruntime-cuda, or a later version of it"
+        )
+
     def logger(self) -> Any:
         """A logger for this library, `ILogger`, that prints nothing and keeps errors in its list `errors`."""
         module = self.module
@@ -114,6 +146,10 @@ class Library:
         config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
         # On by default; what the graphs say is float32 must be.
         config.clear_flag(module.BuilderFlag.TF32)
+        # Without it the working memory of an engine is that of the largest shapes of its profile.
+        resize = module.PreviewFeature.__members__.get("RUNTIME_ACTIVATION_RESIZE_10_10")
+        if resize is not None:
+            config.set_preview_feature(resize, True)
         if options.workspace is not None:
             config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace)
         if options.optimization_level is not None:

@@ -134,3 +134,31 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "onnxruntime providers" in shown
     assert all(f"backend {backend}" in shown for backend in BACKENDS)
+
+
+@pytest.mark.parametrize(
+    ("package", "shown"), [("cuda-bindings", "cuda-bindings"), (None, "neither pycuda nor")]
+)
+def test_the_package_that_reaches_gpus_is_named(
+    package: str | None, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "device_package", lambda: package)
+    assert facts(capsys)["device_package"] == package
+    assert main(["doctor"]) == 0
+    assert shown in capsys.readouterr().out
+
+
+def test_one_package_that_reaches_gpus_is_enough(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "_gpus", lambda: ["NVIDIA RTX A6000, 580.1, 49140 MiB, 8.6"])
+    monkeypatch.setattr(
+        module,
+        "_packages",
+        lambda: {"tensorrt": {"pycuda": None, "tensorrt": "11"}, "build": {"other": None}},
+    )
+    monkeypatch.setattr(module, "device_package", lambda: "cuda-bindings")
+    assert facts(capsys)["advice"] == []
+    monkeypatch.setattr(module, "device_package", lambda: None)
+    (advice,) = facts(capsys)["advice"]
+    assert advice == "missing pycuda: in sed-trt's folder, pip install -e '.[tensorrt]'"

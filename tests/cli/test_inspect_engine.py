@@ -41,7 +41,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDevice]:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", rtx)
     runtime = fake_tensorrt(device=device)
     monkeypatch.setattr(trt_layers, "load_library", lambda backend: Library(backend, runtime, "1"))
-    monkeypatch.setattr(trt_layers, "CudaDevice", lambda: device)
+    monkeypatch.setattr(trt_layers, "open_device", lambda: device)
     monkeypatch.setattr(trt_layers, "check_driver", lambda backend, gpu: None)
     yield device
     load_library.cache_clear()

@@ -23,8 +23,10 @@ from sed_trt.engines.ort import cuda as onnxruntime_engines
 from sed_trt.engines.profiles import Limits
 from sed_trt.engines.store import BuiltEngines
 from sed_trt.engines.trt import engines as tensorrt_engines
+from sed_trt.engines.trt.library import Library
 from sed_trt.errors import InputError
 from sed_trt.tests.fakes.pycuda import FULL, fake_pycuda, install
+from sed_trt.tests.fakes.tensorrt import fake_tensorrt
 
 
 @pytest.fixture
@@ -118,13 +120,13 @@ def test_tensorrt_without_built_engines(
     backend: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sed_trt.engines import store
-    from sed_trt.engines.trt import library as trt_library
 
-    library = trt_library.Library(backend, module, "11.0")
+    library = Library(backend, module, "11.0")
     monkeypatch.setattr(tensorrt_engines, "find_gpu", lambda: Gpu("Fake", (8, 6), "13.0", 1))
     monkeypatch.setattr(tensorrt_engines, "check_driver", lambda backend, gpu: None)
     monkeypatch.setattr(tensorrt_engines, "load_library", lambda backend: library)
     monkeypatch.setattr(store, "installed_version", lambda backend: "11.0")
+    monkeypatch.setattr(store, "_check_gpu", lambda backend, gpu: None)
     monkeypatch.setattr(store, "_default_target", lambda backend, gpu: "sm86")
     with pytest.raises(
         InputError, match=f"holds no engines for {backend}.*sed-trt build .* --backend {backend}"
@@ -159,10 +161,13 @@ def test_unavailable_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
         raise InputError(f"backend {backend}: the package is not installed; install it")
 
     monkeypatch.setattr("sed_trt.engines.device.cuda.find_gpu", no_gpu)
-    monkeypatch.setattr("sed_trt.engines.trt.library.load_library", lambda backend: None)
+    library = Library("tensorrt-rtx", fake_tensorrt("1.7", ["SM86"]), "1.7")
+    monkeypatch.setattr("sed_trt.engines.trt.library.load_library", lambda backend: library)
     assert "finds no GPU" in str(unavailable_reason("tensorrt"))
     monkeypatch.setattr("sed_trt.engines.device.cuda.find_gpu", lambda: Gpu("Fake", (8, 6), "99.0", 1))
     assert unavailable_reason("tensorrt-rtx") is None
+    monkeypatch.setattr("sed_trt.engines.device.cuda.find_gpu", lambda: Gpu("H200", (9, 0), "99.0", 1))
+    assert "knows sm86 only, and this GPU, H200, is sm90" in str(unavailable_reason("tensorrt-rtx"))
     monkeypatch.setattr("sed_trt.engines.trt.library.load_library", missing)
     assert "not installed" in str(unavailable_reason("tensorrt"))
     assert unavailable_reason("auto") is None
@@ -192,8 +197,10 @@ def test_8_bit_bundles_run_on_the_cpu(tiny_bundle_int8: Path) -> None:
     assert open_engines(Bundle.open(tiny_bundle_int8)).backend in CPU_BACKENDS
 
 
+# As where the packages that reach a GPU are not installed.
 SEGMENT = """
 import sys
+sys.modules.update(dict.fromkeys(("pycuda", "cuda", "cuda.bindings")))
 import numpy as np
 from sed_trt.runtime import Segmenter
 segmenter = Segmenter(sys.argv[1], sys.argv[2])
@@ -205,8 +212,6 @@ print(*(name for name in sys.modules if name.split(".")[0] == "sed_trt"))
 
 @pytest.mark.parametrize("backend", ["auto", "onnxruntime"])
 def test_the_cpu_needs_no_gpu_or_build_code(backend: str, tiny_bundle: Path) -> None:
-    if backend == "auto" and not (missing_package("tensorrt") and missing_package("tensorrt-rtx")):
-        pytest.skip("the packages of TensorRT are installed")
     done = subprocess.run(
         [sys.executable, "-c", SEGMENT, str(tiny_bundle), backend],
         capture_output=True,
@@ -224,19 +229,20 @@ def test_the_cpu_needs_no_gpu_or_build_code(backend: str, tiny_bundle: Path) -> 
             *(f"openvino.{name}" for name in ("engines", "library", "models", "precision")),
         },
     }
-    assert modules == {"backends", "engine", "ort", "ort.session", "profiles"} | of_backend[taken]
+    assert modules == {"backends", "engine", "ort", "ort.session", "packages", "profiles"} | of_backend[taken]
 
 
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    def find(package: str) -> object:
-        return None if package == "tensorrt_rtx" else package
-
-    monkeypatch.setattr(module, "find_spec", find)
-    monkeypatch.delitem(sys.modules, "tensorrt_rtx", raising=False)
+    installed = {"pycuda", "tensorrt", "openvino"}
+    monkeypatch.setattr(module, "is_installed", lambda name: name in installed)
     assert missing_package("tensorrt") is None
     assert missing_package("tensorrt-rtx") == "tensorrt_rtx"
     assert missing_package("openvino") is None
     assert missing_package("onnxruntime") is None
+    installed -= {"pycuda"}
+    assert missing_package("tensorrt") == "pycuda or cuda.bindings"
+    installed |= {"cuda.bindings"}
+    assert missing_package("tensorrt") is None
 
 
 def test_openvino_is_first_where_it_was_measured() -> None:

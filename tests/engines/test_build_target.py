@@ -9,7 +9,7 @@ from sed_trt.engines.build import target as module
 from sed_trt.engines.build.target import cpu_target, default_backend, gpu_target
 from sed_trt.engines.device.cuda import Gpu
 from sed_trt.engines.profiles import Limits
-from sed_trt.engines.targets import BuildOptions
+from sed_trt.engines.targets import ANY_TARGET, BuildOptions
 from sed_trt.engines.trt.library import Library
 from sed_trt.errors import InputError
 from sed_trt.tests.fakes.small_bundle import small_bundle
@@ -46,6 +46,13 @@ def test_rtx_for_this_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     here(monkeypatch, A6000)
     assert gpu_target(RTX, "current", NONE) == ("sm86", None)
     here(monkeypatch, H200)
+    for name in ("current", "h100"):
+        with pytest.raises(
+            InputError, match=r"1\.7 knows sm75, sm80, sm86 only, and this GPU, NVIDIA H200, is sm90"
+        ):
+            gpu_target(RTX, name, NONE)
+    # The GPU check tries it nevertheless.
+    monkeypatch.setenv(ANY_TARGET, "1")
     assert gpu_target(RTX, "current", NONE) == ("sm90", H200)
     assert gpu_target(RTX, "h100", NONE) == ("sm90", H200)
 

@@ -57,6 +57,44 @@ def test_stack_copies_on_the_device() -> None:
     assert session.stack([stacked]) is stacked
 
 
+def test_an_array_is_filled_from_the_host_and_from_the_device() -> None:
+    device = NamelessDevice()
+    session = DeviceSession(device)
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    with session.work("test") as work:
+        target = work.empty("float32", (3, 4))
+        copied = work.empty("float32", (3, 4))
+        work.fill(target, values)
+        work.fill(copied, target)
+    values = values.copy()
+    assert np.array_equal(fetch(session, target), values)
+    assert np.array_equal(fetch(session, copied), values)
+    assert (device.copies, device.allocations) == (1, 2)
+
+
+def test_work_is_waited_for_once() -> None:
+    device = NamelessDevice()
+    session = DeviceSession(device)
+    arrays = [session.upload(np.full(4, number, np.float32)) for number in range(3)]
+    with session.work("test") as work:
+        downloads = [work.download(array) for array in arrays]
+    for number, download in enumerate(downloads):
+        assert (session.received(work, download) == number).all()
+    assert device.waits == 1
+
+
+def test_captured_work_is_done_when_it_is_launched() -> None:
+    device = NamelessDevice()
+    session = DeviceSession(device)
+    source, target = session.upload(np.ones(4, np.float32)), session.upload(np.zeros(4, np.float32))
+    with session.work("test") as work:
+        graph = work.capture(lambda: work.fill(target, source))
+    assert (fetch(session, target) == 0).all()
+    with session.work("test"):
+        graph.launch()
+    assert (fetch(session, target) == 1).all()
+
+
 def test_parts_at_odd_addresses_are_copied_for_tensorrt() -> None:
     device = NamelessDevice()
     session = DeviceSession(device)

@@ -13,7 +13,7 @@ from sed_trt.engines.build import target as build_target
 from sed_trt.engines.build.build import build_engines
 from sed_trt.engines.device.cuda import Gpu
 from sed_trt.engines.profiles import Limits
-from sed_trt.engines.store import ANY_TARGET, BuiltEngines, find_built, list_built, read_plan
+from sed_trt.engines.store import ANY_TARGET, BuiltEngines, check_runs_here, find_built, list_built, read_plan
 from sed_trt.engines.targets import BuildOptions, build_command
 from sed_trt.engines.trt.library import load_library
 from sed_trt.errors import InputError
@@ -90,8 +90,26 @@ def test_newest_first(bundle: Bundle) -> None:
 def test_each_gpu_finds_its_own(bundle: Bundle) -> None:
     for target in ("portable", "sm75", "sm86"):
         built(bundle, target=target)
-    found = {gpu: find_built(bundle, "tensorrt-rtx", gpu).target for gpu in (A6000, L4, T4, H200)}
-    assert found == {A6000: "sm86", L4: "portable", T4: "sm75", H200: "portable"}
+    found = {gpu: find_built(bundle, "tensorrt-rtx", gpu).target for gpu in (A6000, L4, T4)}
+    assert found == {A6000: "sm86", L4: "portable", T4: "sm75"}
+
+
+@pytest.mark.parametrize("target", [None, "portable", "sm86"])
+def test_no_build_helps_a_gpu_that_rtx_does_not_know(
+    target: str | None, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if target:
+        engines = built(bundle, target=target)
+    line = refusal(bundle, gpu=H200)
+    assert (
+        "1.7.1.116 knows sm75, sm86, sm89 only, and this GPU, NVIDIA H200, is sm90; use the backend" in line
+    )
+    assert "sed-trt build" not in line
+    if target:
+        with pytest.raises(InputError, match="knows sm75, sm86, sm89 only"):
+            check_runs_here(engines, H200)
+        monkeypatch.setenv(ANY_TARGET, "1")
+        assert find_built(bundle, "tensorrt-rtx", H200) == engines
 
 
 def refusal(bundle: Bundle, backend: str = "tensorrt-rtx", gpu: Gpu | None = A6000) -> str:
@@ -106,7 +124,7 @@ def refusal(bundle: Bundle, backend: str = "tensorrt-rtx", gpu: Gpu | None = A60
     ("backend", "gpu", "command"),
     [
         ("tensorrt-rtx", A6000, "--backend tensorrt-rtx --target sm86`"),
-        ("tensorrt-rtx", H200, "--backend tensorrt-rtx --target portable`"),
+        ("tensorrt-rtx", T4, "--backend tensorrt-rtx --target sm75`"),
         ("tensorrt-rtx", None, "--backend tensorrt-rtx --target portable`"),
         ("tensorrt", A6000, "--backend tensorrt`"),
         ("onnxruntime", None, "--backend onnxruntime`"),

@@ -3,100 +3,27 @@
 import gc
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sed_trt.bundle import Bundle
-from sed_trt.engines.device.cuda import Gpu
 from sed_trt.engines.engine import DeviceArray
-from sed_trt.engines.profiles import Limits, stage_profiles
-from sed_trt.engines.store import BuiltEngines, BuiltStage, GraphRecord, NetworkSummary, PlanRecord
-from sed_trt.engines.trt import engines as module
-from sed_trt.engines.trt.engines import TensorRTEngines
-from sed_trt.engines.trt.library import Library
+from sed_trt.engines.trt import contexts
 from sed_trt.errors import InputError
-from sed_trt.runtime import Budget, KeepAll, Result, TopK, Vocabulary
+from sed_trt.runtime import Budget, KeepAll, TopK
 from sed_trt.runtime.pipeline import encode, finish, prepare
 from sed_trt.runtime.rejection import Rejection
-from sed_trt.tests.fakes.device import FakeDevice
 from sed_trt.tests.fakes.engines import FakeEngines, colour_vocabulary, quarters
-from sed_trt.tests.fakes.manifest import fake_manifest
-from sed_trt.tests.fakes.tensorrt import fake_tensorrt
-
-LIMITS = Limits(max_categories=200, max_batch=4, max_side=512)
-
-
-@dataclass
-class Machine:
-    """A machine with a GPU, TensorRT and a bundle whose engines are built."""
-
-    device: FakeDevice
-    library: Any
-    folder: Path
-    plans: dict[str, bytes]
-
-    @property
-    def built(self) -> Path:
-        """The folder of the built engines."""
-        return self.folder / "engines" / "built"
-
-    def engines(self, backend: str = "tensorrt") -> TensorRTEngines:
-        return TensorRTEngines(
-            Bundle(self.folder, fake_manifest()), backend, "asked for", lambda: self.device
-        )
+from sed_trt.tests.fakes.tensorrt import Context
+from sed_trt.tests.fakes.tensorrt_machine import Machine, install_machine, many, noise, segment
 
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A fresh one."""
-    device = FakeDevice()
-    machine = Machine(device, fake_tensorrt(device=device), tmp_path, {})
-    manifest = fake_manifest()
-    stages = {
-        name: BuiltStage(
-            name,
-            PlanRecord(f"{name}.engine", "", 0),
-            GraphRecord(""),
-            profiles,
-            manifest.stages[name].inputs,
-            manifest.stages[name].outputs,
-            NetworkSummary(),
-            0.0,
-        )
-        for name, profiles in stage_profiles(manifest, LIMITS).items()
-    }
-
-    def find_built(bundle: Bundle, backend: str, gpu: Gpu) -> BuiltEngines:
-        machine.built.mkdir(parents=True, exist_ok=True)
-        return BuiltEngines(machine.built, backend, "1", "sm86", LIMITS, stages)
-
-    monkeypatch.setattr(module, "find_gpu", lambda: Gpu("Fake", (8, 6), "13.0", 2**30))
-    monkeypatch.setattr(module, "check_driver", lambda backend, gpu: None)
-    monkeypatch.setattr(module, "load_library", lambda backend: Library(backend, machine.library, "1"))
-    monkeypatch.setattr(module, "find_built", find_built)
-    monkeypatch.setattr(module, "read_plan", lambda built, stage: machine.plans.get(stage, stage.encode()))
-    return machine
-
-
-def segment(
-    engines: Any, image: np.ndarray, vocabulary: Vocabulary, rejection: Rejection | None = None
-) -> Result:
-    (encoded,) = encode(engines, [prepare(engines, image, None)])
-    return finish(encoded, vocabulary, rejection or KeepAll())
-
-
-def many(count: int) -> Vocabulary:
-    """A vocabulary of random colours."""
-    text = np.random.default_rng(count).random((count, 1, 3)).astype(np.float32)
-    return Vocabulary(tuple(f"colour {number}" for number in range(count)), text)
-
-
-def noise(seed: int, side: int = 40) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (side, side + 5, 3), dtype=np.uint8)
+    return install_machine(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("count", [1, 4, 9, 40, 150, 200])
@@ -268,6 +195,52 @@ def test_runtime_that_does_not_start(machine: Machine) -> None:
         machine.engines()
 
 
+def test_profile_that_tensorrt_does_not_take(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = machine.engines()
+    errors = engines._contexts._log.errors
+
+    def fail(context: Context, profile: int, stream: int) -> bool:
+        errors.append(reason)
+        raise RuntimeError("Error in set optimization profile async.")
+
+    monkeypatch.setattr(Context, "set_optimization_profile_async", fail)
+    reason = "the profile is in use"
+    message = "tensorrt takes no profile 0 of the stage pixels: the profile is in use"
+    with pytest.raises(RuntimeError, match=message):
+        prepare(engines, noise(0), None)
+    reason = "Cuda Runtime (out of memory)"
+    with pytest.raises(InputError, match=r"stage pixels: the GPU.s memory is too small"):
+        prepare(engines, noise(0), None)
+
+
+def test_memory_of_no_size_is_an_error(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = machine.engines()
+    monkeypatch.setattr(Context, "update_device_memory_size_for_shapes", lambda context: 0)
+    message = "stage pixels: TensorRT gives no size of its memory: no reason given"
+    with pytest.raises(RuntimeError, match=message):
+        prepare(engines, noise(0), None)
+    # A stage that needs none is another matter.
+    monkeypatch.setattr("sed_trt.tests.fakes.tensorrt.SCRATCH", 0)
+    prepare(machine.engines(), noise(0), None)
+
+
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        ("VERSION_MISMATCH", "refused: it; VERSION_MISMATCH.; build it again with `sed-trt build "),
+        ("UNSUPPORTED_CC", "UNSUPPORTED_CC.: it is for other GPUs than this one; build it here with"),
+        ("OLD_CUDA_DRIVER", "the CUDA of this machine is too old for it; update the driver"),
+        ("INSUFFICIENT_GPU_MEMORY", "scout.engine: loading the weights: the GPU.s memory is too small"),
+    ],
+)
+def test_rtx_says_why_it_refuses_a_plan(problem: str, message: str, machine: Machine) -> None:
+    machine.plans["scout"] = b"refused: it"
+    machine.library.diagnostics = machine.library.EngineInvalidityDiagnostics[problem]
+    with pytest.raises(InputError, match=message) as caught:
+        machine.engines("tensorrt-rtx")["scout"]
+    assert ("build it again" in str(caught.value)) == (problem == "VERSION_MISMATCH")
+
+
 def test_context_that_tensorrt_cannot_make(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     engines = machine.engines()
     native = engines["pixels"]._engine
@@ -292,9 +265,66 @@ def test_rtx_keeps_its_kernels_on_disk(machine: Machine) -> None:
     assert all(config.cache is machine.library.caches[0] for config in configs.values())
     del engines
     gc.collect()
-    assert (machine.built / "runtime.cache").read_bytes() == b"k"
+    kept = (machine.built / "runtime.cache").read_bytes()
+    assert kept == machine.library.caches[0].serialize() != b""
     segment(machine.engines("tensorrt-rtx"), noise(0), many(4))
-    assert machine.library.caches[1].loaded == b"k"
+    assert machine.library.caches[1].loaded == kept
+
+
+def test_rtx_keeps_its_kernels_once_it_is_warm(machine: Machine) -> None:
+    engines = machine.engines("tensorrt-rtx")
+    segment(engines, noise(0), many(4))
+    file = machine.built / "runtime.cache"
+    assert not file.exists()
+    engines.warmed_up()
+    kept = file.read_bytes()
+    assert b"decode3" in kept
+    # Nothing new is compiled for shapes that were seen, so nothing is asked for or written.
+    cache = machine.library.caches[0]
+    asked = cache.serialized
+    file.unlink()
+    segment(engines, noise(1), many(4))
+    engines.warmed_up()
+    assert cache.serialized == asked
+    assert not file.exists()
+    segment(engines, noise(1), many(40))
+    engines.warmed_up()
+    assert len(file.read_bytes()) > len(kept)
+
+
+def test_rtx_keeps_new_kernels_now_and_then(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = machine.engines("tensorrt-rtx")
+    file = machine.built / "runtime.cache"
+    monkeypatch.setattr(contexts, "SAVE_SECONDS", float("inf"))
+    segment(engines, noise(0), many(4))
+    assert not file.exists()
+    monkeypatch.setattr(contexts, "SAVE_SECONDS", 0.0)
+    segment(engines, noise(0), many(4))
+    cache = machine.library.caches[0]
+    assert (file.read_bytes(), cache.serialized) == (cache.serialize(), 1)
+    segment(engines, noise(0), many(4))
+    assert cache.serialized == 2
+
+
+def test_tensorrt_keeps_no_kernels(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contexts, "SAVE_SECONDS", 0.0)
+    engines = machine.engines()
+    segment(engines, noise(0), many(4))
+    engines.warmed_up()
+    assert not (machine.built / "runtime.cache").exists()
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_the_host_waits_four_times_an_image(backend: str, cuda_graphs: bool, machine: Machine) -> None:
+    """Three times for votes and once for the labels: whatever else waits would make the GPU idle."""
+    engines = machine.engines(backend, cuda_graphs)
+    vocabulary = many(40)
+    vocabulary.on_device(engines)
+    for seed in range(3):
+        before = machine.device.waits
+        segment(engines, noise(seed), vocabulary, TopK(2))
+        assert machine.device.waits - before == 4
 
 
 def test_engines_end_before_the_device(machine: Machine) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sed_trt.engines.targets import TENSORRT_BACKENDS, BuildOptions
+from sed_trt.engines.device.gpu import Gpu
+from sed_trt.engines.targets import ANY_TARGET, TENSORRT_BACKENDS, BuildOptions
 from sed_trt.engines.trt.library import Library, load_library
 from sed_trt.errors import InputError
 from sed_trt.tests.fakes.device import FakeDevice
@@ -113,6 +114,29 @@ def test_float32_is_float32_in_the_real_rtx() -> None:
     assert not config.get_flag(rtx.BuilderFlag.TF32)
 
 
+@pytest.mark.parametrize("backend", TENSORRT_BACKENDS)
+def test_working_memory_follows_the_shapes_where_that_can_be(backend: str) -> None:
+    module = fake_tensorrt("11.0", ["SM86"])
+    config = Config()
+    Library(backend, module, "11.0").configure(config, BuildOptions(), "sm86")
+    assert config.previews == [module.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10]
+    # TensorRT before 10.10.
+    config = Config()
+    older = fake_tensorrt("10.3", ["SM86"], previews=["PROFILE_SHARING_0806"])
+    Library(backend, older, "10.3").configure(config, BuildOptions(), "sm86")
+    assert config.previews == []
+
+
+def test_working_memory_follows_the_shapes_in_the_real_rtx() -> None:
+    rtx = pytest.importorskip("tensorrt_rtx")
+    library = load_library("tensorrt-rtx")
+    config = rtx.Builder(library.logger()).create_builder_config()
+    feature = rtx.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10
+    config.set_preview_feature(feature, False)
+    library.configure(config, BuildOptions(), "sm86")
+    assert config.get_preview_feature(feature)
+
+
 def test_all_options_reach_full_tensorrt() -> None:
     module = fake_tensorrt("11.0")
     library = Library("tensorrt", module, "11.0")
@@ -164,6 +188,26 @@ def test_target_of_rtx() -> None:
     assert Library("tensorrt", fake_tensorrt("11.0"), "11.0").capabilities() == ()
 
 
+def test_gpus_that_rtx_was_not_made_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library("tensorrt-rtx", fake_tensorrt("1.7.1", ["SM75", "SM86", "SM120"]), "1.7.1")
+    assert library.known_capabilities == {(7, 5), (8, 6), (12, 0)}
+    library.check_gpu(Gpu("NVIDIA RTX A6000", (8, 6), "13.0", 1))
+    for name, capability in (("Orin", (8, 7)), ("NVIDIA H200", (9, 0)), ("NVIDIA B200", (10, 0))):
+        gpu = Gpu(name, capability, "13.0", 1)
+        with pytest.raises(InputError) as caught:
+            library.check_gpu(gpu)
+        line = str(caught.value)
+        sm = f"sm{capability[0]}{capability[1]}"
+        assert (
+            f"1.7.1 knows sm75, sm86, sm120 only, and this GPU, {name}, is {sm}; use the backend tensorrt"
+            in line
+        )
+        assert "\n" not in line and "build" not in line
+        Library("tensorrt", fake_tensorrt("11.0"), "11.0").check_gpu(gpu)
+    monkeypatch.setenv(ANY_TARGET, "1")
+    library.check_gpu(gpu)
+
+
 def test_logger_keeps_errors_only() -> None:
     module = fake_tensorrt("11.0")
     logger = Library("tensorrt", module, "11.0").logger()
@@ -203,4 +247,5 @@ def test_the_real_rtx() -> None:
     library = load_library("tensorrt-rtx")
     assert library is load_library("tensorrt-rtx")
     assert {"sm75", "sm86", "sm89", "sm120"} <= set(library.capabilities())
+    assert {(8, 7), (9, 0), (10, 0), (11, 0)}.isdisjoint(library.known_capabilities)
     assert library.logger().errors == []

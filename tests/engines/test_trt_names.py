@@ -8,14 +8,14 @@ from types import ModuleType
 import pytest
 
 from sed_trt.engines.trt import contexts as trt_contexts
-from sed_trt.engines.trt import engines as trt_engines
+from sed_trt.engines.trt import execution as trt_execution
 from sed_trt.engines.trt import layers as trt_layers
 
 # By class, what the runtime uses of TensorRT and TensorRT-RTX alike.
 RUNTIME_NAMES = {
     "ILogger": ("Severity", "log"),
     "Runtime": ("deserialize_cuda_engine", "engine_host_code_allowed"),
-    "ICudaEngine": ("create_execution_context",),
+    "ICudaEngine": ("create_execution_context", "get_device_memory_size_for_profile_v2"),
     "ExecutionContextAllocationStrategy": ("USER_MANAGED",),
     "IExecutionContext": (
         "execute_async_v3",
@@ -30,9 +30,18 @@ RUNTIME_NAMES = {
 }
 # The same of TensorRT-RTX alone, which compiles kernels on the machine that runs them.
 RTX_NAMES = {
+    "Runtime": ("get_engine_validity",),
+    "EngineInvalidityDiagnostics": (
+        "INSUFFICIENT_GPU_MEMORY",
+        "OLD_CUDA_DRIVER",
+        "OLD_CUDA_RUNTIME",
+        "UNSUPPORTED_CC",
+    ),
+    "CudaGraphStrategy": ("WHOLE_GRAPH_CAPTURE",),
     "ICudaEngine": ("create_runtime_config",),
     "IRuntimeConfig": (
         "create_runtime_cache",
+        "cuda_graph_strategy",
         "dynamic_shapes_kernel_specialization_strategy",
         "set_execution_context_allocation_strategy",
         "set_runtime_cache",
@@ -48,7 +57,7 @@ INSPECTOR_NAMES = {
 }
 # Variables of these files that hold TensorRT's objects.
 HOLDERS = {"context", "engine", "config", "specialization", "_engine", "_runtime", "_cache", "_module"}
-HOLDERS |= {"inspector", "module", "LayerInformationFormat"}
+HOLDERS |= {"_context", "inspector", "module", "CudaGraphStrategy", "LayerInformationFormat"}
 
 
 def load(name: str) -> ModuleType:
@@ -76,7 +85,7 @@ def test_severities() -> None:
         assert {"INTERNAL_ERROR", "ERROR"} <= set(severity.__members__)
 
 
-@pytest.mark.parametrize("module", [trt_contexts, trt_engines, trt_layers])
+@pytest.mark.parametrize("module", [trt_contexts, trt_execution, trt_layers])
 def test_the_code_uses_no_other_names(module: ModuleType) -> None:
     tables = (RUNTIME_NAMES, RTX_NAMES, INSPECTOR_NAMES)
     listed = {name for table in tables for kind in table for name in (kind, *table[kind])}
@@ -97,5 +106,9 @@ def test_an_engine_built_here_is_read_by_the_runtime_names() -> None:
     rtx = load("tensorrt_rtx")
     library = importlib.import_module("sed_trt.engines.trt.library").load_library("tensorrt-rtx")
     log = library.logger()
-    assert rtx.Runtime(log).deserialize_cuda_engine(b"no plan") is None
+    runtime = rtx.Runtime(log)
+    assert runtime.deserialize_cuda_engine(b"no plan") is None
     assert log.errors
+    validity, diagnostics = runtime.get_engine_validity(b"no plan")
+    assert validity == rtx.EngineValidity.INVALID
+    assert int(diagnostics) & sum(map(int, rtx.EngineInvalidityDiagnostics.__members__.values()))

@@ -8,6 +8,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,28 @@ class FakeEvent:
         return self.device.done >= self.position
 
     def wait(self) -> None:
+        self.device.waits += 1
         self.device.catch_up(self.position)
 
 
+@dataclass
+class FakeGraph:
+    """What was put into the stream while it was captured: `notes` are done at a launch, `work` later."""
+
+    device: "FakeDevice"
+    notes: list[Callable[[], None]] = field(default_factory=list)
+    work: list[Callable[[], None]] = field(default_factory=list)
+
+    def launch(self) -> None:
+        self.device.launches += 1
+        for note in self.notes:
+            note()
+        for each in self.work:
+            self.device.enqueue(each)
+
+
 class FakeDevice:
-    """Memory by address, and a log of what was put into the stream.
+    """Memory by address, and a log of what was put into the stream; `waits` counts how often the host waited.
 
     The log holds ("run", stage, profile, names of inputs that were uploaded for it) and ("down", name).
     """
@@ -46,11 +64,15 @@ class FakeDevice:
         self.allocations = 0
         self.host_allocations = 0
         self.copies = 0
+        self.waits = 0
+        self.launches = 0
+        self.graphs: list[FakeGraph] = []
         self.fresh: set[int] = set()
         self.names: dict[int, str] = {}
         self.done = 0
         self.closed = False
         self._queue: list[Callable[[], None]] = []
+        self._capturing: FakeGraph | None = None
         self._lock = threading.RLock()
         self._active = threading.local()
         self._next = 4096
@@ -66,6 +88,7 @@ class FakeDevice:
 
     def allocate(self, size: int) -> int:
         self.check_active()
+        assert self._capturing is None, "allocated within a capture"
         if self.used() + size > self.limit:
             raise DeviceMemoryError("out of memory")
         self.allocations += 1
@@ -107,11 +130,35 @@ class FakeDevice:
         with self._lock:
             return FakeEvent(self, self.done + len(self._queue))
 
+    def capture(self, enqueue: Callable[[], None]) -> FakeGraph:
+        self.check_active()
+        graph = self._capturing = FakeGraph(self)
+        try:
+            enqueue()
+        finally:
+            self._capturing = None
+        self.graphs.append(graph)
+        return graph
+
     def close(self) -> None:
         self.closed = True
 
+    @property
+    def is_capturing(self) -> bool:
+        return self._capturing is not None
+
+    def note(self, action: Callable[[], None]) -> None:
+        """Do what belongs to a piece of work on the host: now, or whenever a graph of it is launched."""
+        if self._capturing is None:
+            action()
+        else:
+            self._capturing.notes.append(action)
+
     def enqueue(self, work: Callable[[], None]) -> None:
         self.check_active()
+        if self._capturing is not None:
+            self._capturing.work.append(work)
+            return
         with self._lock:
             self._queue.append(work)
 

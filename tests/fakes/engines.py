@@ -140,6 +140,7 @@ class FakeEngines:
         self.engines = {name: FakeEngine(name) for name in STAGES}
         self.buckets = buckets
         self.uploads = 0
+        self.warm = False
 
     def stack(self, values: Sequence[Any]) -> Any:
         return np.concatenate(values)
@@ -147,6 +148,9 @@ class FakeEngines:
     def to_device(self, array: np.ndarray) -> np.ndarray:
         self.uploads += 1
         return array
+
+    def warmed_up(self) -> None:
+        self.warm = True
 
     def __getitem__(self, stage: str) -> FakeEngine:
         return self.engines[stage]

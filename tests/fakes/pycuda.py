@@ -17,14 +17,15 @@ def fake_pycuda(
     start_error: str | None = None,
     failures: Mapping[str, str] | None = None,
 ) -> ModuleType:
-    """A module `pycuda.driver`; its `calls` lists the calls.
+    """A module `pycuda.driver`; its `calls` lists the calls, and `done` says whether events are.
 
-    `failures` has the reasons for which "context", "stream", "event" (recording one) or "pinned" memory
-    fails; `FULL` is pycuda's MemoryError.
+    `failures` has the reasons for which "context", "stream", "event" (recording one), "pinned" memory or
+    "query" (of an event) fails; `FULL` is pycuda's MemoryError.
     """
     failing = dict(failures or {})
     cuda: Any = ModuleType("pycuda.driver")
     cuda.calls = []
+    cuda.done = True
     stacks = threading.local()
 
     class Error(Exception):
@@ -73,8 +74,9 @@ def fake_pycuda(
     class Stream:
         handle = 99
 
-        def __init__(self) -> None:
+        def __init__(self, flags: int = 0) -> None:
             check()
+            cuda.calls.append(("stream", flags))
             fail("stream")
 
     class Event:
@@ -87,7 +89,8 @@ def fake_pycuda(
             fail("event")
 
         def query(self) -> bool:
-            return True
+            fail("query")
+            return bool(cuda.done)
 
         def synchronize(self) -> None:
             check()
@@ -142,8 +145,9 @@ def fake_pycuda(
 
 
 def install(monkeypatch: Any, cuda: ModuleType) -> None:
-    """Let `import pycuda.driver` find `cuda`."""
+    """Let `import pycuda.driver` find `cuda`, on a machine without cuda-bindings."""
     package: Any = ModuleType("pycuda")
     package.driver = cuda
     monkeypatch.setitem(sys.modules, "pycuda", package)
     monkeypatch.setitem(sys.modules, "pycuda.driver", cuda)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)

@@ -7,7 +7,7 @@ A build is written down instead of done. The runtime runs the stages of `fakes.e
 import json
 import sys
 from collections.abc import Callable, Sequence
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -33,6 +33,7 @@ def fake_tensorrt(
     errors: Sequence[str] = (),
     build: Callable[[Any], bytes | None] = lambda config: PLAN,
     device: FakeDevice | None = None,
+    previews: Sequence[str] = ("RUNTIME_ACTIVATION_RESIZE_10_10",),
 ) -> Any:
     """The module.
 
@@ -43,14 +44,17 @@ def fake_tensorrt(
         errors: what its parser reports.
         build: called with the config in the place of a build.
         device: that its runtime uses; None leaves the runtime out.
+        previews: members of PreviewFeature.
 
     Its list `configs` has every config that a build made. Its list `caches` has the caches that the runtime
-    made, and `runtime_configs` its configurations by stage.
+    made, `runtime_configs` its configurations by stage, and `contexts` all contexts. `diagnostics` is what
+    the runtime says of a plan that it refused.
     """
     module: Any = ModuleType("tensorrt")
     module.__version__ = version
     module.ILogger = ILogger
     _add_builder(module, capabilities, compatibility, errors, build)
+    module.PreviewFeature = IntEnum("PreviewFeature", list(previews))
     if device is not None:
         _add_runtime(module, device)
     return module
@@ -87,6 +91,7 @@ class Config:
         self.profiles: list[Any] = []
         self.capabilities: list[Any] = []
         self.known_times: list[bytes] = []
+        self.previews: list[Any] = []
 
     def set_flag(self, flag: Any) -> None:
         self.flags.append(flag)
@@ -100,6 +105,10 @@ class Config:
     def set_compute_capability(self, capability: Any, index: int) -> bool:
         self.capabilities.insert(index, capability)
         return True
+
+    def set_preview_feature(self, feature: Any, enable: bool) -> None:
+        if enable:
+            self.previews.append(feature)
 
     def add_optimization_profile(self, profile: Any) -> int:
         self.profiles.append(profile)
@@ -185,9 +194,13 @@ def _add_builder(
 class Context:
     """An IExecutionContext that runs a stage of `STAGES` on the device's memory."""
 
-    def __init__(self, device: FakeDevice, stage: str) -> None:
+    def __init__(self, device: FakeDevice, stage: str, cache: "RuntimeCache | None") -> None:
         self.device = device
         self.stage = stage
+        self.cache = cache
+        # A graph that was captured from a context is void when the context changes.
+        self.captured = False
+        self.ran = False
         self.profile: int | None = None
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
@@ -196,16 +209,20 @@ class Context:
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
         assert stream == self.device.stream
+        assert not self.captured
         self.profile = profile
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         assert self.profile is not None
+        assert not self.captured
         self.shapes[name] = shape
+        self.scratch, self.ran = None, False
         return True
 
     def set_tensor_address(self, name: str, pointer: int) -> bool:
         assert pointer % 256 == 0
+        assert not self.captured
         self.addresses[name] = pointer
         return True
 
@@ -234,12 +251,21 @@ class Context:
         assert self._description is not None
         description = self._description
         shapes, addresses, scratch = dict(self.shapes), dict(self.addresses), self.scratch
-        uploaded = [
-            tensor.name for tensor in description.inputs if addresses[tensor.name] in self.device.fresh
-        ]
-        self.device.fresh.clear()
-        self.device.names = {addresses[tensor.name]: tensor.name for tensor in description.outputs}
-        self.device.log.append(("run", self.stage, self.profile, uploaded))
+        if self.cache is not None:
+            self.cache.kernels.add((self.stage, *shapes.values()))
+
+        def note() -> None:
+            uploaded = [
+                tensor.name for tensor in description.inputs if addresses[tensor.name] in self.device.fresh
+            ]
+            self.device.fresh.clear()
+            self.device.names = {addresses[tensor.name]: tensor.name for tensor in description.outputs}
+            self.device.log.append(("run", self.stage, self.profile, uploaded))
+
+        self.device.note(note)
+        assert self.ran or not self.device.is_capturing, "the first execution sets up the context"
+        self.ran = True
+        self.captured |= self.device.is_capturing
 
         def run() -> None:
             inputs = {}
@@ -255,7 +281,6 @@ class Context:
                 memory[:] = content.reshape(-1).view(np.uint8)
 
         self.device.enqueue(run)
-        self.scratch = None
         return True
 
 
@@ -278,13 +303,17 @@ class RuntimeCache:
 
     def __init__(self) -> None:
         self.loaded = b""
+        self.kernels: set[Any] = set()
+        self.serialized = 0
 
     def deserialize(self, content: bytes) -> bool:
         self.loaded = content
         return True
 
     def serialize(self) -> bytes:
-        return self.loaded + b"k"
+        self.serialized += 1
+        known = set(self.loaded.decode().splitlines())
+        return "\n".join(sorted(known | {str(kernel) for kernel in self.kernels})).encode()
 
 
 class RuntimeConfig:
@@ -295,6 +324,7 @@ class RuntimeConfig:
         self.cache: RuntimeCache | None = None
         self.strategy: object = None
         self.dynamic_shapes_kernel_specialization_strategy: object = None
+        self.cuda_graph_strategy: object = None
 
     def set_execution_context_allocation_strategy(self, strategy: object) -> None:
         self.strategy = strategy
@@ -312,6 +342,8 @@ def _add_runtime(module: Any, device: FakeDevice) -> None:
     """Add the runtime; a plan is the name of its stage, or "refused: REASON"."""
     module.caches = []
     module.runtime_configs = {}
+    module.contexts = []
+    module.diagnostics = 0
 
     class Engine:
         def __init__(self, stage: str) -> None:
@@ -328,7 +360,12 @@ def _add_runtime(module: Any, device: FakeDevice) -> None:
         def create_execution_context(self, how: object) -> Context:
             strategy = how.strategy if isinstance(how, RuntimeConfig) else how
             assert strategy == "USER_MANAGED"
-            return Context(device, self.stage)
+            context = Context(device, self.stage, how.cache if isinstance(how, RuntimeConfig) else None)
+            module.contexts.append(context)
+            return context
+
+        def get_device_memory_size_for_profile_v2(self, profile: int) -> int:
+            return SCRATCH
 
     class Runtime:
         def __init__(self, logger: Any) -> None:
@@ -343,10 +380,19 @@ def _add_runtime(module: Any, device: FakeDevice) -> None:
                 return None
             return Engine(stage)
 
+        def get_engine_validity(self, plan: bytes) -> tuple[Any, int]:
+            return module.EngineValidity.INVALID, module.diagnostics
+
     # By the names of the real classes, so that a test can compare their methods with the real ones.
     module.Runtime, module.ICudaEngine, module.IExecutionContext = Runtime, Engine, Context
     module.EngineInspector, module.IRuntimeConfig = Inspector, RuntimeConfig
     module.IRuntimeCache = RuntimeCache
     module.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="USER_MANAGED")
     module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="EAGER", NONE="NONE")
+    module.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE")
+    module.EngineValidity = IntEnum("EngineValidity", ["VALID", "INVALID"])
+    module.EngineInvalidityDiagnostics = IntFlag(
+        "EngineInvalidityDiagnostics",
+        ["VERSION_MISMATCH", "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "INSUFFICIENT_GPU_MEMORY"],
+    )
     module.LayerInformationFormat = SimpleNamespace(JSON="JSON")

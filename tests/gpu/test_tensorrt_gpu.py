@@ -76,10 +76,10 @@ def test_a_stream_agrees_with_single_calls(segmenter: Segmenter) -> None:
 def test_more_memory_than_the_gpu_has() -> None:
     if reason := missing("tensorrt") and missing("tensorrt-rtx"):
         pytest.skip(f"no TensorRT on a GPU here: {reason}")
-    from sed_trt.engines.device.cuda import CudaDevice
+    from sed_trt.engines.device.cuda import open_device
     from sed_trt.engines.device.session import DeviceSession
 
-    device = CudaDevice()
+    device = open_device()
     with device.active(), pytest.raises(DeviceMemoryError):
         device.allocate(2**50)
     session = DeviceSession(device)
