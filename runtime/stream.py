@@ -49,6 +49,7 @@ def stream_results(
     rejection: Rejection,
     short_side: int | None,
     batch: int,
+    scores: bool = True,
 ) -> Generator[StreamItem, None, None]:
     """Segment images in order; see `Segmenter.stream`.
 
@@ -65,14 +66,14 @@ def stream_results(
         return decode(encoded, vocabulary, rejection)
 
     def label_one(decoded: DecodedImage) -> Result:
-        return label(engines, decoded, vocabulary.names)
+        return label(engines, decoded, vocabulary.names, scores)
 
     def segment_one(source: ImageSource) -> _Passed[Result]:
         source, prepared = load(source)
         if isinstance(prepared, str):
             return source, prepared
         (encoded,) = encode(engines, [prepared])
-        return source, finish(encoded, vocabulary, rejection)
+        return source, finish(encoded, vocabulary, rejection, scores)
 
     if engines.images_at_once > 1:
         # Each image stays in one thread: steps that overlap as well would ask for more threads than cores.

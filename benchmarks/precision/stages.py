@@ -50,8 +50,8 @@ class RecordedEngines:
     def __init__(self, engines: Engines) -> None:
         self._engines = engines
         self.backend, self.reason = engines.backend, engines.reason
-        self.stack, self.to_device = engines.stack, engines.to_device
-        self.folds_vocabularies = engines.folds_vocabularies
+        self.stack, self.to_device, self.to_host = engines.stack, engines.to_device, engines.to_host
+        self.folds_vocabularies, self.label_stage = engines.folds_vocabularies, engines.label_stage
         self.runs: list[Run] = []
 
     def __getitem__(self, stage: str) -> Engine:

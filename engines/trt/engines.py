@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...bundle import Bundle, Stage
-from ...stages import DEBUG_OUTPUTS, HOST_OUTPUTS
+from ...stages import DEBUG_OUTPUTS, HOST_OUTPUTS, gpu_label_stage
 from ..device.cuda import CudaDevice, check_driver, find_gpu
 from ..device.protocol import Device
 from ..device.session import DeviceSession, Work
@@ -132,8 +132,9 @@ class TensorRTEngines:
         self._lock = threading.Lock()
         # TensorRT's objects end while CUDA still runs, at the latest when the interpreter does.
         weakref.finalize(self, _close, self._opened, self._contexts, self._session)
-        # Only an engine tells whether this GPU takes them; `label` is the smallest.
-        self["label"]
+        self.label_stage = gpu_label_stage(self._built.stages)
+        # Only an engine tells whether this GPU takes them; the one that labels is the smallest.
+        self[self.label_stage]
 
     def stack(self, values: Sequence[Value]) -> Value:
         """Concatenate along the first axis, on the device."""
@@ -143,6 +144,14 @@ class TensorRTEngines:
     def to_device(self, array: np.ndarray) -> DeviceArray:
         """A copy on the device."""
         return self._session.upload(array)
+
+    def to_host(self, value: Value) -> np.ndarray:
+        """A copy on the host; waits for the work before it, while other threads run on."""
+        if isinstance(value, np.ndarray):
+            return value
+        with self._session.work("results") as work:
+            download = work.download(value)
+        return self._session.received(work, download)
 
     def __getitem__(self, stage: str) -> TensorRTEngine:
         """The engine of a stage; raises InputError when its plan is altered or cannot be loaded."""
