@@ -229,10 +229,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def check_stages(manifest: Manifest) -> None:
     """Compare the stages of a manifest with the table of stages.
 
-    All of `STAGES` must be there, those of `CPU_STAGES` may be. Every stage must have the inputs and outputs
-    of its definition, in order and with their dtypes. Dynamic axes must be dynamic, whatever their names; a
-    size that has a symbol in the table must be the same wherever the symbol stands, and agree with the
-    manifest's other fields.
+    All of `STAGES` must be there, those of `CPU_STAGES` and `GPU_STAGES` may be. Every stage must have the
+    inputs and outputs of its definition, in order and with their dtypes. Dynamic axes must be dynamic,
+    whatever their names; a size that has a symbol in the table must be the same wherever the symbol stands,
+    and agree with the manifest's other fields.
 
     Raises:
         RecordError: they differ; names the field, the value that is there and what is expected.

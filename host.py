@@ -10,6 +10,8 @@ import numpy as np
 SYNONYM_SEPARATOR = ", "
 # Values of the up-sampled probabilities that exist at once: 64 MB in float32.
 MAX_BAND_VALUES = 16_000_000
+# The same of a tile, which a GPU labels at once: 256 MiB.
+MAX_TILE_VALUES = 2**26
 
 
 def synonyms(name: str) -> list[str]:
@@ -69,8 +71,9 @@ def label_bands(
     categories: int,
     max_rows: int | None = None,
     max_columns: int | None = None,
+    max_values: int | None = None,
 ) -> Iterator[tuple[slice, slice]]:
-    """Split an image into parts of at most `MAX_BAND_VALUES` values: bands of rows, or parts of a wide row.
+    """Split an image into parts of a bounded number of values: bands of rows, or parts of a wide row.
 
     Args:
         height: rows of the image.
@@ -78,11 +81,12 @@ def label_bands(
         categories: values at each pixel.
         max_rows: rows that a band may have; None is any number.
         max_columns: columns that a band may have; None is any number.
+        max_values: categories times pixels that a band may have; None is `MAX_BAND_VALUES`.
 
     Yields:
         Rows and columns of a band, from the top left to the bottom right.
     """
-    pixels = max(1, MAX_BAND_VALUES // categories)
+    pixels = max(1, (max_values or MAX_BAND_VALUES) // categories)
     columns = min(width, pixels, max_columns or width)
     rows = min(pixels // columns, max_rows or height)
     for top in range(0, height, rows):

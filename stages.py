@@ -4,7 +4,7 @@ This table is the one place that says so. Export, bundle checks, profiles, preci
 stages, the benchmarks and the table in the README are derived from it. It needs no other module.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -21,6 +21,8 @@ class Counts(Enum):
     SIDE = "height or width of an image in pixels"
     ROWS = "output rows"
     COLUMNS = "output columns"
+    TILE_ROWS = "output rows of a tile"
+    TILE_COLUMNS = "output columns of a tile"
 
 
 # The dynamic axes by the name that they have in the graphs. Kn is the number of categories kept at rejection
@@ -36,6 +38,8 @@ AXES: Mapping[str, Counts] = {
     "W": Counts.SIDE,
     "R": Counts.ROWS,
     "Q": Counts.COLUMNS,
+    "RT": Counts.TILE_ROWS,
+    "QT": Counts.TILE_COLUMNS,
 }
 
 # The fixed sizes by the symbol that stands for them in the shapes below.
@@ -291,7 +295,29 @@ FOLDED_SCOUT = StageDefinition(
     votes="votes0",
 )
 CPU_STAGES: tuple[StageDefinition, ...] = (FOLD, FOLDED_SCOUT)
-ALL_STAGES: tuple[StageDefinition, ...] = (*STAGES, *CPU_STAGES)
+# `label` for GPUs. Its labels stay on the device until those of all tiles come to the host at once.
+LABEL_GPU = StageDefinition(
+    "label_gpu",
+    "logits, output rows and columns",
+    "labels in two bytes, and scores",
+    (
+        TensorDefinition("logits", "float32", ("K3", "8h", "8h")),
+        TensorDefinition("kept", "int64", ("K3",)),
+        TensorDefinition("rows", "float32", ("RT",)),
+        TensorDefinition("columns", "float32", ("QT",)),
+    ),
+    (
+        # TensorRT has no type of 16 bits for integers: the low byte of each label, then its high byte.
+        TensorDefinition("label_bytes", "uint8", ("RT", "QT", 2)),
+        TensorDefinition("label_scores", "float32", ("RT", "QT")),
+    ),
+    narrow_axis="K3",
+    fp32_reason="as `label`",
+    half_weights=False,
+    free_shapes=True,
+)
+GPU_STAGES: tuple[StageDefinition, ...] = (LABEL_GPU,)
+ALL_STAGES: tuple[StageDefinition, ...] = (*STAGES, *CPU_STAGES, *GPU_STAGES)
 BY_NAME: Mapping[str, StageDefinition] = {stage.name: stage for stage in ALL_STAGES}
 
 # The stages that run once per image and vocabulary, in order: the scout and the decoder.
@@ -304,3 +330,16 @@ _OUTPUTS = [output for stage in STAGES for output in stage.outputs]
 HOST_OUTPUTS: frozenset[str] = frozenset(each.name for each in _OUTPUTS if each.reader is Reader.HOST)
 # Outputs that only people and tests read. A backend with a device leaves them out.
 DEBUG_OUTPUTS: frozenset[str] = frozenset(each.name for each in _OUTPUTS if each.reader is Reader.DEBUG)
+
+
+def gpu_stages(stages: Container[str]) -> tuple[str, ...]:
+    """Names of the stages that a GPU runs of a bundle that has `stages`, in the order of `STAGES`.
+
+    `label_gpu` takes the place of `label`, except in bundles of earlier versions, which lack it.
+    """
+    return tuple(gpu_label_stage(stages) if name == "label" else name for name in STAGE_NAMES)
+
+
+def gpu_label_stage(stages: Container[str]) -> str:
+    """Name of the stage that labels on a GPU, of a bundle that has `stages`."""
+    return LABEL_GPU.name if LABEL_GPU.name in stages else "label"

@@ -1,4 +1,4 @@
-"""The device session alone, without any engine: copies, threads, out of memory, close.
+"""The device session alone, without any engine: copies, threads, out of memory, close, exit without closing.
 
 python -m sed_trt.benchmarks.device_check
 """
@@ -53,6 +53,14 @@ def check_session(device: Device) -> dict[str, float | str]:
     return {**times, "out_of_memory": message}
 
 
+def leave_open(device: Device) -> DeviceSession:
+    """A session with memory and finished work, which is not closed: the interpreter must end all the same."""
+    session = DeviceSession(device)
+    for seed in range(PARTS):
+        _round_trip(session, _random_parts(seed))
+    return session
+
+
 def _random_parts(seed: int) -> list[np.ndarray]:
     random = np.random.default_rng(seed)
     return [random.random((random.integers(1, 9), 33), dtype=np.float32) for _ in range(PARTS)]
@@ -75,6 +83,8 @@ def _round_trip(session: DeviceSession, parts: list[np.ndarray]) -> dict[str, fl
 if __name__ == "__main__":
     try:
         print(json.dumps(check_session(open_device())))
+        # Referred to until the interpreter ends.
+        left_open = leave_open(open_device())
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)

@@ -1,9 +1,10 @@
 """Tries every backend and target on this machine: does it build, run, agree with PyTorch, and how fast is it?
 
-python -m sed_trt.benchmarks.gpu_check --minutes 10
+python -m sed_trt.benchmarks.gpu_check -o results.json
 
 Every step is a process of its own, in most cases a command of sed-trt, so that a crash or a hang costs that
-step and no other. The results file is written after each step.
+step and no other. The results file is written after each step. Without a GPU the check is a rehearsal: with a
+small network, and for every row that needs a GPU the reason why it does not run.
 """
 
 import contextlib
@@ -33,7 +34,8 @@ from .results_file import results_text, setting
 ROOT = Path(__file__).resolve().parent
 CHECKPOINT = ROOT.parent / "checkpoints" / "sed-tiny.safetensors"
 RESULTS = ROOT / "results"
-NO_RANDOM = "none"
+# The most that all steps take, if nothing else is asked for.
+MINUTES = 8.0
 # Less time than this is not worth starting a step with: its imports alone take as long.
 MIN_SECONDS = 5.0
 # The exit status of sed-trt's own one-line errors: something is missing here, and the line says what.
@@ -48,30 +50,51 @@ SED_TRT = "-m sed_trt.cli.main"
 # Exits with `UNAVAILABLE` where PyTorch sees no GPU.
 SEES_GPU = "-c \"import torch; torch.cuda.is_available() or exit(print('PyTorch sees no GPU') or 2)\""
 
-# What is run, most valuable first: a precision, a backend, and the target that engines are built for.
-REFERENCE = ("fp32 onnxruntime",)
-RANDOM = (
-    "fp16 onnxruntime-cuda",
-    "fp16 tensorrt current",
-    "fp16 tensorrt-rtx current",
-    "fp16 tensorrt-rtx portable",
-    "fp32 onnxruntime",
-    "fp16 tensorrt-rtx sm80",
-    "fp16 tensorrt-rtx sm86",
-    "fp32 onnxruntime-cuda",
+# A row: precisions of bundles, the backend that runs them, and the target that engines are built for, if any.
+REFERENCE = "fp32 onnxruntime"
+PARITY = ("fp32,fp16 onnxruntime-cuda", "fp16 tensorrt current", "fp16 tensorrt-rtx current")
+SPEED = ("fp16,fp32 onnxruntime-cuda", "fp16 tensorrt current", "fp16 tensorrt-rtx current")
+STREAMS = ("fp16 onnxruntime-cuda", "fp16 tensorrt current", "fp16 tensorrt-rtx current")
+# What the time that is left is used for: of the network with known weights, and of sed-tiny.
+MORE_SPEED = ("bf16 onnxruntime-cuda", "bf16 tensorrt current", "bf16 tensorrt-rtx current")
+OTHER_TARGETS = tuple(f"fp16 tensorrt-rtx {target}" for target in ("portable", "sm80", "sm86"))
+MORE_PARITY = (
+    *(f"{precision} tensorrt current" for precision in ("fp32", "bf16")),
+    *(f"{precision} tensorrt-rtx current" for precision in ("fp32", "bf16")),
     "bf16 onnxruntime-cuda",
-    "bf16 tensorrt-rtx current",
 )
-TRAINED = (
-    *(f"fp16 tensorrt-rtx {target}" for target in ("current", "portable", "sm80", "sm86")),
-    *("fp16 tensorrt current", "fp16 onnxruntime-cuda", "fp32 onnxruntime-cuda"),
-    *(f"fp32 {backend}" for backend in ("tensorrt-rtx current", "tensorrt-rtx portable", "tensorrt current")),
-    *(f"bf16 {backend}" for backend in ("onnxruntime-cuda", "tensorrt-rtx current", "tensorrt current")),
-)
-# Of `sed-trt bench latency`: with random weights random embeddings too, and kept sets that are forced.
-ON_SCENES = "--vocabulary-size 181 --kept real --pictures 2 --repeats 5 --against published"
-FORCED = "--vocabulary-size 150 --kept 32 --pictures 1 --repeats 5"
-PYTORCH = "published,published-autocast,published-autocast-bf16"
+ON_SCENES = "--vocabulary-size 181 --kept real --pictures 2 --repeats 5 --stream 0 --against published"
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is measured of the network with known weights.
+
+    Attributes:
+        preset: of the network.
+        sizes: of the vocabularies, with commas.
+        kept: categories left after each rejection.
+        repeats: rounds of each row.
+        streamed: images of a stream.
+        rehearsal: whether the CPU is timed too, and engines for other GPUs are left out.
+    """
+
+    preset: str
+    sizes: str
+    kept: int
+    repeats: int
+    streamed: int
+    rehearsal: bool
+
+    @property
+    def network(self) -> str:
+        """What steps call it."""
+        return f"known-{self.preset}"
+
+
+ON_GPU = Load("sed-b", "150,847", kept=32, repeats=10, streamed=32, rehearsal=False)
+# Every step of a check in a few minutes, for a machine without a GPU.
+REHEARSAL = Load("sed-tiny", "20,40", kept=8, repeats=2, streamed=4, rehearsal=True)
 
 
 @dataclass(frozen=True)
@@ -103,51 +126,86 @@ def export(network: str, precision: str) -> Step:
     files = f"{checkpoint(network)} --output {{work}}/{network}-{precision}"
     needs = () if network == TINY else (f"{network} weights",)
     return Step(
-        f"{network} {precision} export", f"{SED_TRT} export {files} --precision {precision}", 240, needs
+        f"{network} {precision} export", f"{SED_TRT} export {files} --precision {precision}", 150, needs
     )
 
 
-def bench(network: str, row: str, device: str) -> list[Step]:
-    """The steps of one row: a bundle exported, engines built for a target, if any, and both timed.
+def bench(network: str, row: str, options: str, what: str = "") -> list[Step]:
+    """The steps of one row: bundles exported, engines built for a target, if any, and both timed.
 
     Args:
         network: whose weights they are.
-        row: of `REFERENCE`, `RANDOM` or `TRAINED`.
-        device: where PyTorch runs, "cuda" or "cpu".
+        row: see `REFERENCE`.
+        options: of `sed-trt bench latency`.
+        what: is measured, in the name of the row; "" is the latency of one image.
     """
-    precision, backend, *target = row.split()
-    steps = [export(network, precision)]
-    bundle = f"{{work}}/{network}-{precision} --backend {backend}"
-    if target:
-        # Built again if it is there, since the newest engines are the ones that are taken.
-        build = f"{SED_TRT} build {bundle} --target {target[0]} --force"
-        steps.append(Step(f"{network} {row} build", build, 240, (steps[-1].name,)))
-    options = f"--checkpoint {checkpoint(network)} --device {device} --no-alone --stream 0"
-    # The rows without engines are the quickest, so PyTorch in half precision joins those.
-    options += (
-        f" {ON_SCENES}" if network == TINY else f" {FORCED} --against {'published' if target else PYTORCH}"
+    precisions, backend, *target = row.split()
+    steps, bundles, needs = [], [], []
+    for precision in precisions.split(","):
+        bundles.append(f"{{work}}/{network}-{precision}")
+        steps.append(export(network, precision))
+        if target:
+            # Built again if it is there, since the newest engines are the ones that are taken.
+            build = f"{SED_TRT} build {bundles[-1]} --backend {backend} --target {target[0]} --force"
+            steps.append(
+                Step(f"{network} {precision} {backend} {target[0]} build", build, 150, (steps[-1].name,))
+            )
+        needs.append(steps[-1].name)
+    latency = (
+        f"{SED_TRT} bench latency {' '.join(bundles)} --backend {backend} --no-alone {options} "
+        f"--output {{work}}/{RESULTS_FILE}"
     )
-    latency = f"{SED_TRT} bench latency {bundle} {options} --output {{work}}/{RESULTS_FILE}"
-    any_target = target not in ([], ["current"])
-    return [*steps, Step(f"{network} {row}", latency, 150, (steps[-1].name,), any_target)]
+    name = " ".join(filter(None, (network, row, what)))
+    return [*steps, Step(name, latency, 90, tuple(needs), target not in ([], ["current"]))]
 
 
-def plan(preset: str, device: str) -> list[Step]:
+def plan(load: Load, device: str) -> list[Step]:
     """All steps, most valuable first.
 
     Args:
-        preset: of the network with random weights; `NO_RANDOM` is none.
+        load: of the network with known weights.
         device: where PyTorch runs, "cuda" or "cpu".
     """
-    steps = [step for row in REFERENCE for step in bench(TINY, row, "cpu")]
-    steps.append(Step("device session", "-m sed_trt.benchmarks.device_check", 60))
-    if preset != NO_RANDOM:
-        network = f"random-{preset}"
-        weights = f"-m sed_trt.benchmarks.known_weights {checkpoint(network)} {preset}"
-        steps.append(Step(f"{network} weights", weights, 120))
-        steps += [step for row in RANDOM for step in bench(network, row, device)]
-    steps += [step for row in TRAINED for step in bench(TINY, row, device)]
-    # Each bundle is exported before the first row that needs it.
+    network, weights = load.network, f"{load.network} weights"
+
+    def parity(rows: Sequence[str], runs_on: str = device) -> list[Step]:
+        options = f"--checkpoint {checkpoint(TINY)} --device {runs_on} {ON_SCENES}"
+        return [step for row in rows for step in bench(TINY, row, options)]
+
+    def speed(rows: Sequence[str]) -> list[Step]:
+        options = (
+            f"--checkpoint {checkpoint(network)} --device {device} --pictures 1 "
+            "--against published,published-autocast "
+            f"--vocabulary-size {load.sizes} --kept {load.kept} --repeats {load.repeats} --stream 0"
+        )
+        return [step for row in rows for step in bench(network, row, options)]
+
+    def streams(rows: Sequence[str]) -> list[Step]:
+        options = (
+            f"--against none --pictures 1 --vocabulary-size {load.sizes.split(',')[0]} --kept {load.kept} "
+            f"--repeats 2 --stream {load.streamed}"
+        )
+        return [step for row in rows for step in bench(network, row, options, "stream")]
+
+    # PyTorch is timed without a bundle first, so that its rows need nothing else to work.
+    pytorch = (
+        f"-m sed_trt.benchmarks.pytorch_check {checkpoint(network)} {load.preset} {load.sizes} {load.kept} "
+        f"{load.repeats} {device} {{work}}/{RESULTS_FILE}"
+    )
+    on_cpu = (REFERENCE,) if load.rehearsal else ()
+    steps = [
+        Step("device session", "-m sed_trt.benchmarks.device_check", 45),
+        *parity((REFERENCE,), "cpu"),
+        *parity(PARITY),
+        Step(weights, f"-m sed_trt.benchmarks.known_weights {checkpoint(network)} {load.preset}", 60),
+        Step(f"{network} PyTorch", pytorch, 90, (weights,)),
+        *speed((*on_cpu, *SPEED)),
+        *streams((*on_cpu, *STREAMS)),
+        *speed(MORE_SPEED),
+        *parity(MORE_PARITY),
+        *parity(() if load.rehearsal else OTHER_TARGETS),
+    ]
+    # Each bundle is exported, and each engine built, before the first row that needs it.
     return list(dict.fromkeys(steps))
 
 
@@ -162,17 +220,20 @@ def selected(steps: Sequence[Step], only: Sequence[str]) -> list[Step]:
 
 def run_steps(steps: Sequence[Step], work: Path, end: float) -> Iterator[dict[str, Any]]:
     """Run steps one after the other until `end`, by `time.monotonic`; yields the record of each."""
-    states: dict[str, str] = {}
+    # By the name of a step that is not done, why.
+    problems: dict[str, str] = {}
     for step in steps:
-        missing = [name for name in step.needs if states.get(name) != "done"]
+        missing = [name for name in step.needs if name in problems]
         left = end - time.monotonic()
         if missing:
-            record = _skipped(f"{missing[0]}: {states.get(missing[0], 'not run')}")
+            record = _skipped(problems[missing[0]])
         elif left < MIN_SECONDS:
             record = _skipped("the time is over; give more with --minutes")
         else:
             record = run_step(step, work, min(step.seconds, left))
-        states[step.name] = record["state"]
+        if record["state"] != "done":
+            cause = problems[missing[0]] if missing else f"{step.name}: {record['reason']}"
+            problems[step.name] = cause
         yield {"name": step.name, **record}
 
 
@@ -236,46 +297,41 @@ def _ending(status: int | None, limit: float, output: str) -> dict[str, Any]:
 
 
 def check(
-    checkpoint: Path, preset: str | None, minutes: float, only: Sequence[str], output: Path | None
+    checkpoint: Path, rehearse: bool | None, minutes: float, only: Sequence[str], output: Path | None
 ) -> dict[str, Any]:
     """Run the check and write its results file after every step; returns the content.
 
     Args:
         checkpoint: of sed-tiny.
-        preset: of the network with random weights; None is sed-b where there is a GPU, "none" is none.
+        rehearse: whether to measure `REHEARSAL` rather than `ON_GPU`; None is where there is no GPU.
         minutes: for all steps.
         only: run the steps whose name contains one of these texts, and what they need; empty means all.
         output: the file; None is one in `RESULTS` named after the machine.
 
     Raises:
-        InputError: there is no such checkpoint, preset or step, or the file cannot be written.
+        InputError: there is no such checkpoint or step, or the file cannot be written.
     """
     if not is_file(checkpoint):
         raise InputError(f"{checkpoint}: no such file; name sed-tiny's checkpoint with --checkpoint")
-    if preset is not None and preset != NO_RANDOM:
-        # This imports PyTorch, which may be missing or crash here, so only for a name that may be misspelt.
-        from ..model.presets import preset_named
-
-        preset_named(preset)
     machine = setting()
     name = re.sub(r"[^a-z0-9]+", "-", (machine["gpu"] or machine["cpu"]).lower()).strip("-")
     file = output or RESULTS / f"gpu-check-{name}.json"
     if is_folder(file):
         raise InputError(f"{file}: is a folder; name a file for the results")
     check_writable(file.parent)
-    preset = preset or ("sed-b" if machine["gpu"] else NO_RANDOM)
-    if not selected(plan(preset, "cpu"), only):
+    load = REHEARSAL if rehearse or (rehearse is None and machine["gpu"] is None) else ON_GPU
+    if not selected(plan(load, "cpu"), only):
         raise InputError(f"--only: no step is called {' or '.join(only)}; leave it out to see all")
     content: dict[str, Any] = {**machine, "minutes": minutes, "results": []}
     end = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory(prefix="sed-trt-gpu-check-") as folder:
         work = Path(folder)
         shutil.copy(checkpoint, work / f"{TINY}.safetensors")
-        facts = [Step("doctor", f"{SED_TRT} doctor", 60), Step("PyTorch on the GPU", SEES_GPU, 60)]
+        facts = [Step("doctor", f"{SED_TRT} doctor", 30), Step("PyTorch on the GPU", SEES_GPU, 30)]
         for record in run_steps(facts, work, end):
             _add(record, content, file)
         device = "cuda" if content["results"][-1]["state"] == "done" else "cpu"
-        for record in run_steps(selected(plan(preset, device), only), work, end):
+        for record in run_steps(selected(plan(load, device), only), work, end):
             _add(record, content, file)
     print(f"results: {file}", file=sys.stderr)
     return content
@@ -292,17 +348,18 @@ def _add(record: dict[str, Any], content: dict[str, Any], file: Path) -> None:
 
 def main(
     checkpoint: Annotated[Path, typer.Option(help="sed-tiny's checkpoint.")] = CHECKPOINT,
-    preset_random: Annotated[
-        str | None,
+    rehearse: Annotated[
+        bool | None,
         typer.Option(
-            help="Also this preset with random weights, or none; by default sed-b if there is a GPU."
+            "--rehearse/--no-rehearse",
+            help="Measure a small network instead of sed-b; by default where there is no GPU.",
         ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="By default benchmarks/results/gpu-check-<machine>.json."),
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0.05, help="Most minutes for all steps.")] = 10.0,
+    minutes: Annotated[float, typer.Option(min=0.05, help="Most minutes for all steps.")] = MINUTES,
     only: Annotated[
         list[str] | None,
         typer.Option(help="Only steps whose name contains this, such as 'fp16 tensorrt-rtx'; repeatable."),
@@ -315,7 +372,7 @@ def main(
     # A request to end kills the process that is running and removes the temporary folder.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        content = check(checkpoint, preset_random, minutes, only or [], output)
+        content = check(checkpoint, rehearse, minutes, only or [], output)
     except InputError as error:
         print(f"gpu_check: error: {error}", file=sys.stderr)
         raise typer.Exit(2) from error

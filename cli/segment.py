@@ -89,7 +89,7 @@ def segment(
     segmenter = Segmenter(bundle, backend, threads, images_at_once=images_at_once)
     make_folder(output)
     embedded = _embed(segmenter, names)
-    items = segmenter.stream(paths, embedded, policy, short_side or None, batch)
+    items = segmenter.stream(paths, embedded, policy, short_side or None, batch, scores=False)
     summaries: list[dict[str, Any]] = []
     errors: list[str] = []
 

@@ -120,6 +120,10 @@ class Engines(Protocol):
     def folds_vocabularies(self) -> bool:
         """Whether `scout_folded`, in the place of `scout`, is there and faster."""
 
+    @property
+    def label_stage(self) -> str:
+        """Name of the stage that labels: "label", or on a GPU "label_gpu" where the bundle has it."""
+
     def stack(self, values: Sequence[Value]) -> Value:
         """Concatenate arrays along their first axis, where the backend keeps them."""
 
@@ -129,5 +133,27 @@ class Engines(Protocol):
     def warmed_up(self) -> None:
         """Called once every stage has run at every size, to keep for the next start what was compiled."""
 
+    def to_host(self, value: Value) -> np.ndarray:
+        """What a stage gave, or `stack`, as an array on the host; waits until it is there."""
+
     def __getitem__(self, stage: str) -> Engine:
         """The engine of a stage."""
+
+
+def fetch(engines: Engines, values: Sequence[Value]) -> list[np.ndarray]:
+    """Several values as arrays on the host, with one copy from the device and one wait."""
+    packed = engines.to_host(engines.stack([_as_bytes(value) for value in values]))
+    arrays = []
+    start = 0
+    for value in values:
+        end = start + value.nbytes
+        arrays.append(packed[start:end].view(value.dtype).reshape(value.shape))
+        start = end
+    return arrays
+
+
+def _as_bytes(value: Value) -> Value:
+    """A C-contiguous value as uint8 of one axis, without a copy."""
+    if isinstance(value, DeviceArray):
+        return replace(value, dtype="uint8", shape=(value.nbytes,))
+    return value.reshape(-1).view(np.uint8)

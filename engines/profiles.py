@@ -11,7 +11,7 @@ import msgspec
 
 from ..bundle import Manifest, Stage
 from ..errors import InputError
-from ..stages import AXES, STAGES, Counts, StageDefinition, TensorDefinition
+from ..stages import AXES, BY_NAME, STAGES, Counts, StageDefinition, TensorDefinition, gpu_stages
 
 Shape = tuple[int, ...]
 # Smallest size, the size that kernels are tuned for, and largest size of an axis.
@@ -24,6 +24,10 @@ SENTENCES = 256
 BAND_SIDE = 4096
 # Categories times output rows of a band: with `BAND_SIDE` columns its up-sampled logits take 256 MiB.
 _BAND_ROWS = 2**14
+# Output columns, and categories times output rows, that `label_gpu` takes at once: 512 MiB. A tile is
+# narrower than a band, so that images of the usual widths fill the memory that it may take.
+TILE_SIDE = 1024
+_TILE_ROWS = 2**17
 _CATEGORY_RANGES: tuple[Range, ...] = ((1, 16, 32), (33, 64, 128), (129, 256, 1024))
 _BUCKETS = (8, 16, 32, 64, 128, 256, 512, 1024)
 _OPT_BATCH = 4
@@ -72,17 +76,23 @@ def category_buckets(max_categories: int) -> tuple[int, ...]:
 
 def label_rows(categories: int) -> int:
     """Most output rows of a band that the stage `label` takes at once, with logits of so many categories."""
-    largest = (end for _, _, end in _CATEGORY_RANGES if categories <= end)
-    return max(1, _BAND_ROWS // next(largest, categories))
+    return _rows_at_once(categories, _BAND_ROWS)
+
+
+def tile_rows(categories: int) -> int:
+    """Most output rows of a tile that `label_gpu` takes at once, with logits of so many categories."""
+    return _rows_at_once(categories, _TILE_ROWS)
 
 
 def stage_profiles(manifest: Manifest, limits: Limits) -> dict[str, tuple[Profile, ...]]:
-    """The profiles of every stage, narrowest first.
+    """The profiles of every stage that a GPU runs, narrowest first.
 
     Sizes of fixed axes are those of the manifest; which axes are dynamic is decided by the table of stages,
     whatever the manifest calls them.
     """
-    return {stage.name: _profiles(stage, manifest.stages[stage.name], limits) for stage in STAGES}
+    return {
+        name: _profiles(BY_NAME[name], manifest.stages[name], limits) for name in gpu_stages(manifest.stages)
+    }
 
 
 def choose_profile(profiles: Sequence[Profile], shapes: Mapping[str, Shape], stage: str | None = None) -> int:
@@ -97,6 +107,12 @@ def choose_profile(profiles: Sequence[Profile], shapes: Mapping[str, Shape], sta
     if not fitting:
         raise InputError(_misfit(profiles, shapes, stage))
     return min(fitting, key=lambda index: _volume(profiles[index]))
+
+
+def _rows_at_once(categories: int, rows: int) -> int:
+    """`rows` over the largest category count of the profile that takes `categories`, and at least one."""
+    largest = (end for _, _, end in _CATEGORY_RANGES if categories <= end)
+    return max(1, rows // next(largest, categories))
 
 
 def _profiles(definition: StageDefinition, stage: Stage, limits: Limits) -> tuple[Profile, ...]:
@@ -165,6 +181,8 @@ def _wide_range(counts: Counts, narrow: Mapping[str, Range], limits: Limits) -> 
         Counts.SIDE: limits.max_side,
         Counts.COLUMNS: BAND_SIDE,
         Counts.ROWS: label_rows(start),
+        Counts.TILE_COLUMNS: TILE_SIDE,
+        Counts.TILE_ROWS: tile_rows(start),
     }[counts]
     return 1, min(_OPT_SIDE, largest), largest
 

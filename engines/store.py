@@ -19,7 +19,7 @@ from ..bundle import ENGINES_FOLDER, Bundle, Manifest, Sha256, TensorSpec
 from ..errors import InputError
 from ..files import is_file, is_folder, read_file
 from ..records import Record, RecordError, decode_record
-from ..stages import STAGE_NAMES
+from ..stages import GPU_STAGES, gpu_stages
 from .ort.session import library as onnxruntime_library
 from .profiles import Limits, Profile
 from .targets import (
@@ -326,8 +326,11 @@ def read_plan(engines: BuiltEngines, stage: str) -> bytes:
 
 
 def built_stages(backend: str, manifest: Manifest) -> tuple[str, ...]:
-    """Names of the stages that a set for a backend holds: GPUs do not run `CPU_STAGES`."""
-    return STAGE_NAMES if backend in TENSORRT_BACKENDS else tuple(manifest.stages)
+    """Names of the stages that a set for a backend holds: those that GPUs run, or those that CPUs do."""
+    if backend in TENSORRT_BACKENDS:
+        return gpu_stages(manifest.stages)
+    for_gpus = {stage.name for stage in GPU_STAGES}
+    return tuple(name for name in manifest.stages if name not in for_gpus)
 
 
 def graph_hashes(backend: str, manifest: Manifest) -> dict[str, str]:

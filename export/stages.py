@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..model import SED
 from ..model.clip import dense_features
-from ..model.labels import LOWEST, label_band, to_pixels, vote_table
+from ..model.labels import LOWEST, label_band, label_tile, to_pixels, vote_table
 from ..model.scout import Fold, FoldedScout, Scout, UnitLength
 from ..stages import ALL_STAGES, StageDefinition, TensorDefinition
 from .convnext import pointwise_tower
@@ -197,6 +197,14 @@ class LabelStage(nn.Module):
         return labels.to(torch.int32), scores
 
 
+class LabelGpuStage(nn.Module):
+    """What `LabelStage` gives, in two bytes a label, of a tile of output rows and columns."""
+
+    def forward(self, logits: Tensor, kept: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels uint8 (R, Q, 2) and scores (R, Q) from (K3, 8h, 8h), int64 (K3,), (R,), (Q,)."""
+        return label_tile(logits, kept, rows, columns)
+
+
 MODULES: Mapping[str, Callable[[SED], nn.Module]] = {
     "text": TextStage,
     "pixels": PixelsStage,
@@ -208,12 +216,14 @@ MODULES: Mapping[str, Callable[[SED], nn.Module]] = {
     "decode2": partial(DecodeStage, index=1),
     "decode3": partial(DecodeStage, index=2),
     "label": lambda _model: LabelStage(),
+    "label_gpu": lambda _model: LabelGpuStage(),
 }
 
 # Sizes of the dynamic axes of the example inputs. Tracing takes a size of 1 as fixed, and axes of equal size
 # as the same, so those of one stage differ.
 EXAMPLE_AXES: dict[str, int] = {
     "N": 3, "B": 2, "T": 5, "K1": 4, "K2": 3, "K3": 2, "H": 90, "W": 120, "R": 50, "Q": 60,
+    "RT": 40, "QT": 70,
 }  # fmt: skip
 
 

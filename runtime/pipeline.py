@@ -6,7 +6,7 @@
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from ..bundle import Manifest
-from ..engines.engine import Engine, Engines, Value
-from ..engines.profiles import BAND_SIDE, SENTENCES, label_rows
-from ..host import label_bands, source_coordinates
-from ..stages import DECODER, FOLDED_SCOUT, STAGES
+from ..engines.engine import Engines, Value, fetch
+from ..engines.profiles import BAND_SIDE, SENTENCES, TILE_SIDE, label_rows, tile_rows
+from ..host import MAX_TILE_VALUES, label_bands, source_coordinates
+from ..stages import DECODER, FOLDED_SCOUT, LABEL_GPU, STAGES
 from .images import ImageSource, load_image, resize_short_side
 from .rejection import Rejection, padded
 from .result import Result
@@ -153,39 +153,82 @@ def decode(encoded: EncodedImage, vocabulary: Vocabulary, rejection: Rejection) 
     return DecodedImage(encoded.image, values["logits"], kept_ids, tuple(kept), timings)
 
 
-def label(engines: Engines, decoded: DecodedImage, names: tuple[str, ...]) -> Result:
+def label(
+    engines: Engines, decoded: DecodedImage, names: tuple[str, ...], with_scores: bool = True
+) -> Result:
     """Label every pixel of one image, at the image's own size; `names` are those of the vocabulary."""
     timings = dict(decoded.timings)
-    engine = engines["label"]
+    height, width = decoded.image.shape[:2]
     with _timed(timings, "label"):
-        labels, scores = label_map(engine, decoded.logits, decoded.kept_ids, *decoded.image.shape[:2])
+        labels, scores = label_map(engines, decoded.logits, decoded.kept_ids, height, width, with_scores)
     return Result(labels, scores, names, decoded.kept, decoded.kept_ids, timings, decoded.image)
 
 
 def label_map(
-    engine: Engine, logits: Value, kept_ids: np.ndarray, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
+    engines: Engines,
+    logits: Value,
+    kept_ids: np.ndarray,
+    height: int,
+    width: int,
+    with_scores: bool = True,
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Labels uint16 and scores float32, both (height, width), from logits (K', h, w).
 
-    `engine` runs the stage `label`. Labels are entries of `kept_ids`, int64 (K,), K <= K'; scores are
-    probabilities. Maps in `logits` beyond K are padding and never win.
+    Labels are entries of `kept_ids`, int64 (K,), K <= K'; scores are probabilities, or None without
+    `with_scores`. Maps in `logits` beyond K are padding and never win.
     """
     kept = np.pad(kept_ids, (0, logits.shape[0] - len(kept_ids)))
-    labels = np.empty((height, width), dtype=np.uint16)
-    scores = np.empty((height, width), dtype=np.float32)
     rows = source_coordinates(logits.shape[1], height)
     columns = source_coordinates(logits.shape[2], width)
-    bands = label_bands(height, width, len(kept), label_rows(len(kept)), BAND_SIDE)
-    for down, across in bands:
-        outputs = engine.run({"logits": logits, "kept": kept, "rows": rows[down], "columns": columns[across]})
+    engine = engines[engines.label_stage]
+
+    def run(down: slice, across: slice) -> dict[str, Any]:
+        return engine.run({"logits": logits, "kept": kept, "rows": rows[down], "columns": columns[across]})
+
+    labels = np.empty((height, width), dtype=np.uint16)
+    scores = np.empty((height, width), dtype=np.float32) if with_scores else None
+    if engines.label_stage == LABEL_GPU.name:
+        _label_tiles(engines, run, len(kept), labels, scores)
+        return labels, scores
+    for down, across in label_bands(height, width, len(kept), label_rows(len(kept)), BAND_SIDE):
+        outputs = run(down, across)
         labels[down, across] = outputs["labels"]
-        scores[down, across] = outputs["scores"]
+        if scores is not None:
+            scores[down, across] = outputs["scores"]
     return labels, scores
 
 
-def finish(encoded: EncodedImage, vocabulary: Vocabulary, rejection: Rejection) -> Result:
+def _label_tiles(
+    engines: Engines,
+    run: Callable[[slice, slice], dict[str, Any]],
+    categories: int,
+    labels: np.ndarray,
+    scores: np.ndarray | None,
+) -> None:
+    """Fill `labels` and `scores` with what `run` gives of each tile, and wait for the device once."""
+    height, width = labels.shape
+    rows = tile_rows(categories)
+    tiles = list(label_bands(height, width, categories, rows, TILE_SIDE, MAX_TILE_VALUES))
+    names = ("label_bytes",) if scores is None else ("label_bytes", "label_scores")
+    outputs = []
+    for down, across in tiles:
+        values = run(down, across)
+        # What nobody reads is released before the next tile.
+        outputs += [values[name] for name in names]
+        del values
+    arrays = iter(fetch(engines, outputs))
+    for down, across in tiles:
+        labels[down, across] = next(arrays).view("<u2")[..., 0]
+        if scores is not None:
+            scores[down, across] = next(arrays)
+
+
+def finish(
+    encoded: EncodedImage, vocabulary: Vocabulary, rejection: Rejection, with_scores: bool = True
+) -> Result:
     """Decode and label one image."""
-    return label(encoded.engines, decode(encoded, vocabulary, rejection), vocabulary.names)
+    decoded = decode(encoded, vocabulary, rejection)
+    return label(encoded.engines, decoded, vocabulary.names, with_scores)
 
 
 @contextmanager
@@ -244,7 +287,7 @@ def warm_up(
         decoded = decode(encoded, vocabulary, _FixedSizes(triple))
         if triple[0] == triple[2]:
             height = min(_LABEL_SIDE, label_rows(triple[2]))
-            label_map(engines["label"], decoded.logits, decoded.kept_ids, height, _LABEL_SIDE)
+            label_map(engines, decoded.logits, decoded.kept_ids, height, _LABEL_SIDE)
         report_one_more()
 
 

@@ -30,7 +30,7 @@ class Result:
 
     Attributes:
         labels: uint16 (H, W), index into `names`.
-        scores: float32 (H, W), probability of the label.
+        scores: float32 (H, W), probability of the label; None where they were not asked for.
         names: the T category names of the vocabulary.
         kept: categories left after each of the three rejection points.
         kept_ids: int64 (K,), rising indices of those left after the last.
@@ -41,7 +41,7 @@ class Result:
     """
 
     labels: np.ndarray
-    scores: np.ndarray
+    scores: np.ndarray | None
     names: tuple[str, ...]
     kept: tuple[int, ...]
     kept_ids: np.ndarray

@@ -106,6 +106,7 @@ class Segmenter:
         vocabulary: Categories,
         rejection: Rejection | None = None,
         short_side: int | None = 640,
+        scores: bool = True,
     ) -> Result:
         """Segment one image.
 
@@ -115,6 +116,7 @@ class Segmenter:
             rejection: the policy that drops categories between stages; None is TopK(8).
             short_side: pixels that the shorter side is resized to first (the longer to at most 2560), as in
                 the published evaluation; None leaves the image as it is. An encoded image was resized before.
+            scores: whether the result has them; without them less is copied from a GPU.
 
         Returns:
             Labels at the image's own size.
@@ -130,7 +132,7 @@ class Segmenter:
             )
         checked = self._checked_vocabulary(vocabulary)
         encoded = image if isinstance(image, EncodedImage) else self.encode(image, short_side)
-        return finish(encoded, checked, rejection or TopK())
+        return finish(encoded, checked, rejection or TopK(), scores)
 
     def stream(
         self,
@@ -139,13 +141,15 @@ class Segmenter:
         rejection: Rejection | None = None,
         short_side: int | None = 640,
         batch: int = 4,
+        scores: bool = True,
     ) -> Generator[StreamItem, None, None]:
         """Segment many images in order; loading, the caller and, on a GPU, the steps of the network overlap.
 
         On a GPU the encoder runs on `batch` images at a time, so the first result waits for as many (or for
         the end of `images`); on a CPU images are taken one by one, `batch` of them read ahead. An image that
         cannot be read becomes an item with its error; any other exception is raised from the iterator. Memory
-        is bounded whatever the number of images; closing the iterator stops the work.
+        is bounded whatever the number of images; closing the iterator stops the work. Without `scores`
+        the results have none, and less is copied from a GPU.
 
         Raises:
             InputError: at once, for a bad vocabulary, `short_side` or `batch`.
@@ -153,7 +157,8 @@ class Segmenter:
         _check_batch(batch)
         check_short_side(short_side)
         checked = self._checked_vocabulary(vocabulary)
-        return stream_results(self._engines, images, checked, rejection or TopK(), short_side, batch)
+        policy = rejection or TopK()
+        return stream_results(self._engines, images, checked, policy, short_side, batch, scores)
 
     def warmup(
         self, vocabulary: Categories | None = None, batch: int = 1, progress: Progress | None = None

@@ -49,6 +49,7 @@ def stream_results(
     rejection: Rejection,
     short_side: int | None,
     batch: int,
+    scores: bool = True,
 ) -> Generator[StreamItem, None, None]:
     """Segment images in order; see `Segmenter.stream`.
 
@@ -65,11 +66,11 @@ def stream_results(
         return decode(encoded, vocabulary, rejection)
 
     def label_one(decoded: DecodedImage) -> Result:
-        return label(engines, decoded, vocabulary.names)
+        return label(engines, decoded, vocabulary.names, scores)
 
     def finish_one(prepared: PreparedImage) -> Result:
         (encoded,) = encode(engines, [prepared])
-        return finish(encoded, vocabulary, rejection)
+        return finish(encoded, vocabulary, rejection, scores)
 
     # The second batch is loaded while the encoder runs on the first; a whole batch leaves it at once.
     loaded = prefetch(map_threaded(load, images, pool_size()), batch)

@@ -148,3 +148,8 @@ def test_help_imports_neither_numpy_nor_torch(arguments: list[str], tmp_path: Pa
         f"from sed_trt.cli.main import main\nassert main({arguments!r}) == 0\nprint()", tmp_path
     )
     assert not modules & {*HEAVY, "numpy", "onnxruntime", "PIL"}
+
+
+def test_the_product_patches_nothing() -> None:
+    patching = [file for file in product_files() if "unittest" in file.read_text(encoding="utf-8")]
+    assert patching == []

@@ -88,7 +88,7 @@ class BundleSource(EvaluationSource):
 
         def predict(image: np.ndarray) -> tuple[Prediction, ...]:
             encoded = self.segmenter.encode(image, self.short_side)
-            results = (self.segmenter(encoded, vocabulary, policy) for policy in policies)
+            results = (self.segmenter(encoded, vocabulary, policy, scores=False) for policy in policies)
             return tuple(Prediction(result.labels, result.kept) for result in results)
 
         return predict

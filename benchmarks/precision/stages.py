@@ -50,8 +50,9 @@ class RecordedEngines:
     def __init__(self, engines: Engines) -> None:
         self._engines = engines
         self.backend, self.reason = engines.backend, engines.reason
-        self.stack, self.to_device, self.warmed_up = engines.stack, engines.to_device, engines.warmed_up
-        self.folds_vocabularies = engines.folds_vocabularies
+        self.stack, self.to_device, self.to_host = engines.stack, engines.to_device, engines.to_host
+        self.warmed_up = engines.warmed_up
+        self.folds_vocabularies, self.label_stage = engines.folds_vocabularies, engines.label_stage
         self.runs: list[Run] = []
 
     def __getitem__(self, stage: str) -> Engine:

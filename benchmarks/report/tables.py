@@ -189,7 +189,7 @@ ROOFLINE = Table(
 
 
 def _step_rows(results: Results) -> Iterator[Row]:
-    """A row for each step, and for each candidate of those that measured latency."""
+    """A row for each step, for each candidate of those that measured latency, and for each kind of stream."""
     for record in results["results"]:
         if "latency" not in record:
             yield record
@@ -200,6 +200,9 @@ def _step_rows(results: Results) -> Iterator[Row]:
             ours = [row["backend"], row["precision"]] if row["candidate"] == OURS else []
             runs_on = ", ".join(ours or latency["candidates"].get(row["candidate"], []))
             yield {**record, **row, "runs_on": runs_on or None, "stages_ms": stages or None}
+        for row in latency["results"]:
+            for way, rate in row.get("images_per_second", {}).items():
+                yield {**record, "candidate": way, "categories": row["categories"], "per_second": rate}
         for name, reason in latency["skipped"].items():
             yield {**record, "candidate": f"{name} skipped", "reason": reason}
 
@@ -212,7 +215,9 @@ GPU_CHECK = Table(
         number("s", "seconds"),
         value("candidate", "candidate"),
         value("runs on", "runs_on"),
+        value("categories", "categories"),
         number("pixel agreement, %", "agreement", digits=2),
+        number("images per second", "per_second", digits=1),
         number("first, ms", "first_call_ms", digits=1),
         number("p50, ms", "p50_ms", digits=1),
         number("p90, ms", "p90_ms", digits=1),

@@ -173,7 +173,8 @@ def ours(segmenter: Segmenter, name: str = OURS) -> Candidate:
 
     def with_vocabulary(vocabulary: Vocabulary) -> Run:
         def run(image: np.ndarray, sets: KeptSets) -> Outcome:
-            result = segmenter(image, vocabulary, rejection=Replay(sets), short_side=None)
+            # The baselines give labels alone.
+            result = segmenter(image, vocabulary, rejection=Replay(sets), short_side=None, scores=False)
             return Outcome(result.labels, result.kept, result.timings)
 
         return run

@@ -58,12 +58,13 @@ class Case:
             return TopK()
         return KeepAll() if self.kept == "all" else Forced(int(self.kept))
 
-    def sets(self, segmenter: Segmenter) -> list[KeptSets]:
+    def sets(self, segmenter: Segmenter | None) -> list[KeptSets]:
         """The sets to keep of each image at the three points; our runtime finds those of "real"."""
         count = len(self.vocabulary)
         if self.kept != REAL:
             forced = Forced(count if self.kept == "all" else int(self.kept))
             return [forced.sets(count)] * len(self.images)
+        assert segmenter is not None
         sets = []
         for image in self.images:
             recorder = Recorder(TopK())
@@ -175,7 +176,7 @@ class Comparison:
 
 
 def compare(
-    case: Case, segmenter: Segmenter, candidates: Sequence[Candidate], rounds: int, report: Report
+    case: Case, segmenter: Segmenter | None, candidates: Sequence[Candidate], rounds: int, report: Report
 ) -> Comparison:
     """Run all candidates on all images, then in rounds that start with another one each time.
 
@@ -183,7 +184,7 @@ def compare(
 
     Args:
         case: of the row.
-        segmenter: of a bundle, which finds what "real" rows keep.
+        segmenter: of a bundle, which finds what "real" rows keep; None where the case is not of these.
         candidates: ours, then others; labels are compared with those of `BASELINE` if it is one of them.
         rounds: how many.
         report: see `Report`.

@@ -56,6 +56,7 @@ class OnnxRuntimeEngines:
     backend = "onnxruntime"
     buckets = None
     decodes_at_once = 1
+    label_stage = "label"
 
     def __init__(self, bundle: Bundle, threads: int | None, reason: str, images_at_once: int = 1) -> None:
         """`threads` bounds the CPU threads of one operator; None is one per core.
@@ -88,6 +89,10 @@ class OnnxRuntimeEngines:
 
     def warmed_up(self) -> None:
         """Nothing is compiled that could be kept."""
+
+    def to_host(self, value: Any) -> Any:
+        """The array itself."""
+        return value
 
     def __getitem__(self, stage: str) -> Engine:
         """The engine of a stage; raises InputError when its file is missing, altered or cannot be loaded."""

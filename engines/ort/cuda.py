@@ -9,7 +9,7 @@ import numpy as np
 
 from ...bundle import Bundle
 from ...errors import InputError
-from ...stages import DEBUG_OUTPUTS, HOST_OUTPUTS
+from ...stages import DEBUG_OUTPUTS, HOST_OUTPUTS, gpu_label_stage
 from ..device.protocol import out_of_memory
 from ..engine import DeviceArray, Engine, Value
 from ..profiles import Limits, category_buckets
@@ -47,6 +47,14 @@ class OnnxRuntimeDevice:
         """A copy of a C-contiguous array on the device; on the CPU the array itself."""
         value = library().OrtValue.ortvalue_from_numpy(array, self.kind, 0)
         return device_array(value, array.dtype.name)
+
+    def download(self, array: DeviceArray) -> np.ndarray:
+        """A copy on the host of an array that a session or `upload` gave, or of a part of it."""
+        whole: Any = array.owner
+        content = whole.numpy().reshape(-1).view(np.uint8)
+        start = array.pointer - int(whole.data_ptr())
+        part: np.ndarray = content[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        return part
 
     def stack(self, arrays: Sequence[DeviceArray]) -> DeviceArray:
         """The arrays one after the other along their first axis; one alone is given back as it is."""
@@ -164,8 +172,9 @@ class OnnxRuntimeCudaEngines:
         self._device = device or OnnxRuntimeDevice()
         self._opened: dict[str, Engine] = {}
         self._lock = threading.Lock()
-        # Only a session tells whether CUDA starts; `label` is the smallest graph.
-        self["label"]
+        self.label_stage = gpu_label_stage(bundle.manifest.stages)
+        # Only a session tells whether CUDA starts; the one that labels is the smallest.
+        self[self.label_stage]
 
     def stack(self, values: Sequence[Value]) -> DeviceArray:
         """Concatenate along the first axis, on the GPU."""
@@ -179,6 +188,10 @@ class OnnxRuntimeCudaEngines:
 
     def warmed_up(self) -> None:
         """Nothing is compiled that could be kept."""
+
+    def to_host(self, value: Value) -> np.ndarray:
+        """A copy on the host; each run has waited for the GPU."""
+        return self._device.download(value) if isinstance(value, DeviceArray) else value
 
     def __getitem__(self, stage: str) -> Engine:
         """The engine of a stage; raises InputError when its file is missing, altered or cannot be loaded."""

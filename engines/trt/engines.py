@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...bundle import Bundle, Stage
-from ...stages import BY_NAME, DEBUG_OUTPUTS, HOST_OUTPUTS
+from ...stages import BY_NAME, DEBUG_OUTPUTS, HOST_OUTPUTS, gpu_label_stage
 from ..device.cuda import check_driver, find_gpu, open_device
 from ..device.protocol import Device
 from ..device.session import DeviceSession, Work
@@ -158,8 +158,9 @@ class TensorRTEngines:
         self._lock = threading.Lock()
         # TensorRT's objects end while CUDA still runs, at the latest when the interpreter does.
         weakref.finalize(self, _close, self._opened, self._contexts, self._session)
-        # Only an engine tells whether this GPU takes them; `label` is the smallest.
-        self["label"]
+        self.label_stage = gpu_label_stage(self._built.stages)
+        # Only an engine tells whether this GPU takes them; the one that labels is the smallest.
+        self[self.label_stage]
 
     def stack(self, values: Sequence[Value]) -> Value:
         """Concatenate along the first axis, on the device."""
@@ -174,6 +175,14 @@ class TensorRTEngines:
         """Keep the kernels that TensorRT-RTX compiled for the next start."""
         with self._session.work("keeping compiled kernels"):
             self._contexts.save_cache()
+
+    def to_host(self, value: Value) -> np.ndarray:
+        """A copy on the host; waits for the work before it, while other threads run on."""
+        if isinstance(value, np.ndarray):
+            return value
+        with self._session.work("results") as work:
+            download = work.download(value)
+        return self._session.received(work, download)
 
     def __getitem__(self, stage: str) -> TensorRTEngine:
         """The engine of a stage; raises InputError when its plan is altered or cannot be loaded."""

@@ -1,5 +1,6 @@
 """The check of a machine: each step in a process of its own, and a results file whatever happens."""
 
+import inspect
 import json
 import os
 import signal
@@ -14,10 +15,12 @@ import numpy as np
 import pytest
 
 from sed_trt.benchmarks import device_check, gpu_check
-from sed_trt.benchmarks.device_check import check_session
+from sed_trt.benchmarks.device_check import check_session, leave_open
 from sed_trt.benchmarks.gpu_check import (
-    NO_RANDOM,
+    ON_GPU,
+    REHEARSAL,
     RESULTS_FILE,
+    Load,
     Step,
     check,
     plan,
@@ -26,12 +29,13 @@ from sed_trt.benchmarks.gpu_check import (
     selected,
 )
 from sed_trt.benchmarks.report.pages import markdown_table
-from sed_trt.engines.backends import unavailable_reason
 from sed_trt.engines.store import ANY_TARGET
 from sed_trt.errors import InputError
 from sed_trt.tests.fakes.device import FakeDevice
 
 MODULE = [sys.executable, "-m", "sed_trt.benchmarks.gpu_check"]
+# What the rehearsal measures of the network with known weights on any machine.
+ON_CPU = ("PyTorch", "fp32 onnxruntime", "fp32 onnxruntime stream")
 
 
 def script(folder: Path, code: str, name: str = "step", **more: Any) -> Step:
@@ -49,10 +53,10 @@ def run(steps: list[Step], work: Path, seconds: float = 60) -> list[dict[str, An
 def test_a_small_check(tmp_path: Path) -> None:
     output, temporary = tmp_path / "results.json", tmp_path / "tmp"
     temporary.mkdir()
-    only = ["sed-tiny fp32 onnxruntime", "sed-tiny fp32 tensorrt", "device session"]
+    only = ["sed-tiny fp32 onnxruntime", "sed-tiny fp32 tensorrt-rtx", "device session", "PyTorch"]
     options = [word for name in only for word in ("--only", name)]
     done = subprocess.run(
-        [*MODULE, "--preset-random", "none", "--output", str(output), *options],
+        [*MODULE, "--rehearse", "-o", str(output), *options],
         capture_output=True,
         text=True,
         # Spinning threads of PyTorch would wait for other tests on the same cores.
@@ -64,29 +68,49 @@ def test_a_small_check(tmp_path: Path) -> None:
     assert markdown_table([content]) == done.stdout.rstrip("\n")
     assert content["kind"] == "gpu-check" and content["cpu"]
     assert list(temporary.iterdir()) == []
-    records = {record["name"].removeprefix("sed-tiny fp32 "): record for record in content["results"]}
-    assert records["doctor"]["state"] == records["export"]["state"] == "done"
+    records = {record["name"]: record for record in content["results"]}
+    assert records["doctor"]["state"] == records["sed-tiny fp32 export"]["state"] == "done"
     assert "onnxruntime" in records["doctor"]["output"]
-    (row,) = records["onnxruntime"]["latency"]["results"]
+    (row,) = records["sed-tiny fp32 onnxruntime"]["latency"]["results"]
     ours, reference = row["candidates"]["sed-trt"], row["candidates"]["published"]
     assert ours["agreement"] >= 99.9 and reference["agreement"] == 100
     assert ours["kept"] == reference["kept"]
     assert "label" in ours["stages"] and "label" in reference["stages"]
-    if reason := unavailable_reason("onnxruntime-cuda"):
-        assert records["onnxruntime-cuda"]["state"] == "unavailable"
-        assert reason.split(";")[0] in records["onnxruntime-cuda"]["reason"]
+    pytorch = records["known-sed-tiny PyTorch"]["latency"]
+    assert [row["categories"] for row in pytorch["results"]] == [20, 40]
+    assert all(row["candidates"]["published"]["p50_ms"] > 0 for row in pytorch["results"])
     if not content["gpu"]:
-        assert records["tensorrt-rtx current build"]["state"] == "unavailable"
-        assert (
-            records["tensorrt-rtx current"]["reason"]
-            == "sed-tiny fp32 tensorrt-rtx current build: unavailable"
-        )
-        built = content["versions"]["tensorrt-rtx"] is not None
-        assert (records["tensorrt-rtx portable build"]["state"] == "done") is built
+        assert "needs --device cuda" in pytorch["skipped"]["published-autocast"]
+        assert records["sed-tiny fp32 tensorrt-rtx current build"]["state"] == "unavailable"
+        reason = records["sed-tiny fp32 tensorrt-rtx current"]["reason"]
+        assert reason.startswith("sed-tiny fp32 tensorrt-rtx current build: sed-trt: error:")
         assert "GPU: " in records["device session"]["reason"]
     for record in records.values():
         assert record["state"] == "done" or record["reason"]
-        assert ("latency" in record) == (record["name"].endswith("onnxruntime"))
+
+
+@pytest.mark.slow
+def test_the_rehearsal_has_every_row_or_the_reason_why_it_did_not_run(tmp_path: Path) -> None:
+    output = tmp_path / "results.json"
+    done = subprocess.run(
+        [*MODULE, "--rehearse", "-o", str(output)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path), "OMP_WAIT_POLICY": "PASSIVE"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads(output.read_text())
+    states = {record["name"]: record["state"] for record in content["results"]}
+    assert list(states)[2:] == [step.name for step in plan(REHEARSAL, "cpu")]
+    on_cpu = ["sed-tiny fp32 onnxruntime", *(f"known-sed-tiny {name}" for name in ON_CPU)]
+    assert [states[name] for name in on_cpu] == ["done"] * len(on_cpu)
+    stream = content["results"][list(states).index("known-sed-tiny fp32 onnxruntime stream")]["latency"]
+    assert stream["results"][0]["images_per_second"]
+    lines = done.stdout.splitlines()
+    for record in content["results"]:
+        assert record["state"] == "done" or len(record["reason"]) > 10
+        assert any(line.startswith(f"| {record['name']} | {record['state']} ") for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +163,7 @@ def test_steps_that_need_not_start(tmp_path: Path) -> None:
     ]
     records = run(steps, tmp_path)
     assert [record["state"] for record in records] == ["unavailable", "skipped", "skipped", "done"]
-    assert [records[1]["reason"], records[2]["reason"]] == ["export: unavailable", "build: skipped"]
+    assert [records[1]["reason"], records[2]["reason"]] == ["export: no output"] * 2
 
 
 def test_the_time_limit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,10 +175,10 @@ def test_the_time_limit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_engines_of_another_gpu_are_tried_where_a_target_is_named(tmp_path: Path) -> None:
-    by_name = {step.name: step for step in plan("sed-b", "cuda")}
+    by_name = {step.name: step for step in plan(ON_GPU, "cuda")}
     for target, tried in {"current": False, "portable": True, "sm80": True}.items():
-        assert by_name[f"random-sed-b fp16 tensorrt-rtx {target}"].any_target is tried
-        assert not by_name[f"random-sed-b fp16 tensorrt-rtx {target} build"].any_target
+        assert by_name[f"sed-tiny fp16 tensorrt-rtx {target}"].any_target is tried
+        assert not by_name[f"sed-tiny fp16 tensorrt-rtx {target} build"].any_target
     code = f"print({ANY_TARGET!r} in os.environ)"
     outputs = [
         run_step(script(tmp_path, code, any_target=any_target), tmp_path, 30)["output"]
@@ -165,7 +189,7 @@ def test_engines_of_another_gpu_are_tried_where_a_target_is_named(tmp_path: Path
 
 def test_too_little_time_still_gives_a_file(tmp_path: Path) -> None:
     output = tmp_path / "results.json"
-    content = check(gpu_check.CHECKPOINT, NO_RANDOM, 0.05, [], output)
+    content = check(gpu_check.CHECKPOINT, False, 0.05, [], output)
     assert json.loads(output.read_text())["results"] == content["results"]
     assert {record["state"] for record in content["results"]} == {"skipped"}
     table = markdown_table([content | {"kind": "gpu-check"}])
@@ -176,7 +200,7 @@ def test_an_interrupted_check_keeps_what_it_had(tmp_path: Path) -> None:
     output, temporary = tmp_path / "results.json", tmp_path / "tmp"
     temporary.mkdir()
     process = subprocess.Popen(
-        [*MODULE, "--output", str(output), "--only", "fp32 onnxruntime"],
+        [*MODULE, "-o", str(output), "--only", "fp32 onnxruntime"],
         env=os.environ | {"TMPDIR": str(temporary)},
         stderr=subprocess.DEVNULL,
     )
@@ -192,31 +216,76 @@ def test_an_interrupted_check_keeps_what_it_had(tmp_path: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("preset", ["sed-b", "sed-tiny", NO_RANDOM])
-def test_the_plan_has_each_step_once_and_after_what_it_needs(preset: str) -> None:
-    steps = plan(preset, "cuda")
+@pytest.mark.parametrize("load", [ON_GPU, REHEARSAL])
+def test_the_plan_has_each_step_once_and_after_what_it_needs(load: Load) -> None:
+    steps = plan(load, "cuda")
     names = [step.name for step in steps]
     assert len(set(names)) == len(names)
     for position, step in enumerate(steps):
         assert set(step.needs) <= set(names[:position])
-    for network in ("sed-tiny", f"random-{preset}") if preset != NO_RANDOM else ("sed-tiny",):
-        rtx = {name.split()[3] for name in names if name.startswith(f"{network} fp16 tensorrt-rtx")}
-        assert rtx == {"portable", "current", "sm80", "sm86"}
-    assert names[:2] == ["sed-tiny fp32 export", "sed-tiny fp32 onnxruntime"]
+
+
+def test_the_plan_begins_with_what_is_worth_most() -> None:
+    names = [step.name for step in plan(ON_GPU, "cuda") if not step.name.endswith(("export", "build"))]
+    assert names[:12] == [
+        "device session",
+        "sed-tiny fp32 onnxruntime",
+        "sed-tiny fp32,fp16 onnxruntime-cuda",
+        "sed-tiny fp16 tensorrt current",
+        "sed-tiny fp16 tensorrt-rtx current",
+        "known-sed-b weights",
+        "known-sed-b PyTorch",
+        "known-sed-b fp16,fp32 onnxruntime-cuda",
+        "known-sed-b fp16 tensorrt current",
+        "known-sed-b fp16 tensorrt-rtx current",
+        "known-sed-b fp16 onnxruntime-cuda stream",
+        "known-sed-b fp16 tensorrt current stream",
+    ]
+    targets = {name.split()[3] for name in names if name.startswith("sed-tiny fp16 tensorrt-rtx")}
+    assert targets == {"portable", "current", "sm80", "sm86"}
+
+
+def test_the_rows_of_sed_b_are_those_that_were_asked_for() -> None:
+    steps = {step.name: step.command for step in plan(ON_GPU, "cuda")}
+    assert steps["known-sed-b PyTorch"].split()[-5:] == ["150,847", "32", "10", "cuda", "{work}/latency.json"]
+    row = steps["known-sed-b fp16,fp32 onnxruntime-cuda"]
+    assert "--vocabulary-size 150,847 --kept 32" in row and "--device cuda" in row
+    assert "{work}/known-sed-b-fp16 {work}/known-sed-b-fp32 --backend onnxruntime-cuda" in row
+    assert "--stream 32" in steps["known-sed-b fp16 tensorrt current stream"]
+
+
+def test_all_steps_together_take_eight_minutes_at_most() -> None:
+    assert inspect.signature(gpu_check.main).parameters["minutes"].default == 8.0
 
 
 def test_a_choice_brings_what_it_needs() -> None:
-    names = [step.name for step in selected(plan("sed-b", "cpu"), ["random-sed-b fp16 tensorrt-rtx sm86"])]
-    last = "random-sed-b fp16 tensorrt-rtx sm86"
-    assert names == ["random-sed-b weights", "random-sed-b fp16 export", f"{last} build", last]
-    assert selected(plan("sed-b", "cpu"), ["no such"]) == []
+    names = [step.name for step in selected(plan(ON_GPU, "cpu"), ["known-sed-b bf16 tensorrt-rtx"])]
+    last = "known-sed-b bf16 tensorrt-rtx current"
+    assert names == ["known-sed-b weights", "known-sed-b bf16 export", f"{last} build", last]
+    assert selected(plan(ON_GPU, "cpu"), ["no such"]) == []
+
+
+def test_the_table_has_a_row_for_each_stream_and_size() -> None:
+    figures = {"p50_ms": 5.0, "stages": {}}
+    row = {"categories": 150, "kept": "32", "candidates": {"sed-trt": figures}, "errors": {}}
+    row |= {"ours_faster_than": {}, "precision": "fp16", "backend": "tensorrt"}
+    row["images_per_second"] = {"one at a time": 50.0, "stream, batch 4": 80.0}
+    latency = {"results": [row], "candidates": {}, "skipped": {}}
+    record = {"name": "a row", "state": "done", "seconds": 3.0, "latency": latency}
+    lines = markdown_table([{"kind": "gpu-check", "results": [record]}]).splitlines()
+    assert "| images per second |" in lines[0]
+    assert [line.split(" | ")[3:6] for line in lines[2:]] == [
+        ["sed-trt", "tensorrt, fp16", "150"],
+        ["one at a time", "-", "150"],
+        ["stream, batch 4", "-", "150"],
+    ]
+    assert "80.0" in lines[4]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"checkpoint": Path("missing.safetensors")}, "missing.safetensors: no such file"),
-        ({"preset": "sed-x"}, "preset 'sed-x' is not known"),
         ({"output": Path()}, "is a folder"),
         ({"output": Path("missing") / "results.json"}, "missing: cannot be written"),
         ({"only": ["sed-x"]}, "no step is called sed-x"),
@@ -225,7 +294,7 @@ def test_a_choice_brings_what_it_needs() -> None:
 def test_bad_arguments(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {
         "checkpoint": gpu_check.CHECKPOINT,
-        "preset": None,
+        "rehearse": None,
         "minutes": 1.0,
         "only": [],
         "output": tmp_path / "results.json",
@@ -269,6 +338,14 @@ def test_the_device_session_is_used_and_closed() -> None:
     assert {"upload_ms", "download_ms"} < set(found)
     assert "the GPU's memory is too small" in str(found["out_of_memory"])
     assert device.closed and not device.memory and device.copies
+
+
+def test_a_session_that_is_left_open_stays_usable() -> None:
+    device = UnnamedDevice()
+    session = leave_open(device)
+    assert not device.closed and device.memory
+    session.close()
+    assert device.closed
 
 
 def test_a_device_that_changes_values_is_noticed() -> None:

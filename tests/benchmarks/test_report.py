@@ -225,8 +225,8 @@ def test_the_gpu_check_has_a_row_for_each_candidate_and_failure() -> None:
         ["cuda", "done", "40", "monolithic failed"],
         ["cuda", "done", "40", "published-autocast skipped"],
     ]
-    assert cells[1][4:9] == ["onnxruntime-cuda, fp16", "99.50", "300.0", "200.0", "250.0"]
-    assert cells[2][9] == "3.0 (2.9-3.1)"
+    assert cells[1][4:10] == ["onnxruntime-cuda, fp16", "20", "99.50", "300.0", "200.0", "250.0"]
+    assert cells[2][10] == "3.0 (2.9-3.1)"
     assert [each[-1] for each in cells] == [
         *("died by Aborted: no output", "-", "-", "out / of memory", "PyTorch sees no GPU")
     ]

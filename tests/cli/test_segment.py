@@ -355,3 +355,13 @@ def test_a_disk_that_fills_up_ends_the_work(
     assert "No space left on device" in error
     assert error.count("\n") == 1
     assert set(threading.enumerate()) <= before
+
+
+def test_no_scores_are_copied_from_a_gpu(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = FakeEngines(label_stage="label_gpu")
+    monkeypatch.setattr("sed_trt.runtime.segmenter.open_engines", lambda *_arguments: engines)
+    bundle = write_fake_bundle(tmp_path / "fake")
+    assert segment(bundle, photos, "--categories", "red, green", "-o", tmp_path / "out") == 0
+    assert sorted(engines.downloaded) == [30 * 60 * 2, 40 * 60 * 2]

@@ -13,11 +13,10 @@ from sed_trt.cli.main import main
 from sed_trt.engines.build.build import build_engines
 from sed_trt.engines.build.tensorrt import Recipe, build_plan
 from sed_trt.engines.profiles import Limits, stage_profiles
-from sed_trt.engines.store import NetworkSummary, find_built, read_plan
+from sed_trt.engines.store import NetworkSummary, built_stages, find_built, read_plan
 from sed_trt.engines.targets import BuildOptions
 from sed_trt.engines.trt.library import load_library
 from sed_trt.errors import InputError
-from sed_trt.stages import STAGE_NAMES
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -36,7 +35,7 @@ def build(graph: Path, target: str, bundle: Bundle, stage: str) -> tuple[bytes, 
 def test_every_stage_builds(name: str, target: str, request: pytest.FixtureRequest) -> None:
     bundle = Bundle.open(request.getfixturevalue(name))
     weights: dict[str, int] = {}
-    for stage in STAGE_NAMES:
+    for stage in built_stages("tensorrt-rtx", bundle.manifest):
         plan, network = build(bundle.verified(f"{stage}.onnx"), target, bundle, stage)
         assert len(plan) > 100_000
         assert network.layers
@@ -55,9 +54,10 @@ def test_the_set_is_stored_and_found(
     done = build_engines(bundle, "tensorrt-rtx", "a6000", Limits(max_categories=40))
     assert not done.already_built
     assert find_built(bundle, "tensorrt-rtx", None) == done.engines
-    plan, _ = build(folder / "label.onnx", "sm86", bundle, "label")
+    plan, _ = build(folder / "label_gpu.onnx", "sm86", bundle, "label_gpu")
+    assert list(done.engines.stages)[-1] == "label_gpu"
     # The file is a plan as the library gives it, not a container of ours around one.
-    assert {read_plan(done.engines, stage)[:4] for stage in STAGE_NAMES} == {plan[:4]}
+    assert {read_plan(done.engines, stage)[:4] for stage in done.engines.stages} == {plan[:4]}
     # No stage is in float32 by mistake.
     assert main(["inspect", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["warnings"] == []

@@ -8,6 +8,7 @@ import pytest
 
 from sed_trt.bundle import Bundle, Manifest
 from sed_trt.engines.profiles import (
+    TILE_SIDE,
     Limits,
     Profile,
     Shape,
@@ -15,8 +16,10 @@ from sed_trt.engines.profiles import (
     choose_profile,
     label_rows,
     stage_profiles,
+    tile_rows,
 )
 from sed_trt.errors import InputError
+from sed_trt.stages import GPU_STAGES
 from sed_trt.tests.fakes.manifest import table_manifest
 
 
@@ -193,3 +196,16 @@ def test_misfit_between_profiles() -> None:
     profiles: list[Profile] = [{"x": ((1,), (2,), (3,))}, {"x": ((8,), (9,), (10,))}]
     with pytest.raises(InputError, match="no profile takes"):
         choose_profile(profiles, {"x": (5,)})
+
+
+def test_a_gpu_labels_in_tiles() -> None:
+    manifest = table_manifest(256, embed_dim=128, context_length=40, channels=16, more_stages=GPU_STAGES)
+    profiles = stage_profiles(manifest, Limits())
+    assert "label" not in profiles
+    assert set(ranges(profiles["label_gpu"], "columns")) == {(1, 640, TILE_SIDE)}
+    assert ranges(profiles["label_gpu"], "rows") == [(1, 640, 4096), (1, 640, 1024), (1, 128, 128)]
+    for profile in profiles["label_gpu"]:
+        (categories,), (rows,), (columns,) = (profile[name][2] for name in ("kept", "rows", "columns"))
+        # One map of all categories, up-sampled, in float32.
+        assert 4 * categories * rows * columns == 2**29
+        assert rows == tile_rows(categories)

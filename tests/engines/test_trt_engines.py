@@ -12,12 +12,16 @@ import pytest
 from sed_trt.engines.engine import DeviceArray
 from sed_trt.engines.trt import contexts
 from sed_trt.errors import InputError
-from sed_trt.runtime import Budget, KeepAll, TopK
+from sed_trt.runtime import Budget, KeepAll, TopK, pipeline
 from sed_trt.runtime.pipeline import encode, finish, prepare
 from sed_trt.runtime.rejection import Rejection
 from sed_trt.tests.fakes.engines import FakeEngines, colour_vocabulary, quarters
+from sed_trt.tests.fakes.results import scores_of
 from sed_trt.tests.fakes.tensorrt import Context
 from sed_trt.tests.fakes.tensorrt_machine import Machine, install_machine, many, noise, segment
+
+# What the log of a device names while an image is decoded.
+DECODED = {"scout", "decode1", "decode2", "decode3", "votes0", "votes1", "votes2"}
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def test_labels_are_those_of_numpy(count: int, rejection: Rejection, machine: Ma
     expected = segment(FakeEngines(), noise(1), many(count), rejection)
     result = segment(machine.engines(), noise(1), many(count), rejection)
     assert np.array_equal(result.labels, expected.labels)
-    assert np.array_equal(result.scores, expected.scores)
+    assert np.array_equal(scores_of(result), scores_of(expected))
     assert result.kept == expected.kept
 
 
@@ -52,9 +56,9 @@ def test_only_votes_come_down_and_indices_go_up_between_the_stages(machine: Mach
         ("run", "decode2", ["kept1"]),
         ("down", "votes2"),
         ("run", "decode3", ["kept2"]),
-        ("run", "label", ["kept", "rows", "columns"]),
-        ("down", "labels"),
-        ("down", "scores"),
+        ("run", "label_gpu", ["kept", "rows", "columns"]),
+        # Labels and scores in one piece.
+        ("down", "a stack"),
     ]
 
 
@@ -64,7 +68,7 @@ def test_only_votes_come_down_and_indices_go_up_between_the_stages(machine: Mach
 def test_the_profile_follows_the_padded_count(kept: int, profile: int, machine: Machine) -> None:
     segment(machine.engines(), noise(2), many(200), Budget(kept))
     profiles = {stage: index for kind, stage, index, *_ in filter(is_run, machine.device.log)}
-    assert [profiles[stage] for stage in ("decode1", "decode2", "decode3", "label")] == [profile] * 4
+    assert [profiles[stage] for stage in ("decode1", "decode2", "decode3", "label_gpu")] == [profile] * 4
     assert profiles["scout"] == 2
 
 
@@ -133,7 +137,7 @@ def test_many_threads_give_what_one_gives(machine: Machine) -> None:
         results = list(pool.map(lambda case: segment(engines, noise(case[0]), many(case[1]), case[2]), cases))
     for result, wanted in zip(results, expected, strict=True):
         assert np.array_equal(result.labels, wanted.labels)
-        assert np.array_equal(result.scores, wanted.scores)
+        assert np.array_equal(scores_of(result), scores_of(wanted))
 
 
 def test_logits_of_the_rejection_points_stay_away(machine: Machine) -> None:
@@ -153,6 +157,39 @@ def test_out_of_memory(machine: Machine) -> None:
         segment(engines, noise(0, 500), many(200))
     machine.device.limit = 2**40
     segment(engines, noise(0), many(200))
+
+
+def test_labels_of_all_tiles_come_down_at_once(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MAX_TILE_VALUES", 9 * 8 * 45)
+    engines = machine.engines()
+    (encoded,) = encode(engines, [prepare(engines, noise(3), None)])
+    machine.device.log.clear()
+    result = finish(encoded, many(9), Budget(8), with_scores=False)
+    labelling = [entry[:2] for entry in machine.device.log if entry[1] not in DECODED]
+    assert labelling == [("run", "label_gpu")] * 5 + [("down", "a stack")]
+    expected = segment(FakeEngines(), noise(3), many(9), Budget(8))
+    assert np.array_equal(result.labels, expected.labels) and result.scores is None
+
+
+@pytest.mark.parametrize("with_scores", [True, False])
+def test_two_bytes_a_label_come_down_and_scores_when_asked(
+    machine: Machine, with_scores: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = machine.engines()
+    real, fetched = engines.to_host, []
+
+    def to_host(value: Any) -> np.ndarray:
+        fetched.append(value.nbytes)
+        return real(value)
+
+    monkeypatch.setattr(engines, "to_host", to_host)
+    (encoded,) = encode(engines, [prepare(engines, noise(3), None)])
+    result = finish(encoded, many(9), KeepAll(), with_scores)
+    assert fetched == [40 * 45 * (6 if with_scores else 2)]
+    expected = segment(FakeEngines(), noise(3), many(9))
+    assert np.array_equal(result.labels, expected.labels)
+    if with_scores:
+        assert np.array_equal(scores_of(result), scores_of(expected))
 
 
 def test_plan_that_tensorrt_refuses(machine: Machine) -> None:
@@ -176,8 +213,8 @@ def test_plan_refused_for_another_reason_than_memory(machine: Machine) -> None:
 
 
 def test_gpu_that_takes_no_plans_shows_at_once(machine: Machine) -> None:
-    machine.plans["label"] = b"refused: not for this GPU"
-    with pytest.raises(InputError, match=r"label.engine: tensorrt-rtx cannot load it .*not for this GPU"):
+    machine.plans["label_gpu"] = b"refused: not for this GPU"
+    with pytest.raises(InputError, match=r"label_gpu.engine: tensorrt-rtx cannot load it .*not for this GPU"):
         machine.engines("tensorrt-rtx")
     gc.collect()
     assert machine.device.closed
@@ -259,7 +296,7 @@ def test_rtx_keeps_its_kernels_on_disk(machine: Machine) -> None:
     }
     assert strategies == {
         "text": "NONE", "pixels": "NONE", "image": "EAGER", "scout": "EAGER", "decode1": "EAGER",
-        "decode2": "EAGER", "decode3": "EAGER", "label": "NONE",
+        "decode2": "EAGER", "decode3": "EAGER", "label_gpu": "NONE",
     }  # fmt: skip
     assert len(machine.library.caches) == 1
     assert all(config.cache is machine.library.caches[0] for config in configs.values())
@@ -340,5 +377,5 @@ def test_engines_end_before_the_device(machine: Machine) -> None:
 def test_backend_is_named(machine: Machine) -> None:
     engines = machine.engines("tensorrt-rtx")
     assert (engines.backend, engines.reason) == ("tensorrt-rtx", "asked for")
-    assert engines["label"] is engines["label"]
-    assert engines["label"].name == "label"
+    assert engines["label_gpu"] is engines["label_gpu"]
+    assert engines["label_gpu"].name == "label_gpu"

@@ -16,6 +16,7 @@ from sed_trt.runtime.pipeline import encode, finish, prepare
 from sed_trt.runtime.rejection import Rejection
 from sed_trt.tests.fakes.device import GARBAGE
 from sed_trt.tests.fakes.engines import FakeEngines
+from sed_trt.tests.fakes.results import scores_of
 from sed_trt.tests.fakes.tensorrt_machine import Machine, install_machine, many, noise, segment
 
 # Those whose shapes come again; image, scout, decode1, decode2, decode3.
@@ -32,7 +33,7 @@ def check(result: Any, seed: int, count: int, rejection: Rejection) -> None:
     """Compare with the stages in numpy."""
     expected = segment(FakeEngines(), noise(seed), many(count), rejection)
     assert np.array_equal(result.labels, expected.labels)
-    assert np.array_equal(result.scores, expected.scores)
+    assert np.array_equal(scores_of(result), scores_of(expected))
     assert result.kept == expected.kept
 
 
@@ -43,7 +44,7 @@ def test_outputs_are_those_without_graphs(machine: Machine) -> None:
     for seed, count, policy in [*itertools.product(range(3), (1, 9, 40, 150), policies)] * 2:
         result = segment(engines, noise(seed), many(count), policy)
         check(result, seed, count, policy)
-        assert np.array_equal(result.scores, segment(plain, noise(seed), many(count), policy).scores)
+        assert np.array_equal(scores_of(result), scores_of(segment(plain, noise(seed), many(count), policy)))
     assert machine.device.launches > 0
 
 
@@ -162,7 +163,7 @@ def test_rtx_captures_by_itself(machine: Machine) -> None:
     whole = "WHOLE_GRAPH_CAPTURE"
     assert strategies == {
         "pixels": None, "image": whole, "scout": whole, "decode1": whole, "decode2": whole,
-        "decode3": whole, "label": None,
+        "decode3": whole, "label_gpu": None,
     }  # fmt: skip
 
 

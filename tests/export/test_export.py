@@ -17,7 +17,7 @@ from sed_trt.export.stages import GraphSpec, fixed_sizes
 from sed_trt.model import SED
 from sed_trt.model.labels import label_map
 from sed_trt.runtime import KeepAll, Segmenter, TopK, Vocabulary
-from sed_trt.stages import AXES, BY_NAME, COMPUTE, STAGE_NAMES
+from sed_trt.stages import AXES, BY_NAME, COMPUTE, LABEL_GPU, STAGE_NAMES
 from sed_trt.tests.fakes.golden import golden, random_text
 
 # TensorRT cannot parse the first four; the others are control flow, or slow integer arithmetic on indices.
@@ -29,7 +29,7 @@ def graph(bundle: Path, stage: str) -> onnx.ModelProto:
     return onnx.load(bundle / f"{stage}.onnx")
 
 
-@pytest.mark.parametrize("stage", STAGE_NAMES)
+@pytest.mark.parametrize("stage", [*STAGE_NAMES, LABEL_GPU.name])
 def test_graph_uses_only_what_every_backend_builds(tiny_bundle: Path, stage: str) -> None:
     model = graph(tiny_bundle, stage)
     assert not {node.op_type for node in model.graph.node} & FORBIDDEN
@@ -58,7 +58,7 @@ def test_pixels_casts_first(tiny_bundle: Path) -> None:
     assert takers == ["Cast"]
 
 
-@pytest.mark.parametrize("stage", STAGE_NAMES)
+@pytest.mark.parametrize("stage", [*STAGE_NAMES, LABEL_GPU.name])
 @pytest.mark.parametrize(("precision", "compute"), [("fp32", "float32"), ("fp16", "float16")])
 def test_graphs_are_those_of_the_table(
     precision: str, compute: str, stage: str, tiny_model: SED, request: pytest.FixtureRequest

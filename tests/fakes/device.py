@@ -118,7 +118,7 @@ class FakeDevice:
         self.enqueue(lambda: self._write(pointer, source))
 
     def download(self, target: np.ndarray, pointer: int) -> None:
-        self.log.append(("down", self.names[pointer]))
+        self.log.append(("down", self.names.get(pointer, "a stack")))
         self.enqueue(lambda: np.copyto(target, self.view(pointer, target.size)))
 
     def copy(self, target: int, source: int, size: int) -> None:

@@ -97,6 +97,12 @@ def _label(inputs: Arrays) -> Arrays:
     return {"labels": inputs["kept"][logits.argmax(0)].astype(np.int32), "scores": logits.max(0)}
 
 
+def _label_gpu(inputs: Arrays) -> Arrays:
+    outputs = _label(inputs)
+    labels = outputs["labels"].astype("<u2")
+    return {"label_bytes": labels[..., None].view(np.uint8), "label_scores": outputs["scores"]}
+
+
 STAGES: dict[str, Callable[[Arrays], Arrays]] = {
     "text": _text,
     "pixels": _pixels,
@@ -106,6 +112,7 @@ STAGES: dict[str, Callable[[Arrays], Arrays]] = {
     "decode2": _decode2,
     "decode3": _decode3,
     "label": _label,
+    "label_gpu": _label_gpu,
 }
 
 
@@ -126,21 +133,28 @@ class FakeEngine:
 
 
 class FakeEngines:
-    """All stages by name; counts the arrays that were copied to its device."""
+    """All stages by name; counts the arrays that were copied to its device, and the bytes of each from it."""
 
     backend = "fake"
     reason = "asked for"
 
     def __init__(
-        self, buckets: tuple[int, ...] | None = None, decodes_at_once: int = 1, images_at_once: int | None = None
+        self,
+        buckets: tuple[int, ...] | None = None,
+        decodes_at_once: int = 1,
+        images_at_once: int | None = None,
+        label_stage: str = "label",
     ) -> None:
         self.decodes_at_once = decodes_at_once
         self.images_at_once = images_at_once
         self.folds_vocabularies = False
-        self.engines = {name: FakeEngine(name) for name in STAGES}
+        self.label_stage = label_stage
+        other = "label" if label_stage == "label_gpu" else "label_gpu"
+        self.engines = {name: FakeEngine(name) for name in STAGES if name != other}
         self.buckets = buckets
         self.uploads = 0
         self.warm = False
+        self.downloaded: list[int] = []
 
     def stack(self, values: Sequence[Any]) -> Any:
         return np.concatenate(values)
@@ -151,6 +165,10 @@ class FakeEngines:
 
     def warmed_up(self) -> None:
         self.warm = True
+
+    def to_host(self, value: Any) -> Any:
+        self.downloaded.append(value.nbytes)
+        return value
 
     def __getitem__(self, stage: str) -> FakeEngine:
         return self.engines[stage]

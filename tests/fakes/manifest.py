@@ -2,11 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sed_trt.bundle import COMPUTE_DTYPES, Manifest, Stage, TensorSpec
-from sed_trt.stages import COMPUTE, STAGES, TensorDefinition
+from sed_trt.stages import COMPUTE, GPU_STAGES, STAGES, StageDefinition, TensorDefinition
 from sed_trt.tests.fakes.engines import SIDE
 
 
@@ -17,6 +17,7 @@ def table_manifest(
     channels: int,
     precision: str = "fp32",
     templates: tuple[str, ...] = ("{}",),
+    more_stages: tuple[StageDefinition, ...] = (),
 ) -> Manifest:
     """A manifest that fits the table of stages, and lists no files.
 
@@ -27,6 +28,7 @@ def table_manifest(
         channels: of all guidance and features.
         precision: of the bundle.
         templates: of the prompts.
+        more_stages: beside those that every bundle has.
     """
     sizes = {"L": context_length, "C": embed_dim, "P": len(templates), "S": side}
     sizes |= {"h": side // 32, "2h": side // 16, "4h": side // 8, "8h": side // 4}
@@ -46,7 +48,7 @@ def table_manifest(
                 _tensors(stage.inputs, sizes, COMPUTE_DTYPES[precision]),
                 _tensors(stage.outputs, sizes, COMPUTE_DTYPES[precision]),
             )
-            for stage in STAGES
+            for stage in (*STAGES, *more_stages)
         },
         files={},
         checkpoint={"file": "fake.safetensors", "sha256": "00"},
@@ -72,7 +74,13 @@ def fake_manifest() -> Manifest:
     return _MANIFEST
 
 
-_MANIFEST = table_manifest(SIDE, embed_dim=3, context_length=5, channels=1)
+def earlier_manifest() -> Manifest:
+    """The same of a bundle of an earlier version, which has no stages of their own for GPUs."""
+    return _EARLIER
+
+
+_MANIFEST = table_manifest(SIDE, embed_dim=3, context_length=5, channels=1, more_stages=GPU_STAGES)
+_EARLIER = table_manifest(SIDE, embed_dim=3, context_length=5, channels=1)
 
 
 def with_other_guidance(bundle: Path, folder: Path) -> Path:
@@ -82,4 +90,16 @@ def with_other_guidance(bundle: Path, folder: Path) -> Path:
     for stage, side, index in (("image", "outputs", 1), ("decode1", "inputs", 3)):
         data["stages"][stage][side][index]["shape"][1] = 17
     (folder / "manifest.json").write_text(json.dumps(data))
+    return folder
+
+
+def without_stages(bundle: Path, folder: Path, stages: Sequence[StageDefinition]) -> Path:
+    """A new folder with a bundle of an earlier version, which lacks `stages`; its graphs are links."""
+    folder.mkdir()
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for stage in stages:
+        del manifest["files"][manifest["stages"].pop(stage.name)["file"]]
+    for file in manifest["files"]:
+        (folder / file).symlink_to(bundle / file)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder

@@ -15,3 +15,9 @@ def result_of(labels: np.ndarray, names: tuple[str, ...]) -> Result:
 
 
 HALVES = result_of(np.repeat([[2, 0, 0, 0]], 100, axis=0).repeat(100, axis=1), ("sky", "tree", "Bäckerei 木"))
+
+
+def scores_of(result: Result) -> np.ndarray:
+    """Its scores, which must be there."""
+    assert result.scores is not None
+    return result.scores

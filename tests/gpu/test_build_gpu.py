@@ -14,7 +14,6 @@ from sed_trt.engines.store import find_built
 from sed_trt.engines.targets import TENSORRT_BACKENDS
 from sed_trt.engines.trt.library import load_library
 from sed_trt.errors import InputError
-from sed_trt.stages import STAGE_NAMES
 
 
 def unavailable_reason(backend: str) -> str | None:
@@ -46,5 +45,5 @@ def test_engines_for_this_gpu(
     content = json.loads(capsys.readouterr().out)
     assert content["warnings"] == []
     layers = content["engines"][0]["engine_layers"]
-    assert layers.keys() == set(STAGE_NAMES)
+    assert layers.keys() == set(done.engines.stages)
     assert layers["image"].get("HALF", 0) > layers["image"].get("FLOAT", 0)

@@ -1,6 +1,5 @@
 """Vocabularies folded for the scout on a CPU, and what happens where they are not."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 from sed_trt.runtime import Segmenter, Vocabulary, vocabulary
 from sed_trt.stages import CPU_STAGES, FOLD, FOLDED_SCOUT
+from sed_trt.tests.fakes.manifest import without_stages
 from sed_trt.train.scenes import make_scene
 
 NAMES = ["sky", "grass", "sand", "water", "brick wall", "road", "red car", "tree", "dog"]
@@ -64,14 +64,7 @@ def test_a_vocabulary_above_the_limit_is_not_folded(
 def test_a_bundle_of_an_earlier_version_has_no_folded_scout(
     tiny_bundle: Path, image: np.ndarray, backend: str, tmp_path: Path
 ) -> None:
-    older = tmp_path / "older"
-    older.mkdir()
-    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
-    for stage in CPU_STAGES:
-        del manifest["files"][manifest["stages"].pop(stage.name)["file"]]
-    for file in manifest["files"]:
-        (older / file).symlink_to(tiny_bundle / file)
-    (older / "manifest.json").write_text(json.dumps(manifest))
+    older = without_stages(tiny_bundle, tmp_path / "older", CPU_STAGES)
     segmenter = Segmenter(older, backend)
     assert FOLD.name not in segmenter.bundle.manifest.stages
     labels = segmenter(image, NAMES).labels

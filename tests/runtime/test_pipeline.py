@@ -14,7 +14,8 @@ from sed_trt.runtime.pipeline import encode, finish, label_map, prepare, source_
 from sed_trt.runtime.rejection import Rejection
 from sed_trt.stages import DECODER
 from sed_trt.tests.fakes.engines import FakeEngine, FakeEngines, colour_vocabulary, quarters
-from sed_trt.tests.fakes.manifest import fake_manifest
+from sed_trt.tests.fakes.manifest import earlier_manifest, fake_manifest
+from sed_trt.tests.fakes.results import scores_of
 
 BUCKETS = (2, 4, 8, 16)
 
@@ -33,8 +34,8 @@ def quarter_names(result: Result) -> list[str]:
 def test_labels_are_indices_of_the_vocabulary() -> None:
     result = segment(FakeEngines(), quarters(), colour_vocabulary(), KeepAll())
     assert quarter_names(result) == ["red", "green", "blue", "white"]
-    assert result.labels.shape == result.scores.shape == (40, 60)
-    assert (result.labels.dtype, result.scores.dtype) == (np.uint16, np.float32)
+    assert result.labels.shape == scores_of(result).shape == (40, 60)
+    assert (result.labels.dtype, scores_of(result).dtype) == (np.uint16, np.float32)
     assert result.shares() == {"red": 0.25, "green": 0.25, "blue": 0.25, "white": 0.25}
 
 
@@ -138,43 +139,52 @@ def test_source_coordinates_are_pixel_centres() -> None:
 def test_bands_give_what_one_piece_gives(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     logits = np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32)
     kept = np.array([4, 9, 300])
-    whole, whole_scores = label_map(FakeEngine("label"), logits, kept, 13, 11)
+    whole, whole_scores = label_map(FakeEngines(), logits, kept, 13, 11)
     monkeypatch.setattr(host, "MAX_BAND_VALUES", limit)
-    engine = FakeEngine("label")
-    labels, scores = label_map(engine, logits, kept, 13, 11)
+    engines = FakeEngines()
+    labels, scores = label_map(engines, logits, kept, 13, 11)
     assert np.array_equal(labels, whole)
-    assert np.array_equal(scores, whole_scores)
+    assert scores is not None and whole_scores is not None and np.array_equal(scores, whole_scores)
     assert set(np.unique(labels)) <= {4, 9, 300}
-    areas = [shapes["rows"][0] * shapes["columns"][0] for shapes in engine.shapes]
+    areas = [shapes["rows"][0] * shapes["columns"][0] for shapes in engines["label"].shapes]
     assert sum(areas) == 13 * 11
     assert max(areas) <= max(1, limit // 3)
 
 
-class FittingEngine:
-    """A stage `label` that refuses what engines built with the usual limits, or those given, would."""
+class FittingEngines(FakeEngines):
+    """A stage that labels, which refuses what engines built with these limits would."""
 
-    name = "label"
-
-    def __init__(self, limits: Limits) -> None:
-        self.profiles = stage_profiles(fake_manifest(), limits)["label"]
+    def __init__(self, label_stage: str, limits: Limits) -> None:
+        super().__init__(label_stage=label_stage)
+        manifest = earlier_manifest() if label_stage == "label" else fake_manifest()
+        self.profiles = stage_profiles(manifest, limits)[label_stage]
+        self.name = label_stage
         self.runs = 0
+
+    def __getitem__(self, stage: str) -> Any:
+        assert stage == self.label_stage
+        return self
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         choose_profile(self.profiles, {name: array.shape for name, array in inputs.items()}, self.name)
         self.runs += 1
         shape = len(inputs["rows"]), len(inputs["columns"])
-        return {"labels": np.zeros(shape, np.int32), "scores": np.zeros(shape, np.float32)}
+        scores = np.zeros(shape, np.float32)
+        if self.name == "label":
+            return {"labels": np.zeros(shape, np.int32), "scores": scores}
+        return {"label_bytes": np.zeros((*shape, 2), np.uint8), "label_scores": scores}
 
 
 @pytest.mark.parametrize("most", [20, 100, 1024, 3000, 20_000])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (480, 640), (1500, 2000), (3000, 10), (10, 9000)])
-def test_every_band_fits_the_engines(most: int, height: int, width: int) -> None:
-    engine = FittingEngine(Limits(most))
+@pytest.mark.parametrize("label_stage", ["label", "label_gpu"])
+def test_every_band_fits_the_engines(label_stage: str, most: int, height: int, width: int) -> None:
+    engines = FittingEngines(label_stage, Limits(most))
     for categories in {*category_buckets(most), 1, min(33, most), min(129, most), most - 1}:
         logits = np.zeros((categories, 16, 16), np.float32)
-        labels, _ = label_map(engine, logits, np.arange(categories), height, width)
+        labels, _ = label_map(engines, logits, np.arange(categories), height, width)
         assert labels.shape == (height, width)
-    assert engine.runs
+    assert engines.runs
 
 
 def shapes(engines: FakeEngines, stage: str, *names: str) -> set[tuple[int, ...]]:
@@ -228,21 +238,15 @@ def test_one_pass_where_sizes_do_not_matter() -> None:
     assert shapes(engines, "text", "tokens") == {(1,)}
 
 
-def test_every_label_run_fits_the_engines() -> None:
+@pytest.mark.parametrize("label_stage", ["label", "label_gpu"])
+def test_every_label_run_fits_the_engines(label_stage: str) -> None:
     limits = Limits(1024)
-    engines = FakeEngines(category_buckets(limits.max_categories))
+    engines = FakeEngines(category_buckets(limits.max_categories), label_stage=label_stage)
     warm_up(engines, fake_manifest(), None, 1)
-    profiles = stage_profiles(fake_manifest(), limits)["label"]
-    assert [choose_profile(profiles, shapes) for shapes in engines["label"].shapes] == [
-        0,
-        0,
-        0,
-        1,
-        1,
-        2,
-        2,
-        2,
-    ]
+    manifest = earlier_manifest() if label_stage == "label" else fake_manifest()
+    profiles = stage_profiles(manifest, limits)[label_stage]
+    chosen = [choose_profile(profiles, shapes) for shapes in engines[label_stage].shapes]
+    assert chosen == [0, 0, 0, 1, 1, 2, 2, 2]
 
 
 @pytest.mark.parametrize("buckets", [None, BUCKETS])

@@ -20,6 +20,7 @@ from sed_trt.errors import InputError
 from sed_trt.runtime import Budget, KeepAll, Rejection, Segmenter, TopK, Vocabulary
 from sed_trt.tests.fakes.bundle import write_fake_bundle
 from sed_trt.tests.fakes.engines import COLOURS, FakeEngines, colour_vocabulary, quarters
+from sed_trt.tests.fakes.results import scores_of
 
 NAMES = [
     "sky", "grass", "sand", "water", "brick wall", "road", "snow", "wooden floor", "red car", "blue car",
@@ -55,10 +56,10 @@ def image() -> np.ndarray:
 
 def test_result_is_complete(segmenter: Segmenter, image: np.ndarray) -> None:
     result = segmenter(image, NAMES)
-    assert result.labels.shape == result.scores.shape == (90, 130)
+    assert result.labels.shape == scores_of(result).shape == (90, 130)
     assert result.labels.dtype == np.uint16
-    assert result.scores.dtype == np.float32
-    assert 0 <= result.scores.min() <= result.scores.max() <= 1
+    assert scores_of(result).dtype == np.float32
+    assert 0 <= scores_of(result).min() <= scores_of(result).max() <= 1
     assert result.names == tuple(NAMES)
     assert len(NAMES) >= result.kept[0] >= result.kept[1] >= result.kept[2] == len(result.kept_ids)
     assert set(np.unique(result.labels)) <= set(result.kept_ids.tolist())
@@ -73,7 +74,7 @@ def test_labels_are_where_the_logits_are_largest(segmenter: Segmenter, image: np
         patch.setattr(host, "MAX_BAND_VALUES", len(NAMES) * 130 * 7)
         banded = segmenter(image, NAMES, KeepAll())
     assert np.array_equal(whole.labels, banded.labels)
-    assert np.allclose(whole.scores, banded.scores, atol=1e-6)
+    assert np.allclose(scores_of(whole), scores_of(banded), atol=1e-6)
 
 
 def test_names_reach_their_pixels(colours: Segmenter) -> None:
@@ -135,7 +136,7 @@ def test_an_encoded_image_serves_any_vocabulary_and_policy(segmenter: Segmenter,
     for names, policy in ((NAMES, TopK(8)), (NAMES, Budget(5)), (NAMES[:7], KeepAll())):
         ours, expected = segmenter(encoded, names, policy), segmenter(image, names, policy, short_side=64)
         assert np.array_equal(ours.labels, expected.labels)
-        assert np.array_equal(ours.scores, expected.scores)
+        assert np.array_equal(scores_of(ours), scores_of(expected))
         assert np.array_equal(ours.image, image)
 
 
@@ -157,7 +158,7 @@ def test_threads_share_a_segmenter(segmenter: Segmenter, image: np.ndarray) -> N
         results = list(pool.map(lambda case: segmenter(case[0], vocabulary, case[1]), cases * 3))
     for result, wanted in zip(results, expected * 3, strict=True):
         assert np.array_equal(result.labels, wanted.labels)
-        assert np.array_equal(result.scores, wanted.scores)
+        assert np.array_equal(scores_of(result), scores_of(wanted))
 
 
 def test_text_is_copied_to_the_device_once(colours: Segmenter, engines: FakeEngines) -> None:
