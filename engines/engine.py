@@ -103,7 +103,10 @@ class Engines(Protocol):
 
     @property
     def buckets(self) -> tuple[int, ...] | None:
-        """Rising category counts to pad kept indices to with -1; None where padding gains nothing."""
+        """Rising category counts to pad kept indices to with -1.
+
+        None on a CPU, where padding gains nothing and all values are numpy arrays.
+        """
 
     @property
     def decodes_at_once(self) -> int:
@@ -122,6 +125,9 @@ class Engines(Protocol):
 
     def to_device(self, array: np.ndarray) -> Value:
         """Copy an array that stages take again and again to where the backend computes."""
+
+    def warmed_up(self) -> None:
+        """Told after every stage has run at every size that images can need."""
 
     def __getitem__(self, stage: str) -> Engine:
         """The engine of a stage."""

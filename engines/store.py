@@ -19,7 +19,7 @@ from ..bundle import ENGINES_FOLDER, Bundle, Manifest, Sha256, TensorSpec
 from ..errors import InputError
 from ..files import is_file, is_folder, read_file
 from ..records import Record, RecordError, decode_record
-from ..stages import STAGE_NAMES
+from ..stages import BY_NAME, STAGE_NAMES
 from .ort.session import library as onnxruntime_library
 from .profiles import Limits, Profile
 from .targets import (
@@ -324,8 +324,10 @@ def read_plan(engines: BuiltEngines, stage: str) -> bytes:
 
 
 def built_stages(backend: str, manifest: Manifest) -> tuple[str, ...]:
-    """Names of the stages that a set for a backend holds: GPUs do not run `CPU_STAGES`."""
-    return STAGE_NAMES if backend in TENSORRT_BACKENDS else tuple(manifest.stages)
+    """Names of the stages that a set for a backend holds: those that it runs."""
+    if backend in TENSORRT_BACKENDS:
+        return STAGE_NAMES
+    return tuple(name for name in manifest.stages if not BY_NAME[name].device_only)
 
 
 def graph_hashes(backend: str, manifest: Manifest) -> dict[str, str]:

@@ -114,6 +114,23 @@ class FoldedScoutStage(nn.Module):
         return logits, vote_table(logits)
 
 
+class GatherTextStage(nn.Module):
+    """The kept categories of a vocabulary."""
+
+    def forward(self, text: Tensor, kept: Tensor) -> Tensor:
+        """(K, P, C) from text (T, P, C) and int64 (K,), where -1 stands for any category."""
+        return text.index_select(0, kept.clamp(min=0))
+
+
+class GatherStage(nn.Module):
+    """The features and cost guidance of the kept categories."""
+
+    def forward(self, x: Tensor, cost: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Both (K, _, h, h) from those of T categories and int64 (K,), where -1 stands for any category."""
+        rows = kept.clamp(min=0)
+        return x.index_select(0, rows), cost.index_select(0, rows)
+
+
 class DecodeStage(nn.Module):
     """A decoder stage with its cost guidance and head, for the categories kept by the rejection before it.
 
@@ -136,30 +153,16 @@ class DecodeStage(nn.Module):
         """Decode the kept categories.
 
         Args:
-            x: features of the T categories before, (T, width, h, h).
-            cost: their cost guidance, (T, _, h, h).
-            kept: int64 (K,).
-            guidance: image guidance, (1, _, 2h, 2h).
-
-        Returns:
-            As `decode`.
-        """
-        alive = kept >= 0
-        return self.decode(gather(x, kept), gather(cost, kept), guidance, alive)
-
-    def decode(self, x: Tensor, cost: Tensor, guidance: Tensor, alive: Tensor) -> tuple[Tensor, ...]:
-        """Run the decoder stage.
-
-        Args:
-            x: features of the kept categories, (K, width, h, h).
+            x: their features, (K, width, h, h).
             cost: their cost map or cost guidance, (K, _, h, h).
+            kept: int64 (K,), the indices that they were gathered with; negative for padding.
             guidance: image guidance, (1, _, 2h, 2h).
-            alive: bool (K,), False for padding.
 
         Returns:
             The next features and cost guidance, (K, _, 2h, 2h), the head's logits, (K, 2h, 2h), and their
             votes, (ranks, K); the last stage gives logits alone.
         """
+        alive = kept >= 0
         cost = self.project(cost)
         x = self.up(self.block(x, alive), guidance, cost)
         logits = self.head(x).squeeze(1)
@@ -176,15 +179,9 @@ class Decode1Stage(DecodeStage):
         self.conv1 = model.decoder.conv1
 
     def forward(self, embed: Tensor, text: Tensor, kept: Tensor, guidance: Tensor) -> tuple[Tensor, ...]:
-        """As `DecodeStage.forward`, from the embedding (1, C, h, h) and the vocabulary (T, P, C)."""
-        alive = kept >= 0
-        cost = self.cost_map(embed, gather(text, kept))
-        return self.decode(self.conv1(cost), cost, guidance, alive)
-
-
-def gather(values: Tensor, kept: Tensor) -> Tensor:
-    """The rows of `values` that int64 `kept` names; the first one where it is -1."""
-    return values.index_select(0, kept.clamp(min=0))
+        """As `DecodeStage.forward`, from the embedding (1, C, h, h) and kept rows of text, (K, P, C)."""
+        cost = self.cost_map(embed, text)
+        return super().forward(self.conv1(cost), cost, kept, guidance)
 
 
 class LabelStage(nn.Module):
@@ -204,8 +201,11 @@ MODULES: Mapping[str, Callable[[SED], nn.Module]] = {
     "scout": ScoutStage,
     "fold": FoldStage,
     "scout_folded": FoldedScoutStage,
+    "gather1": lambda _model: GatherTextStage(),
     "decode1": Decode1Stage,
+    "gather2": lambda _model: GatherStage(),
     "decode2": partial(DecodeStage, index=1),
+    "gather3": lambda _model: GatherStage(),
     "decode3": partial(DecodeStage, index=2),
     "label": lambda _model: LabelStage(),
 }
@@ -293,4 +293,4 @@ def example_input(tensor: TensorDefinition, sizes: Mapping[str, int]) -> Tensor:
         # Tokens, or the first categories.
         return torch.arange(math.prod(shape)).reshape(shape)
     values = torch.randn(shape)
-    return nn.functional.normalize(values, dim=-1) if tensor.name == "text" else values
+    return nn.functional.normalize(values, dim=-1) if tensor.name in ("text", "kept_text") else values

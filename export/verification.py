@@ -100,10 +100,11 @@ def derive_inputs(spec: GraphSpec, tensors: dict[str, Tensor], model: SED) -> No
     """
     if spec.name == "scout":
         tensors["text"] = random_prompts(tensors["embedding"], len(model.templates))
-    elif spec.stage.kept:
-        before = DECODER[DECODER.index(spec.stage) - 1]
-        assert before.votes is not None
-        tensors[spec.stage.kept] = survivors(tensors[before.votes], k=4)
+    elif spec.stage.gathers_for:
+        following = BY_NAME[spec.stage.gathers_for]
+        before = DECODER[DECODER.index(following) - 1]
+        assert before.votes and following.kept
+        tensors[following.kept] = survivors(tensors[before.votes], k=4)
     elif spec.name == "label":
         categories, grid = tensors["logits"].shape[:2]
         height, width = tensors["image"].shape[1:3]

@@ -163,7 +163,7 @@ class Segmenter:
 
         Args:
             vocabulary: sizes that it cannot need are left out. With None all are visited, except that
-                `scout` and `decode1` take the vocabulary's own number of categories, which is then unknown.
+                `scout` takes the vocabulary's own number of categories, which is then unknown.
             batch: the one that `stream` will be given.
             progress: called with the runs done and their total.
 

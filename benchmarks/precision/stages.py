@@ -51,6 +51,7 @@ class RecordedEngines:
         self._engines = engines
         self.backend, self.reason = engines.backend, engines.reason
         self.stack, self.to_device = engines.stack, engines.to_device
+        self.warmed_up = engines.warmed_up
         self.folds_vocabularies = engines.folds_vocabularies
         self.runs: list[Run] = []
 

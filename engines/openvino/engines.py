@@ -172,6 +172,9 @@ class OpenVinoEngines:
         """Embeddings, float32, as stages take them: rounded to BF16, as uint16, where that is computed."""
         return round_to_bf16(array) if self.arithmetic.dtype == "bfloat16" else array
 
+    def warmed_up(self) -> None:
+        """Nothing is left to do."""
+
     def __getitem__(self, stage: str) -> Engine:
         """The engine of a stage; raises InputError when its file is missing, altered or cannot be loaded."""
         with self._lock:

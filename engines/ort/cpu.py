@@ -86,6 +86,9 @@ class OnnxRuntimeEngines:
         """The array itself: the CPU computes where it is."""
         return array
 
+    def warmed_up(self) -> None:
+        """Nothing is left to do."""
+
     def __getitem__(self, stage: str) -> Engine:
         """The engine of a stage; raises InputError when its file is missing, altered or cannot be loaded."""
         with self._lock:

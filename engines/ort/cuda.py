@@ -177,6 +177,9 @@ class OnnxRuntimeCudaEngines:
         """A copy on the GPU."""
         return self._device.upload(array)
 
+    def warmed_up(self) -> None:
+        """Nothing is left to do."""
+
     def __getitem__(self, stage: str) -> Engine:
         """The engine of a stage; raises InputError when its file is missing, altered or cannot be loaded."""
         with self._lock:

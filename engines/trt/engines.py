@@ -144,6 +144,9 @@ class TensorRTEngines:
         """A copy on the device."""
         return self._session.upload(array)
 
+    def warmed_up(self) -> None:
+        """Nothing is left to do."""
+
     def __getitem__(self, stage: str) -> TensorRTEngine:
         """The engine of a stage; raises InputError when its plan is altered or cannot be loaded."""
         with self._lock:

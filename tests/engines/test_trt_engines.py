@@ -120,11 +120,14 @@ def test_only_votes_come_down_and_indices_go_up_between_the_stages(machine: Mach
         ("run", "image", []),
         ("run", "scout", []),
         ("down", "votes0"),
-        ("run", "decode1", ["kept0"]),
+        ("run", "gather1", ["kept0"]),
+        ("run", "decode1", []),
         ("down", "votes1"),
-        ("run", "decode2", ["kept1"]),
+        ("run", "gather2", ["kept1"]),
+        ("run", "decode2", []),
         ("down", "votes2"),
-        ("run", "decode3", ["kept2"]),
+        ("run", "gather3", ["kept2"]),
+        ("run", "decode3", []),
         ("run", "label", ["kept", "rows", "columns"]),
         ("down", "labels"),
         ("down", "scores"),
@@ -285,8 +288,9 @@ def test_rtx_keeps_its_kernels_on_disk(machine: Machine) -> None:
         name: config.dynamic_shapes_kernel_specialization_strategy for name, config in configs.items()
     }
     assert strategies == {
-        "text": "NONE", "pixels": "NONE", "image": "EAGER", "scout": "EAGER", "decode1": "EAGER",
-        "decode2": "EAGER", "decode3": "EAGER", "label": "NONE",
+        "text": "NONE", "pixels": "NONE", "image": "EAGER", "scout": "EAGER", "gather1": "NONE",
+        "decode1": "EAGER", "gather2": "NONE", "decode2": "EAGER", "gather3": "NONE", "decode3": "EAGER",
+        "label": "NONE",
     }  # fmt: skip
     assert len(machine.library.caches) == 1
     assert all(config.cache is machine.library.caches[0] for config in configs.values())

@@ -39,11 +39,9 @@ def votes(logits: np.ndarray) -> np.ndarray:
     return table
 
 
-def gather(maps: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """The maps at `kept`, where -1 stands for padding."""
-    gathered = maps[kept]
-    gathered[kept < 0] = PADDING
-    return gathered
+def masked(maps: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The maps of kept categories, `PADDING` where `kept` is -1."""
+    return np.where((kept < 0)[:, None, None], np.float32(PADDING), maps)
 
 
 def enlarge(maps: np.ndarray) -> np.ndarray:
@@ -77,18 +75,33 @@ def _scout(inputs: Arrays) -> Arrays:
     return {"logits0": logits, "votes0": votes(logits)}
 
 
+def _gather1(inputs: Arrays) -> Arrays:
+    return {"kept_text": inputs["text"][np.maximum(inputs["kept0"], 0)]}
+
+
 def _decode1(inputs: Arrays) -> Arrays:
-    x = enlarge(gather(_scout(inputs)["logits0"], inputs["kept0"]))
+    logits = _scout({"embed": inputs["embed"], "text": inputs["kept_text"]})["logits0"]
+    x = enlarge(masked(logits, inputs["kept0"]))
     return {"x1": x[:, None], "cost1": x[:, None], "logits1": x, "votes1": votes(x)}
 
 
+def _gather2(inputs: Arrays) -> Arrays:
+    rows = np.maximum(inputs["kept1"], 0)
+    return {"kept_x1": inputs["x1"][rows], "kept_cost1": inputs["cost1"][rows]}
+
+
 def _decode2(inputs: Arrays) -> Arrays:
-    x = enlarge(gather(inputs["x1"][:, 0], inputs["kept1"]))
+    x = enlarge(masked(inputs["kept_x1"][:, 0], inputs["kept1"]))
     return {"x2": x[:, None], "cost2": x[:, None], "logits2": x, "votes2": votes(x)}
 
 
+def _gather3(inputs: Arrays) -> Arrays:
+    rows = np.maximum(inputs["kept2"], 0)
+    return {"kept_x2": inputs["x2"][rows], "kept_cost2": inputs["cost2"][rows]}
+
+
 def _decode3(inputs: Arrays) -> Arrays:
-    return {"logits": enlarge(gather(inputs["x2"][:, 0], inputs["kept2"]))}
+    return {"logits": enlarge(masked(inputs["kept_x2"][:, 0], inputs["kept2"]))}
 
 
 def _label(inputs: Arrays) -> Arrays:
@@ -102,8 +115,11 @@ STAGES: dict[str, Callable[[Arrays], Arrays]] = {
     "pixels": _pixels,
     "image": _image,
     "scout": _scout,
+    "gather1": _gather1,
     "decode1": _decode1,
+    "gather2": _gather2,
     "decode2": _decode2,
+    "gather3": _gather3,
     "decode3": _decode3,
     "label": _label,
 }
@@ -126,7 +142,7 @@ class FakeEngine:
 
 
 class FakeEngines:
-    """All stages by name; counts the arrays that were copied to its device."""
+    """All stages by name; counts the arrays that were copied to its device, and the warm-ups."""
 
     backend = "fake"
     reason = "asked for"
@@ -140,6 +156,7 @@ class FakeEngines:
         self.engines = {name: FakeEngine(name) for name in STAGES}
         self.buckets = buckets
         self.uploads = 0
+        self.warm_ups = 0
 
     def stack(self, values: Sequence[Any]) -> Any:
         return np.concatenate(values)
@@ -147,6 +164,9 @@ class FakeEngines:
     def to_device(self, array: np.ndarray) -> np.ndarray:
         self.uploads += 1
         return array
+
+    def warmed_up(self) -> None:
+        self.warm_ups += 1
 
     def __getitem__(self, stage: str) -> FakeEngine:
         return self.engines[stage]
