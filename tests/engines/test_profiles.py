@@ -107,10 +107,10 @@ def test_limits_of_images(manifest: Manifest) -> None:
 @pytest.mark.parametrize(
     ("limits", "digest"),
     [
-        (Limits(), "c4445ed192ae"),
-        (Limits(150, 1, 900), "f10985aaac3d"),
-        (Limits(20, 6), "4b8c9989cbc2"),
-        (Limits(2000, 2, 8000), "7b65abf4f2e6"),
+        (Limits(), "2ec4e5227d0e"),
+        (Limits(150, 1, 900), "26f68a8d962d"),
+        (Limits(20, 6), "32765de8016f"),
+        (Limits(2000, 2, 8000), "fe6045cc2c1d"),
     ],
 )
 def test_profiles_are_those_of_stored_engines(limits: Limits, digest: str, manifest: Manifest) -> None:
