@@ -197,6 +197,29 @@ def _gather(
     )
 
 
+# A rejection policy on the device. Its votes are those of any rejection point, with T categories before it
+# and K1 after it, padding included.
+SELECT = StageDefinition(
+    "select",
+    "votes, a rejection policy in numbers",
+    "indices of the categories to keep, and how many they are",
+    (
+        TensorDefinition("votes", "int32", (VOTE_RANKS, "T")),
+        TensorDefinition("ids", "int64", ("T",)),
+        TensorDefinition("rule", "int32", (VOTE_RANKS + 2,)),
+        TensorDefinition("slots", "int64", ("K1",)),
+    ),
+    (
+        TensorDefinition("selected", "int64", ("K1",)),
+        TensorDefinition("selected_ids", "int64", ("K1",)),
+        TensorDefinition("count", "int64", (1,)),
+    ),
+    fp32_reason="counts and compares whole numbers",
+    half_weights=False,
+    free_shapes=True,
+    device_only=True,
+)
+
 STAGES: tuple[StageDefinition, ...] = (
     StageDefinition(
         "text",
@@ -243,6 +266,7 @@ STAGES: tuple[StageDefinition, ...] = (
         half_weights=False,
         votes="votes0",
     ),
+    SELECT,
     _gather(1, _TEXT, what="vocabulary", fp32_reason="moves the vocabulary, which is FP32, as it is"),
     StageDefinition(
         "decode1",

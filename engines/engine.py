@@ -1,7 +1,7 @@
 """The interface of every backend: the stages of a bundle, each run on named arrays."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -130,4 +130,29 @@ class Engines(Protocol):
         """Told after every stage has run at every size that images can need."""
 
     def __getitem__(self, stage: str) -> Engine:
+        """The engine of a stage."""
+
+
+class DeviceEngine(Engine, Protocol):
+    """A stage on a device."""
+
+    def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """As `run`, but all outputs stay on the device and nothing is waited for.
+
+        Raises:
+            InputError: as `run`.
+        """
+
+
+class DeviceEngines(Engines, Protocol):
+    """The engines of one bundle on a device."""
+
+    def download(self, value: Any) -> Callable[[], np.ndarray]:
+        """Start to copy an array to the host; the function that is returned waits for it.
+
+        Raises:
+            InputError: the host's memory is too small.
+        """
+
+    def __getitem__(self, stage: str) -> DeviceEngine:
         """The engine of a stage."""

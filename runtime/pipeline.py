@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ..bundle import Manifest
-from ..engines.engine import Engine, Engines, Value
+from ..engines.engine import DeviceEngine, Engine, Engines, Value
 from ..engines.profiles import BAND_SIDE, SENTENCES, label_rows
 from ..host import label_bands, source_coordinates
 from ..stages import DECODER, FOLDED_SCOUT, GATHERS, STAGES, StageDefinition
@@ -138,6 +138,7 @@ def decode(encoded: EncodedImage, vocabulary: Vocabulary, rejection: Rejection) 
         if votes is not None:
             # A policy must not see the padding, which it would take for categories without votes.
             indices = rejection.keep(votes[:, : len(kept_ids)])
+            del votes
             kept_ids = kept_ids[indices]
             kept.append(len(kept_ids))
     return DecodedImage(encoded.image, values["logits"], kept_ids, tuple(kept), timings)
@@ -159,7 +160,11 @@ def _indices_for_stages(engines: Engines, kept: np.ndarray) -> Value:
 
 
 def run_decoder_stage(
-    engines: Engines, stage: StageDefinition, values: dict[str, Any], timings: dict[str, float]
+    engines: Engines,
+    stage: StageDefinition,
+    values: dict[str, Any],
+    timings: dict[str, float],
+    stay_on_device: bool = False,
 ) -> Any:
     """Run a stage of the decoder, after the gather of its categories.
 
@@ -169,6 +174,7 @@ def run_decoder_stage(
         values: tensors by name, its inputs among them. Its outputs are added, and those that no later stage
             takes are dropped, so that their memory can be used again.
         timings: gets its milliseconds, those of the gather included.
+        stay_on_device: whether the votes do, for which the engines must be `DeviceEngines`.
 
     Returns:
         Its vote table; None where it has none.
@@ -176,11 +182,12 @@ def run_decoder_stage(
     folded = stage.votes == FOLDED_SCOUT.votes and all(each.name in values for each in FOLDED_SCOUT.inputs)
     executed = FOLDED_SCOUT if folded else stage
     engine = engines[executed.name]
+    run = cast(DeviceEngine, engine).run_on_device if stay_on_device else engine.run
     with _timed(timings, stage.name):
         if stage.name in GATHERS:
             values |= _run_gather(engines, GATHERS[stage.name], values)
             _drop_unneeded(values, GATHERS[stage.name])
-        values |= engine.run({tensor.name: values[tensor.name] for tensor in executed.inputs})
+        values |= run({tensor.name: values[tensor.name] for tensor in executed.inputs})
     votes = values[stage.votes] if stage.votes else None
     _drop_unneeded(values, stage)
     return votes

@@ -2,13 +2,15 @@
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from ..bundle import Bundle
 from ..engines.backends import open_engines
-from ..engines.engine import Engines
+from ..engines.engine import DeviceEngines, Engines
 from ..errors import InputError
+from .device_rejection import DeviceRejection
 from .images import ImageSource, check_short_side
 from .pipeline import EncodedImage, encode, finish, prepare, warm_up
 from .rejection import Rejection, TopK
@@ -37,6 +39,7 @@ class Segmenter:
         vocabularies: int = 4,
         engines: Engines | None = None,
         images_at_once: int = 1,
+        device_rejection: bool = False,
     ) -> None:
         """Open a bundle folder; engines open on first use.
 
@@ -53,6 +56,10 @@ class Segmenter:
             images_at_once: on a CPU, images that `stream` takes through all stages side by side, each on its
                 share of the cores; a single image then takes longer. 1 overlaps the steps of one image with
                 those of the next.
+            device_rejection: on a GPU, choose the categories to keep there, with sizes guessed from the last
+                image and checked afterwards, so that the host waits once for an image; features of all its
+                stages stay in memory until then. `TopK`, `MinPixels`, `Budget` and `KeepAll` can do so; other
+                policies go through the host, as all do on a CPU. Off until a GPU has shown what it gains.
 
         Raises:
             InputError: no bundle there, a file of it is missing, the backend is unknown or does not work
@@ -66,6 +73,9 @@ class Segmenter:
         self._engines = engines
         self.backend = self._engines.backend
         self._vocabularies = VocabularyCache(vocabularies)
+        self._device_rejection = None
+        if device_rejection and engines.buckets is not None:
+            self._device_rejection = DeviceRejection(cast(DeviceEngines, engines))
 
     @property
     def backend_reason(self) -> str:
@@ -131,6 +141,8 @@ class Segmenter:
             )
         checked = self._checked_vocabulary(vocabulary)
         encoded = image if isinstance(image, EncodedImage) else self.encode(image, short_side)
+        if self._device_rejection is not None:
+            return self._device_rejection.finish(encoded, checked, rejection or TopK())
         return finish(encoded, checked, rejection or TopK())
 
     def stream(
@@ -154,7 +166,8 @@ class Segmenter:
         _check_batch(batch)
         check_short_side(short_side)
         checked = self._checked_vocabulary(vocabulary)
-        return stream_results(self._engines, images, checked, rejection or TopK(), short_side, batch)
+        policy, device = rejection or TopK(), self._device_rejection
+        return stream_results(self._engines, images, checked, policy, short_side, batch, device)
 
     def warmup(
         self, vocabulary: Categories | None = None, batch: int = 1, progress: Progress | None = None
@@ -172,6 +185,8 @@ class Segmenter:
         """
         _check_batch(batch)
         checked = None if vocabulary is None else self._checked_vocabulary(vocabulary)
+        if self._device_rejection is not None:
+            self._device_rejection.warm_up()
         warm_up(self._engines, self.bundle.manifest, checked, batch, progress)
 
     def _checked_vocabulary(self, vocabulary: Categories) -> Vocabulary:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from ..engines.engine import Engines
 from ..errors import InputError
+from .device_rejection import DeviceRejection, GuessedImage
 from .images import ImageSource
 from .pipeline import DecodedImage, EncodedImage, PreparedImage, decode, encode, finish, label, prepare
 from .rejection import Rejection
@@ -49,8 +50,9 @@ def stream_results(
     rejection: Rejection,
     short_side: int | None,
     batch: int,
+    device: DeviceRejection | None = None,
 ) -> Generator[StreamItem, None, None]:
-    """Segment images in order; see `Segmenter.stream`.
+    """Segment images in order; see `Segmenter.stream`. With `device`, that one rejects.
 
     At most a few batches are in memory at a time, whatever the number of images.
     """
@@ -61,10 +63,15 @@ def stream_results(
         except InputError as error:
             return source, str(error)
 
-    def decode_one(encoded: EncodedImage) -> DecodedImage:
+    def decode_one(encoded: EncodedImage) -> DecodedImage | GuessedImage:
+        if device is not None:
+            return device.decode(encoded, vocabulary, rejection)
         return decode(encoded, vocabulary, rejection)
 
-    def label_one(decoded: DecodedImage) -> Result:
+    def label_one(decoded: DecodedImage | GuessedImage) -> Result:
+        if device is not None:
+            return device.label(decoded, vocabulary.names)
+        assert isinstance(decoded, DecodedImage)
         return label(engines, decoded, vocabulary.names)
 
     def segment_one(source: ImageSource) -> _Passed[Result]:

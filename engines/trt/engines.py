@@ -54,6 +54,13 @@ class TensorRTEngine:
         Raises:
             InputError: a shape fits none of the engine's profiles, or the GPU's memory is too small.
         """
+        return self._run(inputs, HOST_OUTPUTS)
+
+    def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, Value]:
+        """Run the stage; see `DeviceEngine.run_on_device`."""
+        return self._run(inputs, frozenset())
+
+    def _run(self, inputs: Mapping[str, Any], for_host: frozenset[str]) -> dict[str, Value]:
         shapes = {tensor.name: tuple(inputs[tensor.name].shape) for tensor in self._stage.inputs}
         profile = choose_profile(self._profiles, shapes, self._name)
         with self._session.work(f"stage {self._name}") as work:
@@ -65,10 +72,10 @@ class TensorRTEngine:
             context.set_device_memory(scratch.pointer, scratch.size)
             if not context.execute_async_v3(self._session.device.stream):
                 raise RuntimeError(f"stage {self._name} does not run: {self._contexts.reason()}")
-            downloads = {name: work.download(outputs[name]) for name in outputs if name in HOST_OUTPUTS}
+            downloads = {name: work.download(outputs[name]) for name in outputs if name in for_host}
             del arrays, scratch
         values: dict[str, Value] = {
-            name: array for name, array in outputs.items() if name not in HOST_OUTPUTS | DEBUG_OUTPUTS
+            name: array for name, array in outputs.items() if name not in for_host | DEBUG_OUTPUTS
         }
         return values | {name: self._session.received(work, each) for name, each in downloads.items()}
 
@@ -143,6 +150,12 @@ class TensorRTEngines:
     def to_device(self, array: np.ndarray) -> DeviceArray:
         """A copy on the device."""
         return self._session.upload(array)
+
+    def download(self, value: DeviceArray) -> Callable[[], np.ndarray]:
+        """See `DeviceEngines.download`."""
+        with self._session.work("kept categories") as work:
+            download = work.download(value)
+        return lambda: self._session.received(work, download)
 
     def warmed_up(self) -> None:
         """Nothing is left to do."""

@@ -20,6 +20,7 @@ from sed_trt.engines.trt.engines import TensorRTEngines
 from sed_trt.engines.trt.library import Library
 from sed_trt.errors import InputError
 from sed_trt.runtime import Budget, KeepAll, Result, TopK, Vocabulary
+from sed_trt.runtime.device_rejection import DeviceRejection
 from sed_trt.runtime.pipeline import encode, finish, prepare
 from sed_trt.runtime.rejection import Rejection
 from sed_trt.tests.fakes.device import FakeDevice
@@ -316,3 +317,23 @@ def test_backend_is_named(machine: Machine) -> None:
     assert (engines.backend, engines.reason) == ("tensorrt-rtx", "asked for")
     assert engines["label"] is engines["label"]
     assert engines["label"].name == "label"
+
+
+@pytest.mark.parametrize("rejection", [TopK(1), Budget(11), KeepAll()])
+def test_rejection_on_the_device_waits_once_for_an_image(rejection: Rejection, machine: Machine) -> None:
+    engines = machine.engines()
+    device = DeviceRejection(engines)
+    waits = []
+    for seed in (0, 0, 1, 1):
+        (encoded,) = encode(engines, [prepare(engines, noise(seed), None)])
+        before = machine.device.waits
+        decoded = device.decode(encoded, many(40), rejection)
+        decoding = machine.device.waits - before
+        result = device.label(decoded, many(40).names)
+        waits.append((decoding, machine.device.waits - before))
+        expected = segment(FakeEngines(), noise(seed), many(40), rejection)
+        assert np.array_equal(result.labels, expected.labels)
+        assert result.kept == expected.kept
+    # The first image with TopK has nothing to guess from; the second and the fourth repeat the one before.
+    assert waits[0] == ((3, 4) if isinstance(rejection, TopK) else (0, 1))
+    assert waits[1] == waits[3] == (0, 1)

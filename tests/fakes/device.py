@@ -28,11 +28,12 @@ class FakeEvent:
         return self.device.done >= self.position
 
     def wait(self) -> None:
+        self.device.waits += not self.is_done()
         self.device.catch_up(self.position)
 
 
 class FakeDevice:
-    """Memory by address, and a log of what was put into the stream.
+    """Memory by address, a log of what was put into the stream, and the number of waits that took time.
 
     The log holds ("run", stage, profile, names of inputs that were uploaded for it) and ("down", name).
     """
@@ -46,6 +47,7 @@ class FakeDevice:
         self.allocations = 0
         self.host_allocations = 0
         self.copies = 0
+        self.waits = 0
         self.fresh: set[int] = set()
         self.names: dict[int, str] = {}
         self.done = 0
@@ -95,7 +97,7 @@ class FakeDevice:
         self.enqueue(lambda: self._write(pointer, source))
 
     def download(self, target: np.ndarray, pointer: int) -> None:
-        self.log.append(("down", self.names[pointer]))
+        self.log.append(("down", self.names.get(pointer, "")))
         self.enqueue(lambda: np.copyto(target, self.view(pointer, target.size)))
 
     def copy(self, target: int, source: int, size: int) -> None:

@@ -75,6 +75,20 @@ def _scout(inputs: Arrays) -> Arrays:
     return {"logits0": logits, "votes0": votes(logits)}
 
 
+def _select(inputs: Arrays) -> Arrays:
+    table, rule = inputs["votes"].astype(int), inputs["rule"]
+    alive = np.flatnonzero(inputs["ids"] >= 0)
+    borda = np.arange(RANKS, 0, -1) @ table[:, alive]
+    best = alive[np.argsort(-borda, kind="stable")]
+    enough = rule[:RANKS] @ table >= rule[RANKS]
+    kept = np.array(sorted(each for each in best[: rule[RANKS + 1]] if enough[each]) or best[:1])
+    slots = len(inputs["slots"])
+    selected = np.full((2, slots), -1)
+    selected[0, : len(kept)] = kept[:slots]
+    selected[1, : len(kept)] = inputs["ids"][kept[:slots]]
+    return {"selected": selected[0], "selected_ids": selected[1], "count": np.array([len(kept)])}
+
+
 def _gather1(inputs: Arrays) -> Arrays:
     return {"kept_text": inputs["text"][np.maximum(inputs["kept0"], 0)]}
 
@@ -115,6 +129,7 @@ STAGES: dict[str, Callable[[Arrays], Arrays]] = {
     "pixels": _pixels,
     "image": _image,
     "scout": _scout,
+    "select": _select,
     "gather1": _gather1,
     "decode1": _decode1,
     "gather2": _gather2,
@@ -140,6 +155,10 @@ class FakeEngine:
         outputs = STAGES[self.name](inputs)
         return {name: np.ascontiguousarray(array) for name, array in outputs.items()}
 
+    def run_on_device(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """Run the stage: all that there is are arrays on the host."""
+        return self.run(inputs)
+
 
 class FakeEngines:
     """All stages by name; counts the arrays that were copied to its device, and the warm-ups."""
@@ -164,6 +183,9 @@ class FakeEngines:
     def to_device(self, array: np.ndarray) -> np.ndarray:
         self.uploads += 1
         return array
+
+    def download(self, value: np.ndarray) -> Callable[[], np.ndarray]:
+        return lambda: value
 
     def warmed_up(self) -> None:
         self.warm_ups += 1

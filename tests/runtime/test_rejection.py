@@ -145,7 +145,7 @@ def test_up_to_the_smallest_bucket_that_holds_them() -> None:
 
 @pytest.fixture(params=["fp32", "fp16"])
 def decode(request: pytest.FixtureRequest) -> tuple[Decode, float]:
-    """Runs a gather and its decoder stage of sed-tiny on the same random inputs each time; limit of errors."""
+    """Runs a gather and its decoder stage of sed-tiny on the same random inputs; limit of errors."""
     path: Path = request.getfixturevalue({"fp32": "tiny_bundle", "fp16": "tiny_bundle_fp16"}[request.param])
     bundle = Bundle.open(path)
     engines = open_engines(bundle, "onnxruntime")
