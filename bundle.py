@@ -23,7 +23,8 @@ COMPUTE_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int
 # The precisions whose tensors are half.
 HALF_PRECISIONS = tuple(name for name, dtype in COMPUTE_DTYPES.items() if dtype != "float32")
 
-FORMAT = 1
+# Rises with changes of the stages that make earlier bundles unusable.
+FORMAT = 2
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 # Where `sed-trt build` puts engines; not part of the export.

@@ -120,6 +120,8 @@ class StageDefinition:
             compiled for one shape would rarely be used again.
         votes: the output that a rejection policy reads; None at the others.
         kept: the input that takes the indices which the policy kept before this stage; None at the others.
+        gathers_for: the decoder stage whose categories it gathers; None at the others.
+        device_only: whether only backends with a device run it; on a CPU numpy does what it does.
     """
 
     name: str
@@ -134,6 +136,8 @@ class StageDefinition:
     free_shapes: bool = False
     votes: str | None = None
     kept: str | None = None
+    gathers_for: str | None = None
+    device_only: bool = False
 
 
 _EMBED = TensorDefinition("embed", COMPUTE, (1, "C", "h", "h"))
@@ -142,12 +146,17 @@ _SIDES = ("h", "2h", "4h", "8h")
 
 
 def _features(number: int) -> tuple[TensorDefinition, TensorDefinition]:
-    """Features and cost guidance that decoder stage `number` gives and the next one takes."""
+    """Features and cost guidance that decoder stage `number` gives."""
     side = _SIDES[number]
     return (
         TensorDefinition(f"x{number}", COMPUTE, (f"K{number}", f"D{number}", side, side)),
         TensorDefinition(f"cost{number}", COMPUTE, (f"K{number}", f"E{number}", side, side)),
     )
+
+
+def _gathered(tensor: TensorDefinition, number: int) -> TensorDefinition:
+    """A tensor of all categories, for those kept at rejection point `number`."""
+    return TensorDefinition(f"kept_{tensor.name}", tensor.dtype, (f"K{number + 1}", *tensor.shape[1:]))
 
 
 def _guidance(number: int, images: int | str = 1) -> TensorDefinition:
@@ -169,6 +178,51 @@ def _head_outputs(number: int, axis: str) -> tuple[TensorDefinition, TensorDefin
         TensorDefinition(f"votes{number}", "int32", (VOTE_RANKS, axis), Reader.HOST),
     )
 
+
+def _gather(
+    number: int, *sources: TensorDefinition, what: str, fp32_reason: str | None = None
+) -> StageDefinition:
+    """The stage that takes the kept categories from the `sources` of decoder stage `number`.
+
+    It is one of its own so that the decoder stage meets one number of categories at a time, which is one of
+    a few, and not also the number before the rejection.
+    """
+    return StageDefinition(
+        f"gather{number}",
+        f"{what}, which of the categories to keep",
+        f"{what} of the kept categories",
+        (*sources, _kept(number - 1)),
+        tuple(_gathered(source, number - 1) for source in sources),
+        fp32_reason=fp32_reason,
+        half_weights=False,
+        free_shapes=True,
+        gathers_for=f"decode{number}",
+        device_only=True,
+    )
+
+
+# A rejection policy on the device. Its votes are those of any rejection point, with T categories before it
+# and K1 after it, padding included.
+SELECT = StageDefinition(
+    "select",
+    "votes, a rejection policy in numbers",
+    "indices of the categories to keep, and how many they are",
+    (
+        TensorDefinition("votes", "int32", (VOTE_RANKS, "T")),
+        TensorDefinition("ids", "int64", ("T",)),
+        TensorDefinition("rule", "int32", (VOTE_RANKS + 2,)),
+        TensorDefinition("slots", "int64", ("K1",)),
+    ),
+    (
+        TensorDefinition("selected", "int64", ("K1",)),
+        TensorDefinition("selected_ids", "int64", ("K1",)),
+        TensorDefinition("count", "int64", (1,)),
+    ),
+    fp32_reason="counts and compares whole numbers",
+    half_weights=False,
+    free_shapes=True,
+    device_only=True,
+)
 
 STAGES: tuple[StageDefinition, ...] = (
     StageDefinition(
@@ -216,31 +270,35 @@ STAGES: tuple[StageDefinition, ...] = (
         half_weights=False,
         votes="votes0",
     ),
+    SELECT,
+    _gather(1, _TEXT, what="vocabulary", fp32_reason="moves the vocabulary, which is FP32, as it is"),
     StageDefinition(
         "decode1",
-        "embedding, vocabulary, guidance, the categories to keep",
+        "embedding, guidance, vocabulary and indices of the kept categories",
         "their features, and votes",
-        (_EMBED, _TEXT, _kept(0), _guidance(1)),
+        (_EMBED, _gathered(_TEXT, 0), _kept(0), _guidance(1)),
         (*_features(1), *_head_outputs(1, "K1")),
         narrow_axis="K1",
         votes="votes1",
         kept="kept0",
     ),
+    _gather(2, *_features(1), what="features"),
     StageDefinition(
         "decode2",
-        "features, guidance, which of the categories to keep",
+        "guidance, features and indices of the kept categories",
         "refined features of twice the resolution, and votes",
-        (*_features(1), _kept(1), _guidance(2)),
+        (*(_gathered(each, 1) for each in _features(1)), _kept(1), _guidance(2)),
         (*_features(2), *_head_outputs(2, "K2")),
         narrow_axis="K2",
         votes="votes2",
         kept="kept1",
     ),
+    _gather(3, *_features(2), what="features"),
     StageDefinition(
         "decode3",
-        "features, guidance, which of the categories to keep",
+        "guidance, features and indices of the kept categories",
         "their logits",
-        (*_features(2), _kept(2), _guidance(3)),
+        (*(_gathered(each, 2) for each in _features(2)), _kept(2), _guidance(3)),
         (TensorDefinition("logits", "float32", ("K3", "8h", "8h")),),
         narrow_axis="K3",
         kept="kept2",
@@ -273,8 +331,8 @@ _FOLDED = (
     TensorDefinition("borders", COMPUTE, (4, "T", "27C")),
     TensorDefinition("corners", COMPUTE, (4, "T", "9C")),
 )
-# The scout in two stages, which only CPU backends run: what it costs on a GPU has not been measured. Bundles
-# of earlier versions lack them.
+# The scout in two stages, which only CPU backends run: what it costs on a GPU has not been measured. A bundle
+# may lack them.
 FOLD = StageDefinition(
     "fold",
     "vocabulary",
@@ -315,6 +373,7 @@ LABEL_GPU = StageDefinition(
     fp32_reason="as `label`",
     half_weights=False,
     free_shapes=True,
+    device_only=True,
 )
 GPU_STAGES: tuple[StageDefinition, ...] = (LABEL_GPU,)
 ALL_STAGES: tuple[StageDefinition, ...] = (*STAGES, *CPU_STAGES, *GPU_STAGES)
@@ -322,6 +381,8 @@ BY_NAME: Mapping[str, StageDefinition] = {stage.name: stage for stage in ALL_STA
 
 # The stages that run once per image and vocabulary, in order: the scout and the decoder.
 DECODER: tuple[StageDefinition, ...] = tuple(stage for stage in STAGES if stage.votes or stage.kept)
+# The stage that runs before each decoder stage of this name, on what the policy kept.
+GATHERS: Mapping[str, StageDefinition] = {stage.gathers_for: stage for stage in STAGES if stage.gathers_for}
 # The rejection points: after each of these stages a policy chooses the categories that stay alive.
 REJECTION_POINTS: tuple[StageDefinition, ...] = tuple(stage for stage in STAGES if stage.votes)
 

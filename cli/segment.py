@@ -68,6 +68,14 @@ def segment(
             min=1, help="On a CPU, images that are labelled side by side, each on its share of the cores."
         ),
     ] = 1,
+    device_rejection: Annotated[
+        bool,
+        typer.Option(
+            "--device-rejection",
+            help="On a GPU, choose the categories to keep there, so that the host waits once for an image. "
+            "Off by default, until a GPU has shown what it gains; on a CPU it changes nothing.",
+        ),
+    ] = False,
     overlay: Annotated[
         bool, typer.Option(help="Also write the image with coloured labels and a legend.")
     ] = True,
@@ -86,7 +94,9 @@ def segment(
     names = _category_names(categories, vocabulary)
     policy = parse_rejection(rejection)
     paths = expand_inputs(inputs)
-    segmenter = Segmenter(bundle, backend, threads, images_at_once=images_at_once)
+    segmenter = Segmenter(
+        bundle, backend, threads, images_at_once=images_at_once, device_rejection=device_rejection
+    )
     make_folder(output)
     embedded = _embed(segmenter, names)
     items = segmenter.stream(paths, embedded, policy, short_side or None, batch, scores=False)

@@ -1,7 +1,7 @@
 """The interface of every backend: the stages of a bundle, each run on named arrays."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -103,7 +103,10 @@ class Engines(Protocol):
 
     @property
     def buckets(self) -> tuple[int, ...] | None:
-        """Rising category counts to pad kept indices to with -1; None where padding gains nothing."""
+        """Rising category counts to pad kept indices to with -1.
+
+        None on a CPU, where padding gains nothing and all values are numpy arrays.
+        """
 
     @property
     def decodes_at_once(self) -> int:
@@ -157,3 +160,28 @@ def _as_bytes(value: Value) -> Value:
     if isinstance(value, DeviceArray):
         return replace(value, dtype="uint8", shape=(value.nbytes,))
     return value.reshape(-1).view(np.uint8)
+
+
+class DeviceEngine(Engine, Protocol):
+    """A stage on a device."""
+
+    def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """As `run`, but all outputs stay on the device and nothing is waited for.
+
+        Raises:
+            InputError: as `run`.
+        """
+
+
+class DeviceEngines(Engines, Protocol):
+    """The engines of one bundle on a device."""
+
+    def download(self, value: Any) -> Callable[[], np.ndarray]:
+        """Start to copy an array to the host; the function that is returned waits for it.
+
+        Raises:
+            InputError: the host's memory is too small.
+        """
+
+    def __getitem__(self, stage: str) -> DeviceEngine:
+        """The engine of a stage."""

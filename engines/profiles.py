@@ -171,10 +171,9 @@ def _profile(
 
 def _wide_range(counts: Counts, narrow: Mapping[str, Range], limits: Limits) -> Range:
     """The range of an axis other than the narrow one."""
-    start, _, end = next(iter(narrow.values()), (1, 1, 1))
+    start, _, end = next(iter(narrow.values()), _CATEGORY_RANGES[0])
     if counts is Counts.CATEGORIES:
-        # Indices are gathered from at least as many categories as they are.
-        return 1, end, limits.max_categories
+        return 1, min(end, limits.max_categories), limits.max_categories
     if counts is Counts.SENTENCES:
         return 1, SENTENCES, SENTENCES
     largest = {

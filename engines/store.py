@@ -19,7 +19,7 @@ from ..bundle import ENGINES_FOLDER, Bundle, Manifest, Sha256, TensorSpec
 from ..errors import InputError
 from ..files import is_file, is_folder, read_file
 from ..records import Record, RecordError, decode_record
-from ..stages import GPU_STAGES, gpu_stages
+from ..stages import BY_NAME, gpu_stages
 from .ort.session import library as onnxruntime_library
 from .profiles import Limits, Profile
 from .targets import (
@@ -326,11 +326,10 @@ def read_plan(engines: BuiltEngines, stage: str) -> bytes:
 
 
 def built_stages(backend: str, manifest: Manifest) -> tuple[str, ...]:
-    """Names of the stages that a set for a backend holds: those that GPUs run, or those that CPUs do."""
+    """Names of the stages that a set for a backend holds: those that it runs."""
     if backend in TENSORRT_BACKENDS:
         return gpu_stages(manifest.stages)
-    for_gpus = {stage.name for stage in GPU_STAGES}
-    return tuple(name for name in manifest.stages if name not in for_gpus)
+    return tuple(name for name in manifest.stages if not BY_NAME[name].device_only)
 
 
 def graph_hashes(backend: str, manifest: Manifest) -> dict[str, str]:

@@ -12,7 +12,7 @@ from ..model import SED
 from ..model.clip import dense_features
 from ..model.labels import LOWEST, label_band, label_tile, to_pixels, vote_table
 from ..model.scout import Fold, FoldedScout, Scout, UnitLength
-from ..stages import ALL_STAGES, StageDefinition, TensorDefinition
+from ..stages import ALL_STAGES, VOTE_RANKS, StageDefinition, TensorDefinition
 from .convnext import pointwise_tower
 from .fusions import FusedUp, StageBlock
 
@@ -114,6 +114,75 @@ class FoldedScoutStage(nn.Module):
         return logits, vote_table(logits)
 
 
+class SelectStage(nn.Module):
+    """The rejection policies of the runtime, by their numbers.
+
+    Sums over comparisons of all pairs of categories take the place of sorting, prefix sums and scattering,
+    which TensorRT has with limits or not at all.
+    """
+
+    weights: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # A vote at rank r of R weighs R - r.
+        self.register_buffer("weights", torch.arange(VOTE_RANKS, 0, -1, dtype=torch.int32).unsqueeze(1))
+
+    def forward(
+        self, votes: Tensor, ids: Tensor, rule: Tensor, slots: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Choose the categories to keep.
+
+        Args:
+            votes: int32 (VOTE_RANKS, T).
+            ids: int64 (T,), indices in the vocabulary; -1 for padding, which is not kept.
+            rule: int32 (VOTE_RANKS + 2,): 1 for each rank whose votes count and 0 for the others; the fewest
+                votes that keep a category; the largest number of categories, those with the best scores.
+            slots: int64 (K,), 0 to K - 1.
+
+        Returns:
+            The first K of the kept categories, int64 (K,), rising, followed by -1; their `ids`, likewise; how
+            many categories are kept, int64 (1,), which may be more than K.
+        """
+        ranks, least, largest = rule[:VOTE_RANKS], rule[VOTE_RANKS], rule[VOTE_RANKS + 1]
+        alive = ids >= 0
+        order = torch.arange(ids.shape[0], device=ids.device)
+        # Row i, column j: whether category j comes before i, and whether it has the better place.
+        before = order.unsqueeze(0) < order.unsqueeze(1)
+        scores = torch.where(alive, (votes * self.weights).sum(0, dtype=torch.int32), -1)
+        better = scores.unsqueeze(0) > scores.unsqueeze(1)
+        better = better | ((scores.unsqueeze(0) == scores.unsqueeze(1)) & before)
+        place = better.sum(1, dtype=torch.int32)
+        counted = (votes * ranks.unsqueeze(1)).sum(0, dtype=torch.int32)
+        chosen = alive & (counted >= least) & (place < largest)
+        # One is kept in any case.
+        chosen = chosen | ((place == 0) & (chosen.sum(dtype=torch.int32) == 0))
+        count = chosen.sum(dtype=torch.int64).reshape(1)
+        slot = (before & chosen).sum(1, dtype=torch.int64)
+        taken = (chosen & (slot == slots.unsqueeze(1))).to(torch.int64)
+        filled = slots < count
+        selected = torch.where(filled, (taken * order).sum(1), -1)
+        selected_ids = torch.where(filled, (taken * ids).sum(1), -1)
+        return selected, selected_ids, count
+
+
+class GatherTextStage(nn.Module):
+    """The kept categories of a vocabulary."""
+
+    def forward(self, text: Tensor, kept: Tensor) -> Tensor:
+        """(K, P, C) from text (T, P, C) and int64 (K,), where -1 stands for any category."""
+        return text.index_select(0, kept.clamp(min=0))
+
+
+class GatherStage(nn.Module):
+    """The features and cost guidance of the kept categories."""
+
+    def forward(self, x: Tensor, cost: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Both (K, _, h, h) from those of T categories and int64 (K,), where -1 stands for any category."""
+        rows = kept.clamp(min=0)
+        return x.index_select(0, rows), cost.index_select(0, rows)
+
+
 class DecodeStage(nn.Module):
     """A decoder stage with its cost guidance and head, for the categories kept by the rejection before it.
 
@@ -136,30 +205,16 @@ class DecodeStage(nn.Module):
         """Decode the kept categories.
 
         Args:
-            x: features of the T categories before, (T, width, h, h).
-            cost: their cost guidance, (T, _, h, h).
-            kept: int64 (K,).
-            guidance: image guidance, (1, _, 2h, 2h).
-
-        Returns:
-            As `decode`.
-        """
-        alive = kept >= 0
-        return self.decode(gather(x, kept), gather(cost, kept), guidance, alive)
-
-    def decode(self, x: Tensor, cost: Tensor, guidance: Tensor, alive: Tensor) -> tuple[Tensor, ...]:
-        """Run the decoder stage.
-
-        Args:
-            x: features of the kept categories, (K, width, h, h).
+            x: their features, (K, width, h, h).
             cost: their cost map or cost guidance, (K, _, h, h).
+            kept: int64 (K,), the indices that they were gathered with; negative for padding.
             guidance: image guidance, (1, _, 2h, 2h).
-            alive: bool (K,), False for padding.
 
         Returns:
             The next features and cost guidance, (K, _, 2h, 2h), the head's logits, (K, 2h, 2h), and their
             votes, (ranks, K); the last stage gives logits alone.
         """
+        alive = kept >= 0
         cost = self.project(cost)
         x = self.up(self.block(x, alive), guidance, cost)
         logits = self.head(x).squeeze(1)
@@ -176,15 +231,9 @@ class Decode1Stage(DecodeStage):
         self.conv1 = model.decoder.conv1
 
     def forward(self, embed: Tensor, text: Tensor, kept: Tensor, guidance: Tensor) -> tuple[Tensor, ...]:
-        """As `DecodeStage.forward`, from the embedding (1, C, h, h) and the vocabulary (T, P, C)."""
-        alive = kept >= 0
-        cost = self.cost_map(embed, gather(text, kept))
-        return self.decode(self.conv1(cost), cost, guidance, alive)
-
-
-def gather(values: Tensor, kept: Tensor) -> Tensor:
-    """The rows of `values` that int64 `kept` names; the first one where it is -1."""
-    return values.index_select(0, kept.clamp(min=0))
+        """As `DecodeStage.forward`, from the embedding (1, C, h, h) and kept rows of text, (K, P, C)."""
+        cost = self.cost_map(embed, text)
+        return super().forward(self.conv1(cost), cost, kept, guidance)
 
 
 class LabelStage(nn.Module):
@@ -212,8 +261,12 @@ MODULES: Mapping[str, Callable[[SED], nn.Module]] = {
     "scout": ScoutStage,
     "fold": FoldStage,
     "scout_folded": FoldedScoutStage,
+    "select": lambda _model: SelectStage(),
+    "gather1": lambda _model: GatherTextStage(),
     "decode1": Decode1Stage,
+    "gather2": lambda _model: GatherStage(),
     "decode2": partial(DecodeStage, index=1),
+    "gather3": lambda _model: GatherStage(),
     "decode3": partial(DecodeStage, index=2),
     "label": lambda _model: LabelStage(),
     "label_gpu": lambda _model: LabelGpuStage(),
@@ -302,5 +355,8 @@ def example_input(tensor: TensorDefinition, sizes: Mapping[str, int]) -> Tensor:
     if tensor.dtype == "int64":
         # Tokens, or the first categories.
         return torch.arange(math.prod(shape)).reshape(shape)
+    if tensor.dtype == "int32":
+        # Votes, and the numbers of a policy.
+        return torch.randint(0, 9, shape, dtype=torch.int32)
     values = torch.randn(shape)
-    return nn.functional.normalize(values, dim=-1) if tensor.name == "text" else values
+    return nn.functional.normalize(values, dim=-1) if tensor.name in ("text", "kept_text") else values

@@ -6,29 +6,28 @@
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import zip_longest
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ..bundle import Manifest
-from ..engines.engine import Engines, Value, fetch
+from ..engines.engine import DeviceEngine, Engines, Value, fetch
 from ..engines.profiles import BAND_SIDE, SENTENCES, TILE_SIDE, label_rows, tile_rows
 from ..host import MAX_TILE_VALUES, label_bands, source_coordinates
-from ..stages import DECODER, FOLDED_SCOUT, LABEL_GPU, STAGES
+from ..stages import DECODER, FOLDED_SCOUT, GATHERS, LABEL_GPU, STAGES, StageDefinition
 from .images import ImageSource, load_image, resize_short_side
 from .rejection import Rejection, padded
 from .result import Result
 from .text import Progress
 from .vocabulary import Vocabulary
 
-# By stage of the decoder, the tensors that later stages take.
+# By stage of the decoder, gathers included, the tensors that later stages take.
 _NEEDED_LATER = {
     stage.name: {tensor.name for later in STAGES[STAGES.index(stage) + 1 :] for tensor in later.inputs}
-    for stage in DECODER
+    for stage in (*DECODER, *GATHERS.values())
 }
 # Height and width of the label maps of a warm-up.
 _LABEL_SIDE = 64
@@ -129,28 +128,88 @@ def decode(encoded: EncodedImage, vocabulary: Vocabulary, rejection: Rejection) 
     """
     engines = encoded.engines
     timings = dict(encoded.timings)
-    # Tensors by name; those that no later stage takes are dropped, so that their memory can be used again.
-    values: dict[str, Any] = encoded.features | {"text": vocabulary.on_device(engines)}
-    folded = vocabulary.folded(engines)
-    values |= folded or {}
+    values = decoder_inputs(encoded, vocabulary)
     kept_ids = indices = np.arange(len(vocabulary), dtype=np.int64)
     kept: list[int] = []
     for stage in DECODER:
         if stage.kept:
-            values[stage.kept] = padded(indices, engines.buckets)
-        executed = FOLDED_SCOUT if folded and stage.votes == FOLDED_SCOUT.votes else stage
-        engine = engines[executed.name]
-        inputs = {tensor.name: values[tensor.name] for tensor in executed.inputs}
-        with _timed(timings, stage.name):
-            values |= engine.run(inputs)
-        if stage.votes:
+            values[stage.kept] = _indices_for_stages(engines, indices)
+        votes = run_decoder_stage(engines, stage, values, timings)
+        if votes is not None:
             # A policy must not see the padding, which it would take for categories without votes.
-            indices = rejection.keep(values[stage.votes][:, : len(kept_ids)])
+            indices = rejection.keep(votes[:, : len(kept_ids)])
+            del votes
             kept_ids = kept_ids[indices]
             kept.append(len(kept_ids))
-        for name in values.keys() - _NEEDED_LATER[stage.name]:
-            del values[name]
     return DecodedImage(encoded.image, values["logits"], kept_ids, tuple(kept), timings)
+
+
+def decoder_inputs(encoded: EncodedImage, vocabulary: Vocabulary) -> dict[str, Value]:
+    """The tensors by name that the first stages of the decoder take."""
+    engines = encoded.engines
+    text = {"text": vocabulary.on_device(engines)}
+    return encoded.features | text | dict(vocabulary.folded(engines) or {})
+
+
+def _indices_for_stages(engines: Engines, kept: np.ndarray) -> Value:
+    """Kept indices as a gather and its decoder stage take them."""
+    if engines.buckets is None:
+        return kept
+    # Two stages take them; each would copy a numpy array to the device for itself.
+    return engines.to_device(padded(kept, engines.buckets))
+
+
+def run_decoder_stage(
+    engines: Engines,
+    stage: StageDefinition,
+    values: dict[str, Any],
+    timings: dict[str, float],
+    stay_on_device: bool = False,
+) -> Any:
+    """Run a stage of the decoder, after the gather of its categories.
+
+    Args:
+        engines: those that encoded the image.
+        stage: one of `DECODER`.
+        values: tensors by name, its inputs among them. Its outputs are added, and those that no later stage
+            takes are dropped, so that their memory can be used again.
+        timings: gets its milliseconds, those of the gather included.
+        stay_on_device: whether the votes do, for which the engines must be `DeviceEngines`.
+
+    Returns:
+        Its vote table; None where it has none.
+    """
+    folded = stage.votes == FOLDED_SCOUT.votes and all(each.name in values for each in FOLDED_SCOUT.inputs)
+    executed = FOLDED_SCOUT if folded else stage
+    engine = engines[executed.name]
+    run = cast(DeviceEngine, engine).run_on_device if stay_on_device else engine.run
+    with _timed(timings, stage.name):
+        if stage.name in GATHERS:
+            values |= _run_gather(engines, GATHERS[stage.name], values)
+            _drop_unneeded(values, GATHERS[stage.name])
+        values |= run({tensor.name: values[tensor.name] for tensor in executed.inputs})
+    votes = values[stage.votes] if stage.votes else None
+    _drop_unneeded(values, stage)
+    return votes
+
+
+def _run_gather(engines: Engines, gather: StageDefinition, values: Mapping[str, Any]) -> dict[str, Value]:
+    """The outputs of one of `GATHERS`."""
+    if engines.buckets is not None:
+        return engines[gather.name].run({tensor.name: values[tensor.name] for tensor in gather.inputs})
+    # On a CPU values are numpy arrays, and a graph would copy them once more on their way out of it.
+    *sources, indices = gather.inputs
+    kept = values[indices.name]
+    if np.array_equal(kept, np.arange(len(values[sources[0].name]))):
+        gathered = [values[source.name] for source in sources]
+    else:
+        gathered = [np.take(values[source.name], kept, axis=0) for source in sources]
+    return {output.name: value for output, value in zip(gather.outputs, gathered, strict=True)}
+
+
+def _drop_unneeded(values: dict[str, Any], stage: StageDefinition) -> None:
+    for name in values.keys() - _NEEDED_LATER[stage.name]:
+        del values[name]
 
 
 def label(
@@ -248,11 +307,14 @@ def warm_up(
 ) -> None:
     """Run every stage at every size that images can need, on an empty image.
 
+    Each decoder stage sees one number of categories and runs once with each. The gathers before them see
+    pairs of numbers; they run with equal ones only, since no kernel of theirs is compiled for a shape.
+
     Args:
         engines: those to warm up.
         manifest: of their bundle.
         vocabulary: the one that will be used: larger buckets of category counts are left out. With None all
-            buckets are visited, and the stage `text` runs too, but `scout` and `decode1` take one category.
+            buckets are visited, and the stage `text` runs too, but `scout` takes one category.
         batch: the encoder runs on 1 to so many images.
         progress: called with the number of encoder and decoder runs done and their total.
 
@@ -269,26 +331,25 @@ def warm_up(
         sizes = (len(vocabulary),)
     else:
         sizes = buckets[: 1 + sum(size < len(vocabulary) for size in buckets)]
-    triples = list(_size_triples(sizes))
     done = 0
 
     def report_one_more() -> None:
         nonlocal done
         done += 1
         if progress is not None:
-            progress(done, batch + len(triples))
+            progress(done, batch + len(sizes))
 
     empty = np.zeros((manifest.image_size, manifest.image_size, 3), dtype=np.uint8)
     prepared = prepare(engines, empty, None)
     for count in range(1, batch + 1):
         encoded = encode(engines, [prepared] * count)[0]
         report_one_more()
-    for triple in triples:
-        decoded = decode(encoded, vocabulary, _FixedSizes(triple))
-        if triple[0] == triple[2]:
-            height = min(_LABEL_SIDE, label_rows(triple[2]))
-            label_map(engines, decoded.logits, decoded.kept_ids, height, _LABEL_SIDE)
+    for size in sizes:
+        decoded = decode(encoded, vocabulary, _FixedSize(size))
+        height = min(_LABEL_SIDE, label_rows(size))
+        label_map(engines, decoded.logits, decoded.kept_ids, height, _LABEL_SIDE)
         report_one_more()
+    engines.warmed_up()
 
 
 def _run_text(engines: Engines, manifest: Manifest) -> None:
@@ -297,26 +358,14 @@ def _run_text(engines: Engines, manifest: Manifest) -> None:
     engines["text"].run({"tokens": np.zeros((sentences, manifest.context_length), dtype=np.int64)})
 
 
-def _size_triples(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Numbers of categories to keep at the three rejection points, one triple for each decode.
+class _FixedSize:
+    """A rejection policy that keeps a given number of categories, whatever the votes."""
 
-    `decode2` sees the first two numbers of a triple and `decode3` the last two. Every pair of the rising
-    `sizes` in which the second is not larger comes up in both places, in as few triples as possible; a
-    triple of three equal sizes comes up once for each size.
-    """
-    for position, middle in enumerate(sizes):
-        for first, last in zip_longest(sizes[position:], sizes[position::-1], fillvalue=middle):
-            yield first, middle, last
-
-
-class _FixedSizes:
-    """A rejection policy that keeps given numbers of categories, whatever the votes."""
-
-    def __init__(self, sizes: Iterable[int]) -> None:
-        self._sizes = iter(sizes)
+    def __init__(self, size: int) -> None:
+        self._size = size
 
     def keep(self, votes: np.ndarray) -> np.ndarray:
-        """The first indices, as many as the next size, padded with -1 where there are fewer categories."""
-        indices = np.arange(next(self._sizes), dtype=np.int64)
+        """The first indices, padded with -1 where there are fewer categories."""
+        indices = np.arange(self._size, dtype=np.int64)
         indices[votes.shape[1] :] = -1
         return indices

@@ -15,6 +15,7 @@ from ..stages import VOTE_RANKS
 
 # Of a number in a policy's text; int() refuses some thousand digits, and no image needs more than nine.
 MAX_DIGITS = 9
+_INT32_MAX = np.iinfo(np.int32).max
 
 
 class Rejection(Protocol):
@@ -133,6 +134,11 @@ def _at_least_one(alive: np.ndarray, votes: np.ndarray) -> np.ndarray:
     return np.flatnonzero(alive).astype(np.int64)
 
 
+def bucket_size(count: int, buckets: Sequence[int] | None) -> int:
+    """The smallest of the rising `buckets` that holds so many categories; `count` where none does."""
+    return next((size for size in buckets or () if size >= count), count)
+
+
 def padded(kept: np.ndarray, buckets: Sequence[int] | None) -> np.ndarray:
     """Kept indices, int64 (K,), followed by -1 up to the smallest of the rising `buckets` that holds them.
 
@@ -140,7 +146,23 @@ def padded(kept: np.ndarray, buckets: Sequence[int] | None) -> np.ndarray:
     there. The indices are returned unchanged where `buckets` is None or K is larger than the largest, which
     the engine then refuses with its own limit.
     """
-    for size in buckets or ():
-        if size >= len(kept):
-            return np.pad(kept, (0, size - len(kept)), constant_values=-1)
-    return kept
+    missing = bucket_size(len(kept), buckets) - len(kept)
+    return np.pad(kept, (0, missing), constant_values=-1) if missing else kept
+
+
+def device_rule(rejection: Rejection) -> np.ndarray | None:
+    """The numbers, int32 (VOTE_RANKS + 2,), with which the stage `select` keeps what a policy keeps.
+
+    None where there are no such numbers, as for policies that users define.
+    """
+    # A class derived from one of these may keep something else.
+    if type(rejection) is TopK:
+        ranks, least, largest = rejection.k, 1, _INT32_MAX
+    elif type(rejection) is MinPixels:
+        ranks, least, largest = rejection.k, rejection.pixels, _INT32_MAX
+    elif type(rejection) is Budget:
+        ranks, least, largest = 0, 0, rejection.categories
+    else:
+        return None
+    limits = [min(least, _INT32_MAX), min(largest, _INT32_MAX)]
+    return np.array([*(np.arange(VOTE_RANKS) < ranks), *limits], dtype=np.int32)

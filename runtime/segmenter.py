@@ -2,13 +2,15 @@
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from ..bundle import Bundle
 from ..engines.backends import open_engines
-from ..engines.engine import Engines
+from ..engines.engine import DeviceEngines, Engines
 from ..errors import InputError
+from .device_rejection import DeviceRejection
 from .images import ImageSource, check_short_side
 from .pipeline import EncodedImage, encode, finish, prepare, warm_up
 from .rejection import Rejection, TopK
@@ -37,6 +39,7 @@ class Segmenter:
         vocabularies: int = 4,
         engines: Engines | None = None,
         images_at_once: int = 1,
+        device_rejection: bool = False,
     ) -> None:
         """Open a bundle folder; engines open on first use.
 
@@ -52,6 +55,10 @@ class Segmenter:
                 then not used.
             images_at_once: on a CPU, images that `stream` takes through all stages side by side, each on its
                 share of the cores; a single image then takes longer.
+            device_rejection: on a GPU, choose the categories to keep there, with sizes guessed from the last
+                image and checked afterwards, so that the host waits once for an image; features of all its
+                stages stay in memory until then. `TopK`, `MinPixels`, `Budget` and `KeepAll` can do so; other
+                policies go through the host, as all do on a CPU. Off until a GPU has shown what it gains.
 
         Raises:
             InputError: no bundle there, a file of it is missing, the backend is unknown or does not work
@@ -65,6 +72,9 @@ class Segmenter:
         self._engines = engines
         self.backend = self._engines.backend
         self._vocabularies = VocabularyCache(vocabularies)
+        self._device_rejection = None
+        if device_rejection and engines.buckets is not None:
+            self._device_rejection = DeviceRejection(cast(DeviceEngines, engines))
 
     @property
     def backend_reason(self) -> str:
@@ -132,7 +142,10 @@ class Segmenter:
             )
         checked = self._checked_vocabulary(vocabulary)
         encoded = image if isinstance(image, EncodedImage) else self.encode(image, short_side)
-        return finish(encoded, checked, rejection or TopK(), scores)
+        policy = rejection or TopK()
+        if self._device_rejection is not None:
+            return self._device_rejection.finish(encoded, checked, policy, scores)
+        return finish(encoded, checked, policy, scores)
 
     def stream(
         self,
@@ -157,8 +170,8 @@ class Segmenter:
         _check_batch(batch)
         check_short_side(short_side)
         checked = self._checked_vocabulary(vocabulary)
-        policy = rejection or TopK()
-        return stream_results(self._engines, images, checked, policy, short_side, batch, scores)
+        policy, device = rejection or TopK(), self._device_rejection
+        return stream_results(self._engines, images, checked, policy, short_side, batch, scores, device)
 
     def warmup(
         self, vocabulary: Categories | None = None, batch: int = 1, progress: Progress | None = None
@@ -167,7 +180,7 @@ class Segmenter:
 
         Args:
             vocabulary: sizes that it cannot need are left out. With None all are visited, except that
-                `scout` and `decode1` take the vocabulary's own number of categories, which is then unknown.
+                `scout` takes the vocabulary's own number of categories, which is then unknown.
             batch: the one that `stream` will be given.
             progress: called with the runs done and their total.
 
@@ -176,6 +189,8 @@ class Segmenter:
         """
         _check_batch(batch)
         checked = None if vocabulary is None else self._checked_vocabulary(vocabulary)
+        if self._device_rejection is not None:
+            self._device_rejection.warm_up()
         warm_up(self._engines, self.bundle.manifest, checked, batch, progress)
 
     def _checked_vocabulary(self, vocabulary: Categories) -> Vocabulary:

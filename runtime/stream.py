@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from ..engines.engine import Engines
 from ..errors import InputError
+from .device_rejection import DeviceRejection, GuessedImage
 from .images import ImageSource
 from .pipeline import DecodedImage, EncodedImage, PreparedImage, decode, encode, finish, label, prepare
 from .rejection import Rejection
@@ -50,8 +51,9 @@ def stream_results(
     short_side: int | None,
     batch: int,
     scores: bool = True,
+    device: DeviceRejection | None = None,
 ) -> Generator[StreamItem, None, None]:
-    """Segment images in order; see `Segmenter.stream`.
+    """Segment images in order; see `Segmenter.stream`. With `device`, that one rejects.
 
     At most a few batches are in memory at a time, whatever the number of images.
     """
@@ -62,10 +64,15 @@ def stream_results(
         except InputError as error:
             return source, str(error)
 
-    def decode_one(encoded: EncodedImage) -> DecodedImage:
+    def decode_one(encoded: EncodedImage) -> DecodedImage | GuessedImage:
+        if device is not None:
+            return device.decode(encoded, vocabulary, rejection)
         return decode(encoded, vocabulary, rejection)
 
-    def label_one(decoded: DecodedImage) -> Result:
+    def label_one(decoded: DecodedImage | GuessedImage) -> Result:
+        if device is not None:
+            return device.label(decoded, vocabulary.names, scores)
+        assert isinstance(decoded, DecodedImage)
         return label(engines, decoded, vocabulary.names, scores)
 
     def finish_one(prepared: PreparedImage) -> Result:
@@ -79,6 +86,7 @@ def stream_results(
         yield from _items(_closing(finished, loaded))
         return
     encoded = prefetch(_closing(_encode_batches(engines, loaded, batch), loaded), batch)
+    decoded: Generator[_Passed[DecodedImage | GuessedImage], None, None]
     decoded = _closing(map_threaded(_unless_failed(decode_one), encoded, engines.decodes_at_once), encoded)
     labelled = prefetch(_closing(map(_unless_failed(label_one), decoded), decoded), _RESULTS_AHEAD)
     yield from _items(labelled)

@@ -7,7 +7,7 @@ import numpy as np
 
 from ...bundle import Manifest
 from ...runtime import Rejection, Segmenter, Vocabulary
-from ...stages import STAGE_NAMES
+from ...stages import STAGES
 
 OURS = "sed-trt"
 # Libraries of the baselines, and how they run the network.
@@ -51,11 +51,11 @@ BASELINE = "published"
 BASELINE_BF16 = "published-autocast-bf16"
 
 # The steps of the published network, which computes the cost guidance of all categories in one of its own;
-# ours has the stages of the same names.
+# ours has the stages of the same names, and counts a gather as part of the stage that it is for.
 GUIDANCE = "guidance"
 STEPS = tuple(
     step
-    for stage in STAGE_NAMES
+    for stage in (stage.name for stage in STAGES if not stage.device_only)
     if stage != "text"
     for step in ((stage, GUIDANCE) if stage == "scout" else (stage,))
 )

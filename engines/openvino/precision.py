@@ -117,7 +117,7 @@ def _following(stage: str) -> set[str]:
 
     def follows(tensor: TensorDefinition) -> bool:
         # The embeddings of a vocabulary are rounded once, not in every image. Folding adds them up in FP32.
-        return tensor.dtype == COMPUTE or (tensor.name == "text" and stage != FOLD.name)
+        return tensor.dtype == COMPUTE or (tensor.name in ("text", "kept_text") and stage != FOLD.name)
 
     definition = BY_NAME[stage]
     return {tensor.name for tensor in (*definition.inputs, *definition.outputs) if follows(tensor)}

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from ...bundle import Bundle
 from ...errors import InputError
 from ...stages import DEBUG_OUTPUTS, HOST_OUTPUTS, gpu_label_stage
 from ..device.protocol import out_of_memory
-from ..engine import DeviceArray, Engine, Value
+from ..engine import DeviceArray, Value
 from ..profiles import Limits, category_buckets
 from .session import CPU_PROVIDER, CUDA_PROVIDER, check_session, library, open_session
 
@@ -117,9 +117,16 @@ class OnnxRuntimeCudaEngine:
         Raises:
             InputError: the GPU's memory is too small.
         """
+        return self._outputs(inputs, HOST_OUTPUTS)
+
+    def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, Value]:
+        """Run the stage; see `DeviceEngine.run_on_device`. ONNX Runtime waits for the GPU all the same."""
+        return self._outputs(inputs, frozenset())
+
+    def _outputs(self, inputs: Mapping[str, Any], for_host: frozenset[str]) -> dict[str, Value]:
         names = [name for name in self._dtypes if name not in DEBUG_OUTPUTS]
         try:
-            values = self._run(inputs, names)
+            values = self._run(inputs, {name: name in for_host for name in names})
         except Exception as error:
             # ONNX Runtime's exceptions share no base class of their own.
             if match := _NO_MEMORY.search(str(error)):
@@ -127,11 +134,11 @@ class OnnxRuntimeCudaEngine:
                 raise out_of_memory(f"stage {self._name}", size, None) from error
             raise
         return {
-            name: value.numpy() if name in HOST_OUTPUTS else device_array(value, self._dtypes[name])
+            name: value.numpy() if name in for_host else device_array(value, self._dtypes[name])
             for name, value in zip(names, values, strict=True)
         }
 
-    def _run(self, inputs: Mapping[str, Value], names: list[str]) -> list[Any]:
+    def _run(self, inputs: Mapping[str, Value], to_host: Mapping[str, bool]) -> list[Any]:
         # A binding is for one run of one thread.
         binding = self._session.io_binding()
         for name, value in inputs.items():
@@ -140,8 +147,8 @@ class OnnxRuntimeCudaEngine:
                 binding.bind_input(name, self._device.kind, 0, kind, list(value.shape), value.pointer)
             else:
                 binding.bind_cpu_input(name, value)
-        for name in names:
-            binding.bind_output(name, "cpu" if name in HOST_OUTPUTS else self._device.kind, 0)
+        for name, on_host in to_host.items():
+            binding.bind_output(name, "cpu" if on_host else self._device.kind, 0)
         binding.synchronize_inputs()
         self._session.run_with_iobinding(binding)
         outputs: list[Any] = binding.get_outputs()
@@ -170,7 +177,7 @@ class OnnxRuntimeCudaEngines:
         self._bundle = bundle
         self._threads = threads
         self._device = device or OnnxRuntimeDevice()
-        self._opened: dict[str, Engine] = {}
+        self._opened: dict[str, OnnxRuntimeCudaEngine] = {}
         self._lock = threading.Lock()
         self.label_stage = gpu_label_stage(bundle.manifest.stages)
         # Only a session tells whether CUDA starts; the one that labels is the smallest.
@@ -193,7 +200,18 @@ class OnnxRuntimeCudaEngines:
         """A copy on the host; each run has waited for the GPU."""
         return self._device.download(value) if isinstance(value, DeviceArray) else value
 
-    def __getitem__(self, stage: str) -> Engine:
+    def download(self, value: DeviceArray) -> Callable[[], np.ndarray]:
+        """See `DeviceEngines.download`. The copy is made when it is waited for."""
+        whole: Any = value.owner
+        start = value.pointer - int(whole.data_ptr())
+
+        def copied() -> np.ndarray:
+            content: np.ndarray = whole.numpy().reshape(-1).view(np.uint8)
+            return content[start : start + value.nbytes].view(value.dtype).reshape(value.shape)
+
+        return copied
+
+    def __getitem__(self, stage: str) -> OnnxRuntimeCudaEngine:
         """The engine of a stage; raises InputError when its file is missing, altered or cannot be loaded."""
         with self._lock:
             if stage not in self._opened:

@@ -63,40 +63,52 @@ class TensorRTEngine:
         Raises:
             InputError: a shape fits none of the engine's profiles, or the GPU's memory is too small.
         """
+        return self._execute(inputs, HOST_OUTPUTS)
+
+    def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, Value]:
+        """Run the stage; see `DeviceEngine.run_on_device`."""
+        return self._execute(inputs, frozenset())
+
+    def _execute(self, inputs: Mapping[str, Any], for_host: frozenset[str]) -> dict[str, Value]:
         shapes = {tensor.name: tuple(inputs[tensor.name].shape) for tensor in self._stage.inputs}
         profile = choose_profile(self._profiles, shapes, self._name)
         with self._session.work(f"stage {self._name}") as work:
-            run = self._run_captured if self._captures else self._run
-            outputs = run(work, profile, shapes, inputs)
+            if self._captures:
+                outputs = self._run_captured(work, profile, shapes, inputs, for_host)
+            else:
+                outputs = self._run_at_once(work, profile, inputs)
             # Kernels for free shapes are compiled once, others for each set of shapes.
             self._contexts.executed((self._name, profile, *(() if self._free_shapes else shapes.values())))
-            downloads = {name: work.download(outputs[name]) for name in outputs if name in HOST_OUTPUTS}
+            downloads = {name: work.download(outputs[name]) for name in outputs if name in for_host}
         values: dict[str, Value] = {
-            name: array for name, array in outputs.items() if name not in HOST_OUTPUTS | DEBUG_OUTPUTS
+            name: array for name, array in outputs.items() if name not in for_host | DEBUG_OUTPUTS
         }
         return values | {name: self._session.received(work, each) for name, each in downloads.items()}
 
-    def _run(
-        self, work: Work, profile: int, shapes: Mapping[str, tuple[int, ...]], inputs: Mapping[str, Value]
-    ) -> dict[str, DeviceArray]:
+    def _run_at_once(self, work: Work, profile: int, inputs: Mapping[str, Value]) -> dict[str, DeviceArray]:
         if profile not in self._by_profile:
             self._by_profile[profile] = self._execution(profile)
         execution = self._by_profile[profile]
         # Referred to until the work is in the stream, so that none of it shares memory.
-        arrays = {name: _on_device(work, inputs[name]) for name in shapes}
+        arrays = {each.name: _on_device(work, inputs[each.name]) for each in self._stage.inputs}
         outputs, scratch = execution.bind(work, arrays)
         execution.enqueue()
         del arrays, scratch
         return outputs
 
     def _run_captured(
-        self, work: Work, profile: int, shapes: Mapping[str, tuple[int, ...]], inputs: Mapping[str, Value]
+        self,
+        work: Work,
+        profile: int,
+        shapes: Mapping[str, tuple[int, ...]],
+        inputs: Mapping[str, Value],
+        for_host: frozenset[str],
     ) -> dict[str, DeviceArray]:
         key = tuple(shapes.values())
         if key not in self._by_shapes:
             execution = self._execution(profile)
             self._by_shapes[key] = CapturedExecution(work, execution, self._stage, shapes)
-        return self._by_shapes[key].run(work, inputs)
+        return self._by_shapes[key].run(work, inputs, for_host)
 
     def _execution(self, profile: int) -> Execution:
         stream = self._session.device.stream
@@ -183,6 +195,12 @@ class TensorRTEngines:
         with self._session.work("results") as work:
             download = work.download(value)
         return self._session.received(work, download)
+
+    def download(self, value: DeviceArray) -> Callable[[], np.ndarray]:
+        """See `DeviceEngines.download`."""
+        with self._session.work("kept categories") as work:
+            download = work.download(value)
+        return lambda: self._session.received(work, download)
 
     def __getitem__(self, stage: str) -> TensorRTEngine:
         """The engine of a stage; raises InputError when its plan is altered or cannot be loaded."""

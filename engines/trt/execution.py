@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...bundle import Stage
-from ...stages import DEBUG_OUTPUTS, HOST_OUTPUTS
+from ...stages import DEBUG_OUTPUTS
 from ..device.protocol import Graph
 from ..device.session import Buffer, Work
 from ..engine import DeviceArray, Value
@@ -84,8 +84,10 @@ class CapturedExecution:
         self._outputs, self._scratch = execution.bind(work, self._inputs)
         self._graph: Graph | None = None
 
-    def run(self, work: Work, inputs: Mapping[str, Value]) -> dict[str, DeviceArray]:
-        """Put the stage into the stream; outputs that the host reads are to be fetched in the same `work`.
+    def run(
+        self, work: Work, inputs: Mapping[str, Value], for_host: frozenset[str]
+    ) -> dict[str, DeviceArray]:
+        """Put the stage into the stream; the outputs `for_host` are to be fetched in the same `work`.
 
         Raises:
             InputError: the work cannot be captured, or the memory is too small.
@@ -99,7 +101,7 @@ class CapturedExecution:
         else:
             self._graph.launch()
         return {
-            name: array if name in HOST_OUTPUTS else work.stack([array])
+            name: array if name in for_host else work.stack([array])
             for name, array in self._outputs.items()
             if name not in DEBUG_OUTPUTS
         }

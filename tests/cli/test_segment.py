@@ -105,6 +105,24 @@ def test_json_summary_is_all_of_stdout(
     assert not (tmp_path / "out" / "a.overlay.png").exists()
 
 
+@pytest.mark.parametrize("flag", [[], ["--device-rejection"]])
+def test_rejection_on_the_device_is_a_choice(
+    flag: list[str], bundle: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = FakeEngines((4, 8))
+    monkeypatch.setattr("sed_trt.runtime.segmenter.open_engines", lambda *_arguments: engines)
+    arguments: list[str | Path] = [
+        photos,
+        "--categories",
+        "red, green, blue",
+        "--rejection",
+        "budget:2",
+        *flag,
+    ]
+    assert segment(bundle, *arguments, "-o", tmp_path / "out") == 0
+    assert len(engines["select"].shapes) == (6 if flag else 0)
+
+
 def test_bad_file_is_reported_and_the_others_are_written(
     bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -80,11 +80,18 @@ def test_the_axis_of_the_work_is_narrow(stage: str, tensor: str, manifest: Manif
     assert ranges(stage_profiles(manifest, Limits(2000))[stage], tensor)[-1] == (129, 256, 2000)
 
 
-def test_what_is_gathered_from_is_wide(manifest: Manifest) -> None:
-    profiles = stage_profiles(manifest, Limits(500))
-    for stage, names in (("decode1", ["text"]), ("decode2", ["x1", "cost1"]), ("decode3", ["x2", "cost2"])):
-        for name in names:
-            assert {(low, high) for low, _, high in ranges(profiles[stage], name)} == {(1, 500)}
+def test_a_decoder_stage_has_one_category_axis(manifest: Manifest) -> None:
+    for number, names in ((1, ["kept_text"]), (2, ["kept_x1", "kept_cost1"]), (3, ["kept_x2", "kept_cost2"])):
+        profiles = stage_profiles(manifest, Limits())[f"decode{number}"]
+        assert all(profile.keys() == {*names, f"kept{number - 1}"} for profile in profiles)
+        assert [ranges(profiles, name) for name in names] == [NARROW] * len(names)
+
+
+def test_gathers_take_all_numbers_in_one_profile(manifest: Manifest) -> None:
+    for number, names in ((1, ["text"]), (2, ["x1", "cost1"]), (3, ["x2", "cost2"])):
+        for name in (*names, f"kept{number - 1}"):
+            assert ranges(stage_profiles(manifest, Limits(500))[f"gather{number}"], name) == [(1, 32, 500)]
+            assert ranges(stage_profiles(manifest, Limits(20))[f"gather{number}"], name) == [(1, 20, 20)]
 
 
 def test_limits_of_images(manifest: Manifest) -> None:
@@ -103,10 +110,10 @@ def test_limits_of_images(manifest: Manifest) -> None:
 @pytest.mark.parametrize(
     ("limits", "digest"),
     [
-        (Limits(), "c4445ed192ae"),
-        (Limits(150, 1, 900), "f10985aaac3d"),
-        (Limits(20, 6), "4b8c9989cbc2"),
-        (Limits(2000, 2, 8000), "7b65abf4f2e6"),
+        (Limits(), "2ec4e5227d0e"),
+        (Limits(150, 1, 900), "26f68a8d962d"),
+        (Limits(20, 6), "32765de8016f"),
+        (Limits(2000, 2, 8000), "fe6045cc2c1d"),
     ],
 )
 def test_profiles_are_those_of_stored_engines(limits: Limits, digest: str, manifest: Manifest) -> None:
@@ -142,7 +149,7 @@ def test_limits_below_one(field: str) -> None:
 )
 def test_choice_by_the_kept_count(kept: int, index: int, manifest: Manifest) -> None:
     profiles = stage_profiles(manifest, Limits())["decode1"]
-    shapes = {"kept0": (kept,), "text": (1024, *profiles[0]["text"][0][1:])}
+    shapes = {"kept0": (kept,), "kept_text": (kept, *profiles[0]["kept_text"][0][1:])}
     assert choose_profile(profiles, shapes) == index
 
 

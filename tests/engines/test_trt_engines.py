@@ -13,6 +13,7 @@ from sed_trt.engines.engine import DeviceArray
 from sed_trt.engines.trt import contexts
 from sed_trt.errors import InputError
 from sed_trt.runtime import Budget, KeepAll, TopK, pipeline
+from sed_trt.runtime.device_rejection import DeviceRejection
 from sed_trt.runtime.pipeline import encode, finish, prepare
 from sed_trt.runtime.rejection import Rejection
 from sed_trt.tests.fakes.engines import FakeEngines, colour_vocabulary, quarters
@@ -51,11 +52,14 @@ def test_only_votes_come_down_and_indices_go_up_between_the_stages(machine: Mach
         ("run", "image", []),
         ("run", "scout", []),
         ("down", "votes0"),
-        ("run", "decode1", ["kept0"]),
+        ("run", "gather1", ["kept0"]),
+        ("run", "decode1", []),
         ("down", "votes1"),
-        ("run", "decode2", ["kept1"]),
+        ("run", "gather2", ["kept1"]),
+        ("run", "decode2", []),
         ("down", "votes2"),
-        ("run", "decode3", ["kept2"]),
+        ("run", "gather3", ["kept2"]),
+        ("run", "decode3", []),
         ("run", "label_gpu", ["kept", "rows", "columns"]),
         # Labels and scores in one piece.
         ("down", "a stack"),
@@ -295,8 +299,9 @@ def test_rtx_keeps_its_kernels_on_disk(machine: Machine) -> None:
         name: config.dynamic_shapes_kernel_specialization_strategy for name, config in configs.items()
     }
     assert strategies == {
-        "text": "NONE", "pixels": "NONE", "image": "EAGER", "scout": "EAGER", "decode1": "EAGER",
-        "decode2": "EAGER", "decode3": "EAGER", "label_gpu": "NONE",
+        "text": "NONE", "pixels": "NONE", "image": "EAGER", "scout": "EAGER", "gather1": "NONE",
+        "decode1": "EAGER", "gather2": "NONE", "decode2": "EAGER", "gather3": "NONE", "decode3": "EAGER",
+        "label_gpu": "NONE",
     }  # fmt: skip
     assert len(machine.library.caches) == 1
     assert all(config.cache is machine.library.caches[0] for config in configs.values())
@@ -379,3 +384,23 @@ def test_backend_is_named(machine: Machine) -> None:
     assert (engines.backend, engines.reason) == ("tensorrt-rtx", "asked for")
     assert engines["label_gpu"] is engines["label_gpu"]
     assert engines["label_gpu"].name == "label_gpu"
+
+
+@pytest.mark.parametrize("rejection", [TopK(1), Budget(11), KeepAll()])
+def test_rejection_on_the_device_waits_once_for_an_image(rejection: Rejection, machine: Machine) -> None:
+    engines = machine.engines()
+    device = DeviceRejection(engines)
+    waits = []
+    for seed in (0, 0, 1, 1):
+        (encoded,) = encode(engines, [prepare(engines, noise(seed), None)])
+        before = machine.device.waits
+        decoded = device.decode(encoded, many(40), rejection)
+        decoding = machine.device.waits - before
+        result = device.label(decoded, many(40).names)
+        waits.append((decoding, machine.device.waits - before))
+        expected = segment(FakeEngines(), noise(seed), many(40), rejection)
+        assert np.array_equal(result.labels, expected.labels)
+        assert result.kept == expected.kept
+    # The first image with TopK has nothing to guess from; the second and the fourth repeat the one before.
+    assert waits[0] == ((3, 4) if isinstance(rejection, TopK) else (0, 1))
+    assert waits[1] == waits[3] == (0, 1)

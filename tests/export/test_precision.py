@@ -116,6 +116,7 @@ def test_manifest_says_the_types(half: tuple[str, Path]) -> None:
         for tensor in (*stage.inputs, *stage.outputs)
     }
     between = {"embed", "guidance1", "guidance2", "guidance3", "x1", "cost1", "x2", "cost2"}
+    between |= {"kept_x1", "kept_cost1", "kept_x2", "kept_cost2"}
     between |= {tensor.name for tensor in FOLD.outputs}
     assert {name for name, dtype in types.items() if dtype == DTYPES[precision]} == between
     for name in ("pixels", "text", "embedding", "logits0", "logits", "scores", "rows", "columns"):

@@ -29,7 +29,7 @@ class FakeEvent:
         return self.device.done >= self.position
 
     def wait(self) -> None:
-        self.device.waits += 1
+        self.device.waits += not self.is_done()
         self.device.catch_up(self.position)
 
 
@@ -50,7 +50,7 @@ class FakeGraph:
 
 
 class FakeDevice:
-    """Memory by address, and a log of what was put into the stream; `waits` counts how often the host waited.
+    """Memory by address, and a log of what was put into the stream; `waits` counts those that took time.
 
     The log holds ("run", stage, profile, names of inputs that were uploaded for it) and ("down", name).
     """

@@ -39,11 +39,9 @@ def votes(logits: np.ndarray) -> np.ndarray:
     return table
 
 
-def gather(maps: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """The maps at `kept`, where -1 stands for padding."""
-    gathered = maps[kept]
-    gathered[kept < 0] = PADDING
-    return gathered
+def masked(maps: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The maps of kept categories, `PADDING` where `kept` is -1."""
+    return np.where((kept < 0)[:, None, None], np.float32(PADDING), maps)
 
 
 def enlarge(maps: np.ndarray) -> np.ndarray:
@@ -77,18 +75,47 @@ def _scout(inputs: Arrays) -> Arrays:
     return {"logits0": logits, "votes0": votes(logits)}
 
 
+def _select(inputs: Arrays) -> Arrays:
+    table, rule = inputs["votes"].astype(int), inputs["rule"]
+    alive = np.flatnonzero(inputs["ids"] >= 0)
+    borda = np.arange(RANKS, 0, -1) @ table[:, alive]
+    best = alive[np.argsort(-borda, kind="stable")]
+    enough = rule[:RANKS] @ table >= rule[RANKS]
+    kept = np.array(sorted(each for each in best[: rule[RANKS + 1]] if enough[each]) or best[:1])
+    slots = len(inputs["slots"])
+    selected = np.full((2, slots), -1)
+    selected[0, : len(kept)] = kept[:slots]
+    selected[1, : len(kept)] = inputs["ids"][kept[:slots]]
+    return {"selected": selected[0], "selected_ids": selected[1], "count": np.array([len(kept)])}
+
+
+def _gather1(inputs: Arrays) -> Arrays:
+    return {"kept_text": inputs["text"][np.maximum(inputs["kept0"], 0)]}
+
+
 def _decode1(inputs: Arrays) -> Arrays:
-    x = enlarge(gather(_scout(inputs)["logits0"], inputs["kept0"]))
+    logits = _scout({"embed": inputs["embed"], "text": inputs["kept_text"]})["logits0"]
+    x = enlarge(masked(logits, inputs["kept0"]))
     return {"x1": x[:, None], "cost1": x[:, None], "logits1": x, "votes1": votes(x)}
 
 
+def _gather2(inputs: Arrays) -> Arrays:
+    rows = np.maximum(inputs["kept1"], 0)
+    return {"kept_x1": inputs["x1"][rows], "kept_cost1": inputs["cost1"][rows]}
+
+
 def _decode2(inputs: Arrays) -> Arrays:
-    x = enlarge(gather(inputs["x1"][:, 0], inputs["kept1"]))
+    x = enlarge(masked(inputs["kept_x1"][:, 0], inputs["kept1"]))
     return {"x2": x[:, None], "cost2": x[:, None], "logits2": x, "votes2": votes(x)}
 
 
+def _gather3(inputs: Arrays) -> Arrays:
+    rows = np.maximum(inputs["kept2"], 0)
+    return {"kept_x2": inputs["x2"][rows], "kept_cost2": inputs["cost2"][rows]}
+
+
 def _decode3(inputs: Arrays) -> Arrays:
-    return {"logits": enlarge(gather(inputs["x2"][:, 0], inputs["kept2"]))}
+    return {"logits": enlarge(masked(inputs["kept_x2"][:, 0], inputs["kept2"]))}
 
 
 def _label(inputs: Arrays) -> Arrays:
@@ -108,8 +135,12 @@ STAGES: dict[str, Callable[[Arrays], Arrays]] = {
     "pixels": _pixels,
     "image": _image,
     "scout": _scout,
+    "select": _select,
+    "gather1": _gather1,
     "decode1": _decode1,
+    "gather2": _gather2,
     "decode2": _decode2,
+    "gather3": _gather3,
     "decode3": _decode3,
     "label": _label,
     "label_gpu": _label_gpu,
@@ -131,9 +162,13 @@ class FakeEngine:
         outputs = STAGES[self.name](inputs)
         return {name: np.ascontiguousarray(array) for name, array in outputs.items()}
 
+    def run_on_device(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """Run the stage: all that there is are arrays on the host."""
+        return self.run(inputs)
+
 
 class FakeEngines:
-    """All stages by name; counts the arrays that were copied to its device, and the bytes of each from it."""
+    """All stages by name; counts the arrays copied to its device, the bytes of each from it, and warm-ups."""
 
     backend = "fake"
     reason = "asked for"
@@ -153,7 +188,7 @@ class FakeEngines:
         self.engines = {name: FakeEngine(name) for name in STAGES if name != other}
         self.buckets = buckets
         self.uploads = 0
-        self.warm = False
+        self.warm_ups = 0
         self.downloaded: list[int] = []
 
     def stack(self, values: Sequence[Any]) -> Any:
@@ -163,12 +198,15 @@ class FakeEngines:
         self.uploads += 1
         return array
 
-    def warmed_up(self) -> None:
-        self.warm = True
-
     def to_host(self, value: Any) -> Any:
         self.downloaded.append(value.nbytes)
         return value
+
+    def download(self, value: np.ndarray) -> Callable[[], np.ndarray]:
+        return lambda: value
+
+    def warmed_up(self) -> None:
+        self.warm_ups += 1
 
     def __getitem__(self, stage: str) -> FakeEngine:
         return self.engines[stage]

@@ -1,5 +1,6 @@
 """The pipeline on stages in numpy: their order, labels at any size, and warming up at every size."""
 
+import itertools
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from sed_trt.engines.profiles import Limits, category_buckets, choose_profile, s
 from sed_trt.runtime import Budget, KeepAll, Result, TopK, Vocabulary
 from sed_trt.runtime.pipeline import encode, finish, label_map, prepare, source_coordinates, warm_up
 from sed_trt.runtime.rejection import Rejection
-from sed_trt.stages import DECODER
+from sed_trt.stages import DECODER, GATHERS, STAGES
 from sed_trt.tests.fakes.engines import FakeEngine, FakeEngines, colour_vocabulary, quarters
 from sed_trt.tests.fakes.manifest import earlier_manifest, fake_manifest
 from sed_trt.tests.fakes.results import scores_of
@@ -55,7 +56,7 @@ def test_rejected_categories_never_reach_the_decoder() -> None:
     assert result.kept == (1, 1, 1)
     assert result.kept_ids.tolist() == [2]
     assert (result.labels == 2).all()
-    assert engines["decode1"].shapes[0]["kept0"] == (1,)
+    assert engines["decode1"].shapes[0]["kept0"] == engines["decode1"].shapes[0]["kept_text"][:1] == (1,)
 
 
 class Scripted:
@@ -80,18 +81,31 @@ def test_kept_indices_compose_to_vocabulary_indices() -> None:
     assert (result.labels == 1).all()
 
 
-def test_tensors_that_no_later_stage_takes_are_released(monkeypatch: pytest.MonkeyPatch) -> None:
-    engines = FakeEngines()
+@pytest.mark.parametrize("on_device", [False, True])
+def test_tensors_that_no_later_stage_takes_are_released(
+    on_device: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = FakeEngines(BUCKETS if on_device else None)
     seen: dict[str, weakref.ref[np.ndarray]] = {}
     alive: dict[str, set[str]] = {}
-    for stage in DECODER:
+    for stage in (*DECODER, *GATHERS.values()):
         monkeypatch.setattr(engines[stage.name], "run", watched(engines[stage.name], seen, alive))
-    segment(engines, quarters(), colour_vocabulary(), KeepAll())
+    segment(engines, quarters(), colour_vocabulary(), Budget(3))
+    if not on_device:
+        assert alive == {stage.name: set() for stage in DECODER[:2]} | {
+            # All that are left are kept, so these are the arrays of the stage before.
+            "decode2": {"x1", "cost1"},
+            "decode3": {"x2", "cost2"},
+        }
+        return
     assert alive == {
         "scout": set(),
-        "decode1": set(),
-        "decode2": {"x1", "cost1"},
-        "decode3": {"x2", "cost2"},
+        "gather1": set(),
+        "decode1": {"kept_text"},
+        "gather2": {"x1", "cost1"},
+        "decode2": {"kept_x1", "kept_cost1"},
+        "gather3": {"x2", "cost2"},
+        "decode3": {"kept_x2", "kept_cost2"},
     }
 
 
@@ -191,10 +205,6 @@ def shapes(engines: FakeEngines, stage: str, *names: str) -> set[tuple[int, ...]
     return {tuple(seen[name][0] for name in names) for seen in engines[stage].shapes}
 
 
-def pairs(*sizes: int) -> set[tuple[int, ...]]:
-    return {(size, smaller) for size in sizes for smaller in sizes if smaller <= size}
-
-
 def test_every_bucket_of_the_vocabulary_is_visited() -> None:
     engines = FakeEngines(BUCKETS)
     vocabulary = colour_vocabulary("red", "green", "blue")
@@ -203,39 +213,87 @@ def test_every_bucket_of_the_vocabulary_is_visited() -> None:
     assert shapes(engines, "image", "pixels") == {(1,), (2,), (3,)}
     assert shapes(engines, "scout", "text") == {(3,)}
     assert shapes(engines, "decode1", "kept0") == {(2,), (4,)}
-    assert shapes(engines, "decode2", "x1", "kept1") == pairs(2, 4)
-    assert shapes(engines, "decode3", "x2", "kept2") == pairs(2, 4)
+    assert shapes(engines, "decode2", "kept_x1", "kept1") == {(2, 2), (4, 4)}
+    assert shapes(engines, "decode3", "kept_x2", "kept2") == {(2, 2), (4, 4)}
     assert shapes(engines, "label", "kept") == {(2,), (4,)}
     assert engines["text"].shapes == []
 
 
-def test_images_then_meet_no_new_category_count() -> None:
+def test_images_then_meet_no_new_shape() -> None:
     engines = FakeEngines(BUCKETS)
     vocabulary = colour_vocabulary()
     warm_up(engines, fake_manifest(), vocabulary, 1)
-    names = {"decode1": ("text", "kept0"), "decode2": ("x1", "kept1"), "decode3": ("x2", "kept2")}
-    warmed = {stage: shapes(engines, stage, *inputs) for stage, inputs in names.items()}
-    for kept in (1, 2, 3, 4):
-        (encoded,) = encode(engines, [prepare(engines, quarters(), None)])
-        finish(encoded, vocabulary, Budget(kept))
-    assert {stage: shapes(engines, stage, *inputs) for stage, inputs in names.items()} == warmed
+    warmed = decoder_shapes(engines)
+    (encoded,) = encode(engines, [prepare(engines, quarters(), None)])
+    for first, second, third in itertools.product((1, 2, 3, 4), repeat=3):
+        if first >= second >= third:
+            finish(encoded, vocabulary, Scripted(*(list(range(size)) for size in (first, second, third))))
+    assert decoder_shapes(engines) == warmed
+
+
+def decoder_shapes(engines: FakeEngines) -> dict[str, set[tuple[tuple[str, tuple[int, ...]], ...]]]:
+    """By stage of the decoder that takes kept categories, the shapes of its inputs that it has seen."""
+    return {
+        stage.name: {tuple(sorted(seen.items())) for seen in engines[stage.name].shapes}
+        for stage in DECODER
+        if stage.kept
+    }
+
+
+def test_each_decoder_stage_runs_once_in_each_bucket() -> None:
+    engines = FakeEngines(category_buckets(Limits().max_categories))
+    warm_up(engines, fake_manifest(), None, 1)
+    assert [len(engines[stage.name].shapes) for stage in DECODER] == [8] * 4
+    assert sum(len(seen) for seen in decoder_shapes(engines).values()) == 24
+    assert engines.warm_ups == 1
 
 
 def test_without_a_vocabulary_all_buckets_and_the_text_encoder() -> None:
     engines = FakeEngines(BUCKETS)
     warm_up(engines, fake_manifest(), None, 1)
     assert shapes(engines, "decode1", "kept0") == {(bucket,) for bucket in BUCKETS}
-    assert shapes(engines, "decode3", "x2", "kept2") == pairs(*BUCKETS)
+    assert shapes(engines, "decode3", "kept_x2") == {(bucket,) for bucket in BUCKETS}
     assert shapes(engines, "text", "tokens") == {(256,)}
 
 
 def test_one_pass_where_sizes_do_not_matter() -> None:
     engines = FakeEngines()
     warm_up(engines, fake_manifest(), None, 1)
-    assert {stage: len(engine.shapes) for stage, engine in engines.engines.items()} == dict.fromkeys(
-        engines.engines, 1
-    )
+    runs = {stage: len(engine.shapes) for stage, engine in engines.engines.items()}
+    assert runs == {stage.name: 0 if stage.device_only else 1 for stage in STAGES}
     assert shapes(engines, "text", "tokens") == {(1,)}
+
+
+@pytest.mark.parametrize("buckets", [None, BUCKETS])
+def test_what_is_kept_is_gathered_in_numpy_or_by_the_stages(buckets: tuple[int, ...] | None) -> None:
+    engines = FakeEngines(buckets)
+    policy = Scripted([0, 1, 3], [1, 2], [1])
+    result = segment(engines, quarters(), colour_vocabulary(), policy)
+    assert result.kept_ids.tolist() == [3]
+    assert (result.labels == 3).all()
+    assert [len(engines[gather.name].shapes) for gather in GATHERS.values()] == [buckets is not None] * 3
+
+
+def test_nothing_is_copied_on_a_cpu_where_all_are_kept() -> None:
+    engines = FakeEngines()
+    taken: dict[str, Any] = {}
+    run = engines["decode2"].run
+
+    def note(inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        taken.update(inputs)
+        return run(inputs)
+
+    given: list[np.ndarray] = []
+    decode1 = engines["decode1"].run
+
+    def keep_output(inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        outputs = decode1(inputs)
+        given.append(outputs["x1"])
+        return outputs
+
+    engines["decode1"].run, engines["decode2"].run = keep_output, note  # type: ignore[method-assign]
+    segment(engines, quarters(), colour_vocabulary(), KeepAll())
+    assert taken["kept_x1"] is given[0]
 
 
 @pytest.mark.parametrize("label_stage", ["label", "label_gpu"])

@@ -145,7 +145,7 @@ def test_up_to_the_smallest_bucket_that_holds_them() -> None:
 
 @pytest.fixture(params=["fp32", "fp16"])
 def decode(request: pytest.FixtureRequest) -> tuple[Decode, float]:
-    """Runs a decoder stage of sed-tiny on random inputs that are the same each time; the limit for errors."""
+    """Runs a gather and its decoder stage of sed-tiny on the same random inputs; limit of errors."""
     path: Path = request.getfixturevalue({"fp32": "tiny_bundle", "fp16": "tiny_bundle_fp16"}[request.param])
     bundle = Bundle.open(path)
     engines = open_engines(bundle, "onnxruntime")
@@ -153,11 +153,17 @@ def decode(request: pytest.FixtureRequest) -> tuple[Decode, float]:
 
     def run(number: int, kept: np.ndarray) -> dict[str, np.ndarray]:
         random = np.random.default_rng(0)
-        inputs = {}
-        for tensor in bundle.manifest.stages[f"decode{number}"].inputs:
-            shape = [dynamic if isinstance(size, str) else size for size in tensor.shape]
-            inputs[tensor.name] = random.normal(size=shape).astype(tensor.dtype)
-        return engines[f"decode{number}"].run(inputs | {f"kept{number - 1}": kept})
+        values: dict[str, np.ndarray] = {f"kept{number - 1}": kept}
+        outputs: dict[str, np.ndarray] = {}
+        for stage in (f"gather{number}", f"decode{number}"):
+            tensors = bundle.manifest.stages[stage].inputs
+            for tensor in tensors:
+                shape = [dynamic if isinstance(size, str) else size for size in tensor.shape]
+                if tensor.name not in values:
+                    values[tensor.name] = random.normal(size=shape).astype(tensor.dtype)
+            outputs = engines[stage].run({tensor.name: values[tensor.name] for tensor in tensors})
+            values |= outputs
+        return outputs
 
     return run, LIMITS[request.param]
 
