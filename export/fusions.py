@@ -1,5 +1,6 @@
 """Exact rewrites of a decoder stage for faster graphs: `StageBlock`, then `FusedUp`."""
 
+from collections.abc import Callable
 from itertools import product
 from typing import cast
 
@@ -76,6 +77,7 @@ class BlockAttention(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         head = torch.arange(width) // (width // HEADS)
+        self.feature_map: Callable[[Tensor], Tensor] = elu_plus_one
         self.register_buffer("blocks", (head.unsqueeze(1) == head).to(torch.float32))
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, alive: Tensor) -> Tensor:
@@ -90,11 +92,21 @@ class BlockAttention(nn.Module):
         Returns:
             (pixels, K, width).
         """
-        query = F.elu(query) + 1
-        key = (F.elu(key) + 1) * alive.to(key.dtype).unsqueeze(-1)
+        query = self.feature_map(query)
+        key = self.feature_map(key) * alive.to(key.dtype).unsqueeze(-1)
         summary = (key.transpose(1, 2) @ value) * self.blocks
         norm = key.sum(1).unsqueeze(-1) * self.blocks
         return (query @ summary) / (query @ norm + 1e-6)
+
+
+def elu_plus_one(x: Tensor) -> Tensor:
+    """elu(x) + 1, which is positive."""
+    return F.elu(x) + 1
+
+
+def elu_plus_one_by_cases(x: Tensor) -> Tensor:
+    """The same without Elu: ONNX Runtime has none for GPUs in the opset that bfloat16 needs."""
+    return torch.where(x > 0, x + 1, torch.exp(x))
 
 
 class FusedUp(nn.Module):
@@ -187,4 +199,13 @@ def as_pixel_shuffle(layer: nn.ConvTranspose2d) -> nn.Sequential:
     conv.weight = nn.Parameter(kernel.flatten(0, 2), requires_grad=False)
     if layer.bias is not None:
         conv.bias = nn.Parameter(layer.bias.detach().repeat_interleave(4), requires_grad=False)
-    return nn.Sequential(conv, nn.PixelShuffle(2))
+    return nn.Sequential(conv, PixelShuffle())
+
+
+class PixelShuffle(nn.Module):
+    """nn.PixelShuffle(2) as moves of axes: ONNX Runtime has no DepthToSpace of bfloat16 for GPUs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(K, 4 C, h, w) to (K, C, 2h, 2w)."""
+        pixels = x.unflatten(1, (x.shape[1] // 4, 2, 2)).permute(0, 1, 4, 2, 5, 3)
+        return pixels.flatten(4, 5).flatten(2, 3)

@@ -13,7 +13,7 @@ from ..model.decoder import CostMap, Head
 from ..model.scout import Fold, Scout, UnitLength
 from ..stages import COMPUTE, StageDefinition
 from .convnext import ChannelNorm
-from .fusions import BlockAttention, as_pixel_shuffle
+from .fusions import BlockAttention, as_pixel_shuffle, elu_plus_one_by_cases
 from .stages import GraphSpec
 
 # The dtype in which PyTorch traces a lowered stage; `quantize_graph` then makes the 8-bit graph.
@@ -102,6 +102,8 @@ def lower_spec(spec: GraphSpec, precision: str, half_islands: Sequence[Island] =
 
 def _lower(module: nn.Module, dtype: torch.dtype, half_islands: Sequence[Island]) -> None:
     """Bring the weights and the arithmetic of a module to `dtype`, except in the islands inside it."""
+    if dtype == torch.bfloat16 and isinstance(module, BlockAttention):
+        module.feature_map = elu_plus_one_by_cases
     for island in ISLANDS:
         if not isinstance(module, island.modules):
             continue

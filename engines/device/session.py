@@ -307,6 +307,16 @@ class DeviceSession:
         self._staging.give_back(download.staging)
         return array
 
+    def download(self, value: DeviceArray) -> Callable[[], np.ndarray]:
+        """Start to copy an array to the host; the function that is returned waits for it.
+
+        Raises:
+            InputError: the host has too little memory.
+        """
+        with self.work("results") as work:
+            download = work.download(value)
+        return lambda: self.received(work, download)
+
     def upload(self, array: np.ndarray) -> DeviceArray:
         """A copy of a C-contiguous array on the device."""
         with self.work("text embeddings") as work:

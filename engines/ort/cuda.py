@@ -1,110 +1,79 @@
 """The stages of a bundle on ONNX Runtime's CUDA provider; values between stages stay on the GPU."""
 
+import math
 import re
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ...bundle import Bundle
-from ...errors import InputError
-from ...stages import DEBUG_OUTPUTS, HOST_OUTPUTS, gpu_label_stage
+from ...stages import AXES, BY_NAME, DEBUG_OUTPUTS, HOST_OUTPUTS, Counts, gpu_label_stage
 from ..device.protocol import out_of_memory
-from ..engine import DeviceArray, Value
+from ..device.session import ALIGNMENT, DeviceSession, Download, Work
+from ..engine import ITEM_BYTES, DeviceArray, Value
 from ..profiles import Limits, category_buckets
-from .session import CPU_PROVIDER, CUDA_PROVIDER, check_session, library, open_session
+from .batch_rows import BatchRows
+from .cuda_device import OnnxRuntimeDevice, open_gpu
+from .cuda_graphs import CudaGraphs
+from .session import check_session
 
-_CUDA_OPTIONS = {
-    # The default tries every algorithm of cuDNN for every new shape: seconds for each bucket and stage.
-    "cudnn_conv_algo_search": "HEURISTIC",
-    # The default doubles the memory each time it grows, for each of the eight sessions.
-    "arena_extend_strategy": "kSameAsRequested",
-    # On by default; what the graphs say is float32 must be.
-    "use_tf32": "0",
-}
 # Two ways in which ONNX Runtime says that memory is short; the number is the size of the request in bytes.
 _NO_MEMORY = re.compile(r"requested (?:buffer of size|bytes of) (\d+)|out of memory", re.IGNORECASE)
-# ONNX's number for the type that numpy lacks.
-BFLOAT16 = 16
-# An ONNX model whose output `y` is its input `x`, uint8 of any length. It is kept as bytes because the onnx
-# package, which writes such models, is not among the runtime's requirements.
-COPY_MODEL = (
-    b'\x08\x08:D\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x04copy'
-    b"Z\x14\n\x01x\x12\x0f\n\r\x08\x02\x12\t\n\x07\x12\x05bytes"
-    b"b\x14\n\x01y\x12\x0f\n\r\x08\x02\x12\t\n\x07\x12\x05bytesB\x02\x10\r"
-)
-
-
-class OnnxRuntimeDevice:
-    """The device of ONNX Runtime sessions: "cuda", or "cpu" to run the same code without a GPU."""
-
-    def __init__(self, kind: str = "cuda") -> None:
-        self.kind = kind
-        self._copy: Any = None
-
-    def upload(self, array: np.ndarray) -> DeviceArray:
-        """A copy of a C-contiguous array on the device; on the CPU the array itself."""
-        value = library().OrtValue.ortvalue_from_numpy(array, self.kind, 0)
-        return device_array(value, array.dtype.name)
-
-    def download(self, array: DeviceArray) -> np.ndarray:
-        """A copy on the host of an array that a session or `upload` gave, or of a part of it."""
-        whole: Any = array.owner
-        content = whole.numpy().reshape(-1).view(np.uint8)
-        start = array.pointer - int(whole.data_ptr())
-        part: np.ndarray = content[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-        return part
-
-    def stack(self, arrays: Sequence[DeviceArray]) -> DeviceArray:
-        """The arrays one after the other along their first axis; one alone is given back as it is."""
-        first = arrays[0]
-        if len(arrays) == 1:
-            return first
-        if self._copy is None:
-            options = library().SessionOptions()
-            options.log_severity_level = 3
-            providers = [CPU_PROVIDER if self.kind == "cpu" else CUDA_PROVIDER]
-            self._copy = library().InferenceSession(COPY_MODEL, options, providers=providers)
-        size = sum(array.nbytes for array in arrays)
-        target = library().OrtValue.ortvalue_from_shape_and_type([size], np.uint8, self.kind, 0)
-        pointer = int(target.data_ptr())
-        stacked = DeviceArray(target, pointer, first.dtype, (sum(map(len, arrays)), *first.shape[1:]))
-        for array in arrays:
-            binding = self._copy.io_binding()
-            binding.bind_input("x", self.kind, 0, np.uint8, [array.nbytes], array.pointer)
-            binding.bind_output("y", self.kind, 0, np.uint8, [array.nbytes], pointer)
-            self._copy.run_with_iobinding(binding)
-            pointer += array.nbytes
-        return stacked
+# The stage whose output, that of one image, `stack` makes batches of.
+_BATCHED = "pixels"
 
 
 class OnnxRuntimeCudaEngine:
-    """One stage in one session, shared by all threads."""
+    """One stage, shared by all threads."""
 
     def __init__(
-        self, bundle: Bundle, stage: str, device: OnnxRuntimeDevice, threads: int | None = None
+        self,
+        bundle: Bundle,
+        stage: str,
+        device: OnnxRuntimeDevice,
+        threads: int | None = None,
+        buckets: Sequence[int] = (),
+        rows: BatchRows | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
-        """Open the graph of `stage`; `threads` bounds those of operators that run on the CPU.
+        """Open the graph of `stage`.
+
+        Args:
+            bundle: contains it.
+            stage: its name.
+            device: computes it.
+            threads: bound those of operators that run on the CPU.
+            buckets: category counts that get a session each when they first come, since a convolution keeps
+                the algorithm for the shape of its last input alone and would choose anew at each change.
+            rows: where the inputs of a batch go, if the stage gives one; None is each on its own.
+            cuda_graphs: see `OnnxRuntimeCudaEngines`.
 
         Raises:
-            InputError: ONNX Runtime is missing or broken, the file is missing or altered, ONNX Runtime
-                cannot load it, its inputs and outputs are not those of the manifest, or CUDA does not start.
+            InputError: the file is missing or altered, ONNX Runtime cannot load it, its inputs and outputs
+                are not those of the manifest, or CUDA does not start.
         """
-        description = bundle.manifest.stages[stage]
-        path = bundle.verified(description.file)
+        definition = BY_NAME[stage]
         self._name = stage
+        self._stage = bundle.manifest.stages[stage]
+        self._file = bundle.verified(self._stage.file)
         self._device = device
-        self._dtypes = {tensor.name: tensor.dtype for tensor in description.outputs}
-        on_cpu = device.kind == "cpu"
-        providers: list[Any] = [CPU_PROVIDER] if on_cpu else [(CUDA_PROVIDER, _CUDA_OPTIONS), CPU_PROVIDER]
-        self._session = open_session(path, path, threads, providers)
-        if not on_cpu and CUDA_PROVIDER not in self._session.get_providers():
-            raise InputError(
-                "backend onnxruntime-cuda: CUDA did not start, expected an NVIDIA GPU, its driver and cuDNN; "
-                "use the backend onnxruntime or see `sed-trt doctor`"
-            )
-        check_session(self._session, description, path)
+        self._threads = threads
+        self._rows = rows if stage == _BATCHED else None
+        self._input_axes = {tensor.name: tensor.dynamic_axes for tensor in definition.inputs}
+        self._output_axes = {tensor.name: tensor.dynamic_axes for tensor in definition.outputs}
+        narrow = definition.narrow_axis
+        by_categories = narrow is not None and AXES[narrow] is Counts.CATEGORIES
+        self._bucket_axis = narrow if by_categories and not definition.free_shapes else None
+        self._buckets = frozenset(buckets)
+        # The session of the first bucket that comes, or of all sizes that are none.
+        self._spare: Any = self._open()
+        check_session(self._spare, self._stage, self._file)
+        self._sessions: dict[int | None, Any] = {}
+        # A graph is for one set of shapes.
+        self._graphs = CudaGraphs(device, self._open) if cuda_graphs and not definition.free_shapes else None
 
     @property
     def name(self) -> str:
@@ -112,46 +81,116 @@ class OnnxRuntimeCudaEngine:
         return self._name
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Value]:
-        """Run the stage; see `Engine.run`. ONNX Runtime waits for the GPU before it returns.
+        """Run the stage; see `Engine.run`.
+
+        Returns when the work is in the stream or, if the host reads an output, when that is there.
 
         Raises:
             InputError: the GPU's memory is too small.
         """
-        return self._outputs(inputs, HOST_OUTPUTS)
+        return self._execute(inputs, HOST_OUTPUTS)
 
     def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, Value]:
-        """Run the stage; see `DeviceEngine.run_on_device`. ONNX Runtime waits for the GPU all the same."""
-        return self._outputs(inputs, frozenset())
+        """Run the stage; see `DeviceEngine.run_on_device`."""
+        return self._execute(inputs, frozenset())
 
-    def _outputs(self, inputs: Mapping[str, Any], for_host: frozenset[str]) -> dict[str, Value]:
-        names = [name for name in self._dtypes if name not in DEBUG_OUTPUTS]
+    def _execute(self, inputs: Mapping[str, Any], for_host: frozenset[str]) -> dict[str, Value]:
+        memory = self._device.memory
+        with memory.work(f"stage {self._name}") as work:
+            # Referred to until all work is in the stream, so that none of it shares memory.
+            arrays = {
+                name: work.upload(value) if isinstance(value, np.ndarray) else value
+                for name, value in inputs.items()
+            }
+            sizes = {
+                axis: arrays[name].shape[position]
+                for name, axes in self._input_axes.items()
+                for position, axis in axes.items()
+            }
+            shapes = self._output_shapes(sizes)
+            host = _HostOutputs(work, {name: shapes[name] for name in shapes if name in for_host})
+            kept = {name: self._allocate(work, *shapes[name]) for name in shapes if name not in for_host}
+            self._compute(work, sizes, arrays, kept | host.arrays)
+            host.start_download(work)
+            del arrays
+        return kept | host.receive(memory, work)
+
+    def _compute(
+        self,
+        work: Work,
+        sizes: Mapping[str, int],
+        inputs: Mapping[str, DeviceArray],
+        outputs: Mapping[str, DeviceArray],
+    ) -> None:
         try:
-            values = self._run(inputs, {name: name in for_host for name in names})
+            if self._graphs is None or not self._graphs.run(work, inputs, outputs):
+                session = self._session(sizes)
+                self._device.run(session, self._device.bind(session, inputs, outputs))
         except Exception as error:
             # ONNX Runtime's exceptions share no base class of their own.
             if match := _NO_MEMORY.search(str(error)):
                 size = int(match[1]) if match[1] else None
                 raise out_of_memory(f"stage {self._name}", size, None) from error
             raise
-        return {
-            name: value.numpy() if name in for_host else device_array(value, self._dtypes[name])
-            for name, value in zip(names, values, strict=True)
+
+    def _session(self, sizes: Mapping[str, int]) -> Any:
+        """The session for these sizes of the dynamic axes."""
+        size = sizes[self._bucket_axis] if self._bucket_axis else None
+        key = size if size in self._buckets else None
+        if key not in self._sessions:
+            self._sessions[key], self._spare = self._spare or self._open(), None
+        return self._sessions[key]
+
+    def _open(self, cuda_graph: bool = False) -> Any:
+        return self._device.open_session(self._file, self._file, self._threads, cuda_graph)
+
+    def _output_shapes(self, sizes: Mapping[str, int]) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Dtype and shape of every output but those for debugging."""
+        shapes = {}
+        for tensor in self._stage.outputs:
+            if tensor.name not in DEBUG_OUTPUTS:
+                axes = self._output_axes[tensor.name]
+                shape = [sizes[axes[at]] if at in axes else int(size) for at, size in enumerate(tensor.shape)]
+                shapes[tensor.name] = (tensor.dtype, tuple(shape))
+        return shapes
+
+    def _allocate(self, work: Work, dtype: str, shape: tuple[int, ...]) -> DeviceArray:
+        return work.empty(dtype, shape) if self._rows is None else self._rows.take(work, dtype, shape)
+
+
+class _HostOutputs:
+    """The outputs of a run that the host reads, side by side on the device, so that one copy brings all."""
+
+    def __init__(self, work: Work, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+        """`shapes` gives dtype and shape by name; raises InputError when there is no memory for them."""
+        starts: dict[str, int] = {}
+        size = 0
+        for name, (dtype, shape) in shapes.items():
+            starts[name] = size
+            size += -(-math.prod(shape) * ITEM_BYTES[dtype] // ALIGNMENT) * ALIGNMENT
+        self._starts = starts
+        self._download: Download | None = None
+        self._whole = work.empty("uint8", (size,)) if starts else None
+        self.arrays = {
+            name: DeviceArray(self._whole.owner, self._whole.pointer + starts[name], dtype, shape)
+            for name, (dtype, shape) in shapes.items()
+            if self._whole is not None
         }
 
-    def _run(self, inputs: Mapping[str, Value], to_host: Mapping[str, bool]) -> list[Any]:
-        # A binding is for one run of one thread.
-        binding = self._session.io_binding()
-        for name, value in inputs.items():
-            if isinstance(value, DeviceArray):
-                kind = element_type(value.dtype)
-                binding.bind_input(name, self._device.kind, 0, kind, list(value.shape), value.pointer)
-            else:
-                binding.bind_cpu_input(name, value)
-        for name, on_host in to_host.items():
-            binding.bind_output(name, "cpu" if on_host else self._device.kind, 0)
-        binding.synchronize_inputs()
-        self._session.run_with_iobinding(binding)
-        outputs: list[Any] = binding.get_outputs()
+    def start_download(self, work: Work) -> None:
+        """Put the copy into the stream; raises InputError when the host has no memory for it."""
+        if self._whole is not None:
+            self._download = work.download(self._whole)
+
+    def receive(self, memory: DeviceSession, work: Work) -> dict[str, np.ndarray]:
+        """The outputs on the host; waits for `work` without blocking other threads."""
+        if self._download is None:
+            return {}
+        received = memory.received(work, self._download)
+        outputs = {}
+        for name, array in self.arrays.items():
+            start = self._starts[name]
+            outputs[name] = received[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
         return outputs
 
 
@@ -166,64 +205,74 @@ class OnnxRuntimeCudaEngines:
     folds_vocabularies = False
 
     def __init__(
-        self, bundle: Bundle, threads: int | None, reason: str, device: OnnxRuntimeDevice | None = None
+        self,
+        bundle: Bundle,
+        threads: int | None,
+        reason: str,
+        device: OnnxRuntimeDevice | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
         """See `OnnxRuntimeEngines`.
 
+        `cuda_graphs` launches all kernels of a stage at once, as they were recorded when the stage first ran
+        with the same shapes. Inputs and outputs are then copied to and from fixed buffers, and each recording
+        keeps the memory that it works in. It is off until a GPU has shown what it gains.
+
         Raises:
-            InputError: ONNX Runtime is missing, broken or without CUDA, or CUDA does not start.
+            InputError: ONNX Runtime is missing, broken or without CUDA, a library of CUDA is missing, or CUDA
+                or cuDNN does not start.
         """
         self.reason = reason
         self._bundle = bundle
         self._threads = threads
-        self._device = device or OnnxRuntimeDevice()
+        self._device = device or open_gpu()
+        self._cuda_graphs = cuda_graphs
+        self._rows = BatchRows()
         self._opened: dict[str, OnnxRuntimeCudaEngine] = {}
-        self._lock = threading.Lock()
         self.label_stage = gpu_label_stage(bundle.manifest.stages)
-        # Only a session tells whether CUDA starts; the one that labels is the smallest.
-        self[self.label_stage]
+        self._lock = threading.Lock()
+        # Sessions end before the device that they use, at the latest when the interpreter does.
+        weakref.finalize(self, _close, self._opened, self._device)
 
     def stack(self, values: Sequence[Value]) -> DeviceArray:
-        """Concatenate along the first axis, on the GPU."""
-        return self._device.stack(
-            [self.to_device(value) if isinstance(value, np.ndarray) else value for value in values]
-        )
+        """Concatenate along the first axis, on the GPU; without a copy where the values lie side by side."""
+        arrays = [self.to_device(value) if isinstance(value, np.ndarray) else value for value in values]
+        if len(arrays) == 1:
+            return arrays[0]
+        with self._device.memory.work("a batch of images") as work:
+            return self._rows.stack(work, arrays)
 
     def to_device(self, array: np.ndarray) -> DeviceArray:
         """A copy on the GPU."""
-        return self._device.upload(array)
+        return self._device.memory.upload(array)
 
     def warmed_up(self) -> None:
         """Nothing is compiled that could be kept."""
 
     def to_host(self, value: Value) -> np.ndarray:
-        """A copy on the host; each run has waited for the GPU."""
-        return self._device.download(value) if isinstance(value, DeviceArray) else value
+        """A copy on the host; waits for the work before it, while other threads run on."""
+        return value if isinstance(value, np.ndarray) else self.download(value)()
 
     def download(self, value: DeviceArray) -> Callable[[], np.ndarray]:
-        """See `DeviceEngines.download`. The copy is made when it is waited for."""
-        whole: Any = value.owner
-        start = value.pointer - int(whole.data_ptr())
-
-        def copied() -> np.ndarray:
-            content: np.ndarray = whole.numpy().reshape(-1).view(np.uint8)
-            return content[start : start + value.nbytes].view(value.dtype).reshape(value.shape)
-
-        return copied
+        """See `DeviceEngines.download`."""
+        return self._device.memory.download(value)
 
     def __getitem__(self, stage: str) -> OnnxRuntimeCudaEngine:
         """The engine of a stage; raises InputError when its file is missing, altered or cannot be loaded."""
         with self._lock:
             if stage not in self._opened:
-                self._opened[stage] = OnnxRuntimeCudaEngine(self._bundle, stage, self._device, self._threads)
+                self._opened[stage] = OnnxRuntimeCudaEngine(
+                    self._bundle,
+                    stage,
+                    self._device,
+                    self._threads,
+                    self.buckets or (),
+                    self._rows,
+                    self._cuda_graphs,
+                )
             return self._opened[stage]
 
 
-def element_type(dtype: str) -> Any:
-    """What ONNX Runtime's bindings call the dtype of this name."""
-    return BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype).type
-
-
-def device_array(value: Any, dtype: str) -> DeviceArray:
-    """An `OrtValue` as a device array, which keeps it."""
-    return DeviceArray(value, int(value.data_ptr()), dtype, tuple(value.shape()))
+def _close(opened: dict[str, OnnxRuntimeCudaEngine], device: OnnxRuntimeDevice) -> None:
+    """Close the sessions while the device is still referred to."""
+    opened.clear()

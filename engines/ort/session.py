@@ -58,6 +58,7 @@ def open_session(
     providers: list[Any],
     optimised: Path | None = None,
     profile: Path | None = None,
+    shared_arena: bool = True,
 ) -> Any:
     """A session for a graph.
 
@@ -68,6 +69,7 @@ def open_session(
         providers: of ONNX Runtime, in order of preference.
         optimised: where to write the graph as ONNX Runtime optimises it for any CPU.
         profile: start of the name of the file to which the session's `end_profiling` writes.
+        shared_arena: whether it takes its memory where all sessions do; otherwise nobody else writes to it.
 
     Raises:
         InputError: ONNX Runtime is missing or broken, cannot load the graph, or cannot write it.
@@ -79,7 +81,11 @@ def open_session(
         options.intra_op_num_threads = threads
     # A bundle has eight sessions; the idle ones would otherwise spin and take cores from the busy one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    _share_arena(options)
+    if shared_arena:
+        _share_arena(options)
+    if providers != [CPU_PROVIDER]:
+        # Weights are copied outside of the stream that orders all other use of the arena.
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
@@ -90,7 +96,8 @@ def open_session(
         # The next level ties the graph to the processor it was made on.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=providers)
+        # By itself ONNX Runtime would print that a GPU failed, and run on the CPU.
+        session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:
         # ONNX Runtime's exceptions share no base class of their own.
         reason = str(error).strip().splitlines()[0]
@@ -170,16 +177,32 @@ def _share_arena(options: Any) -> None:
 
 @functools.cache
 def _register_arena() -> None:
-    import onnxruntime
-
-    info = onnxruntime.OrtMemoryInfo(
-        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-    )
+    onnxruntime = library()
     # Some versions refuse a second one; that of the program around us serves as well.
     with contextlib.suppress(Exception):
         onnxruntime.create_and_register_allocator(
-            info, onnxruntime.OrtArenaCfg({"initial_chunk_size_bytes": ARENA_BYTES})
+            _arena_of("Cpu"), onnxruntime.OrtArenaCfg({"initial_chunk_size_bytes": ARENA_BYTES})
         )
+
+
+@functools.cache
+def register_cuda_arena() -> None:
+    """Let all sessions on the GPU take their memory from one arena too; they must use one stream."""
+    onnxruntime = library()
+    # It grows by what is asked for, not to twice its size.
+    options = {"arena_extend_strategy": "kSameAsRequested"}
+    with contextlib.suppress(Exception):
+        onnxruntime.create_and_register_allocator_v2(
+            CUDA_PROVIDER, _arena_of("Cuda"), options, onnxruntime.OrtArenaCfg({"arena_extend_strategy": 1})
+        )
+
+
+def _arena_of(device: str) -> Any:
+    """ONNX Runtime's description of an arena in the memory of a device."""
+    onnxruntime = library()
+    return onnxruntime.OrtMemoryInfo(
+        device, onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
 
 
 def _release_unused() -> None:
