@@ -143,8 +143,8 @@ def test_auto_takes_openvino(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_auto_without_openvino(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "openvino")
-    find = backends.find_spec
-    monkeypatch.setattr(backends, "find_spec", lambda name: None if name == "openvino" else find(name))
+    find = backends.is_installed
+    monkeypatch.setattr(backends, "is_installed", lambda name: name != "openvino" and find(name))
     engines = open_engines(bundle)
     assert engines.backend == "onnxruntime"
     assert "openvino: openvino is not installed" in engines.reason
