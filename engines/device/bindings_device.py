@@ -187,7 +187,7 @@ class BindingsDevice:
         memory = (ctypes.c_uint8 * size).from_address(pointer)
         # Every array that shows a part of the memory refers to this object.
         weakref.finalize(memory, self._ended_host.append, pointer).atexit = False
-        return np.frombuffer(memory, np.uint8)
+        return np.frombuffer(memoryview(memory), np.uint8)
 
     def upload(self, pointer: int, source: np.ndarray) -> None:
         """Copy from pinned host memory, in the stream."""

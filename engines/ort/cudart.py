@@ -3,13 +3,13 @@
 import ctypes
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 
 from ...errors import InputError
-from ..device.protocol import DeviceMemoryError
+from ..device.protocol import CaptureError, DeviceMemoryError, Graph
 
 # Of cuda_runtime_api.h: results, flags, and the direction of a copy that CUDA tells by the addresses.
 _SUCCESS, _OUT_OF_MEMORY, _NOT_READY = 0, 2, 600
@@ -157,6 +157,10 @@ class CudaRuntimeDevice:
         mark = CudaRuntimeEvent(self._runtime, event, self._spare_events)
         self._runtime.call("cudaEventRecord", event, self._stream)
         return mark
+
+    def capture(self, enqueue: Callable[[], None]) -> Graph:
+        """Raise CaptureError: ONNX Runtime records its work by itself."""
+        raise CaptureError("ONNX Runtime records its work by itself")
 
     def close(self) -> None:
         """Destroy the stream and the events: no work may be under way, nor come."""

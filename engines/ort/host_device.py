@@ -1,10 +1,12 @@
 """The CPU in the place of a GPU, so that the code for one runs where there is none."""
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
+
+from ..device.protocol import CaptureError, Graph
 
 
 class HostDevice:
@@ -54,6 +56,10 @@ class HostDevice:
     def record(self) -> "HostEvent":
         """A mark, before which all is done."""
         return HostEvent()
+
+    def capture(self, enqueue: Callable[[], None]) -> Graph:
+        """Raise CaptureError: ONNX Runtime records its work by itself."""
+        raise CaptureError("ONNX Runtime records its work by itself")
 
     def close(self) -> None:
         """Nothing is left to be closed."""

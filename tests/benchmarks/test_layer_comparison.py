@@ -113,7 +113,7 @@ def test_tensorrt_is_a_runner(backend: str, monkeypatch: pytest.MonkeyPatch, tmp
     }
     expected = STAGES["scout"](inputs)
 
-    class Reference(module.BaseRunner):  # type: ignore[misc]
+    class Reference(module.BaseRunner):
         get_input_metadata_impl = TensorRTRunner.get_input_metadata_impl
         _stage = stage
 

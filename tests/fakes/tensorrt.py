@@ -54,7 +54,7 @@ def fake_tensorrt(
     module.__version__ = version
     module.ILogger = ILogger
     _add_builder(module, capabilities, compatibility, errors, build)
-    module.PreviewFeature = IntEnum("PreviewFeature", list(previews))
+    module.PreviewFeature = members("PreviewFeature", previews)
     if device is not None:
         _add_runtime(module, device)
     return module
@@ -125,6 +125,11 @@ class Config:
         return SimpleNamespace(serialize=lambda: self.TIMES)
 
 
+def members(name: str, names: Sequence[str]) -> Any:
+    """An enumeration."""
+    return IntEnum(name, list(names))
+
+
 def _add_builder(
     module: Any,
     capabilities: Sequence[str],
@@ -176,9 +181,6 @@ def _add_builder(
                 self.logger.log(ILogger.Severity.WARNING, "a warning")
                 self.logger.log(ILogger.Severity.ERROR, "no\ntactic")
             return plan
-
-    def members(name: str, names: Sequence[str]) -> Any:
-        return IntEnum(name, list(names))
 
     module.IProgressMonitor, module.Builder, module.OnnxParser = IProgressMonitor, Builder, Parser
     module.NetworkDefinitionCreationFlag = members("NetworkDefinitionCreationFlag", ["STRONGLY_TYPED"])
@@ -298,6 +300,22 @@ class Inspector:
         return json.dumps({"Layers": [{"Outputs": [{"DataType": dtype}]} for dtype in types]})
 
 
+class EngineValidity(IntEnum):
+    """As in TensorRT-RTX."""
+
+    VALID = 0
+    INVALID = 2
+
+
+class EngineInvalidityDiagnostics(IntFlag):
+    """Some of those of TensorRT-RTX."""
+
+    VERSION_MISMATCH = 1
+    UNSUPPORTED_CC = 2
+    OLD_CUDA_DRIVER = 4
+    INSUFFICIENT_GPU_MEMORY = 16
+
+
 class RuntimeCache:
     """TensorRT-RTX's store of compiled kernels."""
 
@@ -390,9 +408,5 @@ def _add_runtime(module: Any, device: FakeDevice) -> None:
     module.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="USER_MANAGED")
     module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="EAGER", NONE="NONE")
     module.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE")
-    module.EngineValidity = IntEnum("EngineValidity", ["VALID", "INVALID"])
-    module.EngineInvalidityDiagnostics = IntFlag(
-        "EngineInvalidityDiagnostics",
-        ["VERSION_MISMATCH", "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "INSUFFICIENT_GPU_MEMORY"],
-    )
+    module.EngineValidity, module.EngineInvalidityDiagnostics = EngineValidity, EngineInvalidityDiagnostics
     module.LayerInformationFormat = SimpleNamespace(JSON="JSON")
