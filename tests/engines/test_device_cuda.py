@@ -1,9 +1,7 @@
 """The GPU through pycuda and cuda-bindings, which stand in here: which is taken, refused and called how."""
 
-import ast
 import gc
 import importlib.metadata
-import inspect
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sed_trt.engines.device import bindings_device
 from sed_trt.engines.device.cuda import check_driver, find_gpu, open_device
 from sed_trt.engines.device.gpu import Gpu
 from sed_trt.engines.device.protocol import CaptureError, DeviceMemoryError
@@ -374,52 +371,3 @@ def test_a_capture_that_fails_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         # What went wrong first is what counts.
         with pytest.raises(ValueError, match="the first"):
             device.capture(fail)
-
-
-def names_used() -> set[str]:
-    """What `bindings_device` uses of the module `cuda`, enumerations with their members."""
-    names = set()
-    for node in ast.walk(ast.parse(inspect.getsource(bindings_device))):
-        if isinstance(node, ast.Attribute):
-            path = ast.unparse(node).removeprefix("self._cuda.").removeprefix("cuda.")
-            if path.startswith("CU") or path.startswith("cu"):
-                names.add(path)
-    attributes = "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_"
-    return names | {f"CUdevice_attribute.{attributes}{part}" for part in ("MAJOR", "MINOR")}
-
-
-def test_the_real_bindings_have_every_name() -> None:
-    real = pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings is not installed")
-    names = names_used()
-    assert {"cuMemAlloc", "CUresult.CUDA_SUCCESS", "cuGraphLaunch"} <= names
-    for name in names:
-        holder: Any = real
-        for part in name.split("."):
-            assert hasattr(holder, part), name
-            holder = getattr(holder, part)
-    fake = fake_bindings()
-    for name, thing in vars(fake).items():
-        if name.startswith("cu") and callable(thing):
-            assert callable(getattr(real, name)), name
-
-
-def test_values_of_the_real_bindings() -> None:
-    real = pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings is not installed")
-    assert int(real.CUstream_flags.CU_STREAM_NON_BLOCKING) == 1
-    assert int(real.CUstream(1234)) == 1234
-    assert int(real.CUdeviceptr(1234)) == 1234
-    # The numbers that this product writes for handles and addresses are taken as such.
-    assert real.CUresult(2) == real.CUresult.CUDA_ERROR_OUT_OF_MEMORY
-    assert real.CUresult.CUDA_ERROR_NOT_READY.name == "CUDA_ERROR_NOT_READY"
-
-
-def test_the_real_bindings_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings is not installed")
-    try:
-        real.cuInit(0)
-    except RuntimeError:
-        monkeypatch.setitem(sys.modules, "pycuda", None)
-        with pytest.raises(InputError, match="GPU: there is no NVIDIA driver"):
-            find_gpu()
-    else:
-        pytest.skip("there is an NVIDIA driver here")
