@@ -16,13 +16,14 @@ from sed_trt.runtime import Budget, KeepAll, TopK, pipeline
 from sed_trt.runtime.device_rejection import DeviceRejection
 from sed_trt.runtime.pipeline import encode, finish, prepare
 from sed_trt.runtime.rejection import Rejection
+from sed_trt.stages import DECODER, GATHERS
 from sed_trt.tests.fakes.engines import FakeEngines, colour_vocabulary, quarters
 from sed_trt.tests.fakes.results import scores_of
 from sed_trt.tests.fakes.tensorrt import Context
 from sed_trt.tests.fakes.tensorrt_machine import Machine, install_machine, many, noise, segment
 
 # What the log of a device names while an image is decoded.
-DECODED = {"scout", "decode1", "decode2", "decode3", "votes0", "votes1", "votes2"}
+DECODED = {stage.name for stage in (*DECODER, *GATHERS.values())} | {"votes0", "votes1", "votes2"}
 
 
 @pytest.fixture
