@@ -13,7 +13,7 @@ from ...bundle import Bundle
 from ...stages import AXES, BY_NAME, DEBUG_OUTPUTS, HOST_OUTPUTS, Counts
 from ..device.protocol import out_of_memory
 from ..device.session import ALIGNMENT, DeviceSession, Download, Work
-from ..engine import ITEM_BYTES, DeviceArray, Engine, Value
+from ..engine import ITEM_BYTES, DeviceArray, Value
 from ..profiles import Limits, category_buckets
 from .batch_rows import BatchRows
 from .cuda_device import OnnxRuntimeDevice, open_gpu
@@ -221,7 +221,7 @@ class OnnxRuntimeCudaEngines:
         self._device = device or open_gpu()
         self._cuda_graphs = cuda_graphs
         self._rows = BatchRows()
-        self._opened: dict[str, Engine] = {}
+        self._opened: dict[str, OnnxRuntimeCudaEngine] = {}
         self._lock = threading.Lock()
         # Sessions end before the device that they use, at the latest when the interpreter does.
         weakref.finalize(self, _close, self._opened, self._device)
@@ -238,7 +238,15 @@ class OnnxRuntimeCudaEngines:
         """A copy on the GPU."""
         return self._device.memory.upload(array)
 
-    def __getitem__(self, stage: str) -> Engine:
+    def to_host(self, value: Value) -> np.ndarray:
+        """A copy on the host; waits for the work before it, while other threads run on."""
+        if isinstance(value, np.ndarray):
+            return value
+        with self._device.memory.work("results") as work:
+            download = work.download(value)
+        return self._device.memory.received(work, download)
+
+    def __getitem__(self, stage: str) -> OnnxRuntimeCudaEngine:
         """The engine of a stage; raises InputError when its file is missing, altered or cannot be loaded."""
         with self._lock:
             if stage not in self._opened:
@@ -254,6 +262,6 @@ class OnnxRuntimeCudaEngines:
             return self._opened[stage]
 
 
-def _close(opened: dict[str, Engine], device: OnnxRuntimeDevice) -> None:
+def _close(opened: dict[str, OnnxRuntimeCudaEngine], device: OnnxRuntimeDevice) -> None:
     """Close the sessions while the device is still referred to."""
     opened.clear()
