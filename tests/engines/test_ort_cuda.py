@@ -1,6 +1,7 @@
 """The code for ONNX Runtime's CUDA provider, on the CPU: only the name of the device differs."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -150,6 +151,19 @@ def test_each_bucket_has_a_session_of_its_own(bundle: Bundle, vocabulary: Vocabu
     assert sessions["label"] == {None}
     opened = [*engines["decode1"]._sessions.values(), *engines["decode3"]._sessions.values()]
     assert len(set(map(id, opened))) == len(opened)
+
+
+def test_many_threads_give_what_one_gives(bundle: Bundle, vocabulary: Vocabulary) -> None:
+    engines = OnnxRuntimeCudaEngines(bundle, 1, "asked for", OnnxRuntimeDevice("cpu"))
+
+    def labels(seed: int) -> np.ndarray:
+        (encoded,) = encode(engines, [prepare(engines, random_image(seed), None)])
+        return finish(encoded, vocabulary, TopK(1 + seed)).labels
+
+    expected = [labels(seed) for seed in range(3)]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(labels, [0, 1, 2] * 4))
+    assert all(np.array_equal(each, expected[number % 3]) for number, each in enumerate(found))
 
 
 def test_host_outputs_of_a_stage_come_in_one_copy(bundle: Bundle, vocabulary: Vocabulary) -> None:
