@@ -99,7 +99,7 @@ class OnnxRuntimeCudaEngine:
         with memory.work(f"stage {self._name}") as work:
             # Referred to until all work is in the stream, so that none of it shares memory.
             arrays = {
-                name: work.upload(value) if isinstance(value, np.ndarray) else value
+                name: work.upload(value) if isinstance(value, np.ndarray) else work.aligned(value)
                 for name, value in inputs.items()
             }
             sizes = {

@@ -128,7 +128,8 @@ class CudaRuntimeDevice:
         memory = (ctypes.c_uint8 * size).from_address(pointer.value or 0)
         # The array refers to `memory`; at exit CUDA itself gives everything back.
         weakref.finalize(memory, self._runtime.call, "cudaFreeHost", pointer).atexit = False
-        return np.frombuffer(memory, np.uint8)
+        array: np.ndarray = np.ctypeslib.as_array(memory)
+        return array
 
     def upload(self, pointer: int, source: np.ndarray) -> None:
         """Copy from pinned host memory, in the stream."""

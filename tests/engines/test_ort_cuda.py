@@ -1,6 +1,7 @@
 """The code for ONNX Runtime's CUDA provider, on the CPU: only the name of the device differs."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,20 +97,12 @@ def test_logits_of_the_rejection_points_are_not_fetched(
     assert outputs["votes0"].dtype == np.int32
 
 
-def on_host(engines: OnnxRuntimeCudaEngines, array: DeviceArray) -> np.ndarray:
-    """A copy of an array on the device."""
-    memory = engines._device.memory
-    with memory.work("test") as work:
-        download = work.download(array)
-    return memory.received(work, download)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 def test_stack_copies_bytes_of_any_dtype(dtype: str, bound: OnnxRuntimeCudaEngines) -> None:
     arrays = [np.full((rows, 5), rows, dtype) for rows in (1, 3, 2)]
     stacked = bound.stack(arrays)
     assert (stacked.dtype, stacked.shape) == (dtype, (6, 5))
-    assert np.array_equal(on_host(bound, stacked), np.concatenate(arrays))
+    assert np.array_equal(bound.to_host(stacked), np.concatenate(arrays))
     assert bound.stack([stacked]) is stacked
 
 
@@ -133,7 +126,7 @@ def test_a_batch_is_stacked_without_a_copy(bundle: Bundle) -> None:
 
     def batch(*seeds: int) -> np.ndarray:
         images = [engines["pixels"].run({"image": random_image(seed)[None]})["pixels"] for seed in seeds]
-        return on_host(engines, engines.stack(images))
+        return engines.to_host(engines.stack(images))
 
     # How long a batch is shows with the first one.
     for seeds in ((0, 1, 2), (3, 4, 5), (0, 6, 2)):
@@ -145,7 +138,7 @@ def test_a_batch_is_stacked_without_a_copy(bundle: Bundle) -> None:
     assert len(copies) == 6
     assert np.array_equal(batch(2, 1, 0), np.concatenate(expected[2::-1]))
     assert len(copies) == 6
-    assert np.array_equal(on_host(engines, single), expected[1])
+    assert np.array_equal(engines.to_host(single), expected[1])
 
 
 def test_each_bucket_has_a_session_of_its_own(bundle: Bundle, vocabulary: Vocabulary) -> None:
@@ -161,6 +154,19 @@ def test_each_bucket_has_a_session_of_its_own(bundle: Bundle, vocabulary: Vocabu
     assert sessions["label"] == {None}
     opened = [*engines["decode1"]._sessions.values(), *engines["decode3"]._sessions.values()]
     assert len(set(map(id, opened))) == len(opened)
+
+
+def test_many_threads_give_what_one_gives(bundle: Bundle, vocabulary: Vocabulary) -> None:
+    engines = OnnxRuntimeCudaEngines(bundle, 1, "asked for", OnnxRuntimeDevice("cpu"))
+
+    def labels(seed: int) -> np.ndarray:
+        (encoded,) = encode(engines, [prepare(engines, random_image(seed), None)])
+        return finish(encoded, vocabulary, TopK(1 + seed)).labels
+
+    expected = [labels(seed) for seed in range(3)]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(labels, [0, 1, 2] * 4))
+    assert all(np.array_equal(each, expected[number % 3]) for number, each in enumerate(found))
 
 
 def test_host_outputs_of_a_stage_come_in_one_copy(bundle: Bundle, vocabulary: Vocabulary) -> None:
@@ -194,8 +200,10 @@ def test_cuda_graphs_change_no_result(bundle: Bundle, vocabulary: Vocabulary) ->
         )
         assert np.array_equal(ours.labels, theirs.labels)
         assert np.array_equal(scores_of(ours), scores_of(theirs))
-    assert all(fixed[stage]._graphs._recordings for stage in ("image", "scout", "decode1", "decode3"))
-    assert fixed["label"]._graphs is None
+    for stage in ("image", "scout", "decode1", "decode3"):
+        graphs: Any = fixed[stage]._graphs
+        assert graphs._recordings, stage
+    assert fixed["label_gpu"]._graphs is None
     assert plain["image"]._graphs is None
 
 
@@ -204,15 +212,17 @@ def test_beyond_a_number_of_shapes_nothing_is_recorded(
 ) -> None:
     monkeypatch.setattr(cuda_graphs, "MAX_RECORDINGS", 1)
     engines = OnnxRuntimeCudaEngines(bundle, None, "asked for", OnnxRuntimeDevice("cpu"), True)
-    plain = OnnxRuntimeEngines(bundle, None, "asked for")
+    plain = OnnxRuntimeCudaEngines(bundle, None, "asked for", OnnxRuntimeDevice("cpu"))
     for batch in (1, 2, 1):
         images = [random_image(seed) for seed in range(batch)]
         ours, theirs = (
             encode(each, [prepare(each, image, None) for image in images]) for each in (engines, plain)
         )
         for mine, other in zip(ours, theirs, strict=True):
-            assert np.array_equal(on_host(engines, mine.features["embed"]), other.features["embed"])
-    assert len(engines["image"]._graphs._recordings) == 1
+            found = engines.to_host(mine.features["embed"])
+            assert np.array_equal(found, plain.to_host(other.features["embed"]))
+    graphs: Any = engines["image"]._graphs
+    assert len(graphs._recordings) == 1
 
 
 def test_the_probe_is_one_convolution() -> None:

@@ -156,12 +156,16 @@ def test_auto_takes_the_gpu(tiny_bundle: Path, stub: Path, package: Path) -> Non
     ("variable", "value", "reason"),
     [
         ("CUDNN_STUB_BROKEN", "1", "onnxruntime-cuda: a convolution does not run on the GPU"),
-        ("CUDA_STUB_GPUS", "0", "onnxruntime-cuda: CUDA did not start (no CUDA-capable device is detected)"),
+        (
+            "CUDA_STUB_GPUS",
+            "0",
+            "onnxruntime-cuda: CUDA did not start (cudaSetDevice: no CUDA-capable device",
+        ),
     ],
 )
 def test_auto_falls_back_with_the_reason(
     variable: str, value: str, reason: str, tiny_bundle: Path, stub: Path, package: Path
 ) -> None:
-    line = run_with_stub(stub, "-c", OPEN, tiny_bundle, before=package, **{variable: value})
+    line = run_with_stub(stub, "-c", OPEN, tiny_bundle, before=package, variables={variable: value})
     assert line.startswith("openvino; ")
     assert reason in line

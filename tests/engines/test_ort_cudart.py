@@ -34,7 +34,7 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def result(stub: Path, code: str, **variables: str) -> Any:
     """What code after `OPEN` prints as JSON."""
-    return json.loads(run_with_stub(stub, "-c", OPEN + code, **variables))
+    return json.loads(run_with_stub(stub, "-c", OPEN + code, variables=variables))
 
 
 def test_arrays_there_and_back(stub: Path) -> None:
@@ -138,9 +138,9 @@ CUDA_12 = {
 }
 
 
-def load(site: Path, version: str, **variables: str) -> tuple[str, set[str]]:
+def load(site: Path, version: str) -> tuple[str, set[str]]:
     """What comes of loading the libraries, and the files that are then in the process."""
-    message, files = json.loads(run_with_stub(site, "-c", f"VERSION = {version!r}{LOAD}", **variables))
+    message, files = json.loads(run_with_stub(site, "-c", f"VERSION = {version!r}{LOAD}"))
     return message, set(files)
 
 

@@ -88,6 +88,21 @@ def test_what_is_half_and_what_is_not(half: tuple[str, Path], stage: str) -> Non
 
 
 @pytest.mark.parametrize("stage", HALF_STAGES)
+def test_bf16_has_no_operator_that_cuda_lacks(tiny_bundle_bf16: Path, stage: str) -> None:
+    """In ONNX Runtime: DepthToSpace of bfloat16, and Elu of the opset that bfloat16 needs."""
+    graph, _ = typed(tiny_bundle_bf16 / f"{stage}.onnx")
+    assert not {"DepthToSpace", "Elu"} & {node.op_type for node in graph.node}
+
+
+def test_fp16_keeps_its_operators(tiny_bundle_fp16: Path) -> None:
+    graph, _ = typed(tiny_bundle_fp16 / "decode1.onnx")
+    operators = Counter(node.op_type for node in graph.node)
+    assert operators["Elu"] == 2
+    assert operators["ConvTranspose"] == 2
+    assert "Exp" not in operators
+
+
+@pytest.mark.parametrize("stage", HALF_STAGES)
 def test_weights_are_half_but_for_islands(half: tuple[str, Path], stage: str) -> None:
     graph, _ = typed(half[1] / f"{stage}.onnx")
     matrices = {

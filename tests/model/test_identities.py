@@ -5,7 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sed_trt.export.fusions import FusedUp, StageBlock, as_pixel_shuffle
+from sed_trt.export.fusions import (
+    FusedUp,
+    PixelShuffle,
+    StageBlock,
+    as_pixel_shuffle,
+    elu_plus_one,
+    elu_plus_one_by_cases,
+)
 from sed_trt.model.decoder import (
     HEADS,
     ClassAttention,
@@ -49,6 +56,22 @@ def test_pixel_shuffle_is_the_transposed_convolution(
     layer = nn.ConvTranspose2d(6, 5, size, stride=2, padding=padding, bias=bias)
     x = torch.randn(3, 6, 4, 7, generator=generator)
     assert (layer(x) - as_pixel_shuffle(layer)(x)).abs().max() < EXACT
+
+
+def test_pixel_shuffle_by_moves_of_axes(generator: torch.Generator) -> None:
+    x = torch.randn(3, 20, 4, 7, generator=generator)
+    assert torch.equal(PixelShuffle()(x), nn.PixelShuffle(2)(x))
+
+
+def test_elu_plus_one_by_cases(generator: torch.Generator) -> None:
+    x = torch.cat(
+        [torch.tensor([0.0, -0.0, 1e-30, -1e-30, 90.0, -90.0]), torch.randn(1000, generator=generator)]
+    )
+    by_cases = elu_plus_one_by_cases(x)
+    # Rounding apart, which elu does twice below zero.
+    assert (by_cases - elu_plus_one(x)).abs().max() < 1.2e-7
+    assert torch.equal(by_cases[x > 0], elu_plus_one(x)[x > 0])
+    assert (by_cases > 0).all()
 
 
 @pytest.mark.parametrize("images_side", [1, 6])

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,11 @@ def build_stub(site: Path, provider: Path | None = None) -> Path:
     return site
 
 
-def run_with_stub(site: Path, *command: str | Path, before: Path | None = None, **variables: str) -> str:
+def run_with_stub(
+    site: Path, *command: str | Path, before: Path | None = None, variables: Mapping[str, str] | None = None
+) -> str:
     """What a Python process prints that finds the stub, and the packages in the folder `before`, first."""
-    environment = os.environ | variables
+    environment = {**os.environ, **(variables or {})}
     paths = [str(site), str(before or ""), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     # The driver's library comes with no wheel.
@@ -74,7 +77,17 @@ def compile_library(library: Path, text: str, needed: Path | None = None) -> Non
     source, versions = (library.with_name(f"{library.name}.{end}") for end in ("c", "map"))
     source.write_text(text)
     versions.write_text(f"{library.name} {{ global: *; }};\n")
-    command = [compiler(), "-shared", "-fPIC", "-O1", "-w", "-o", library, source, "-pthread"]
+    command: list[str | Path] = [
+        compiler(),
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-w",
+        "-o",
+        library,
+        source,
+        "-pthread",
+    ]
     command += [f"-Wl,-soname,{library.name}", f"-Wl,--version-script={versions}"]
     subprocess.run([*command, *([needed] if needed else [])], check=True)
 

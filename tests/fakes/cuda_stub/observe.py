@@ -91,8 +91,8 @@ def main(bundle_folder: str, folder: str, *flags: str) -> None:
     sessions: list[Any] = []
 
     def open_profiled(model: Any, file: Path, *arguments: Any, **options: Any) -> Any:
-        profile = Path(folder) / f"{file.stem}-{len(sessions)}"
-        sessions.append(open_session(model, file, *arguments, profile=profile, **options))
+        options["profile"] = Path(folder) / f"{file.stem}-{len(sessions)}"
+        sessions.append(open_session(model, file, *arguments, **options))
         return sessions[-1]
 
     graphs = "--graphs" in flags
