@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,7 +49,13 @@ TINY = "sed-tiny"
 SED_TRT = "-m sed_trt.cli.main"
 # Exits with `UNAVAILABLE` where PyTorch sees no GPU.
 SEES_GPU = "-c \"import torch; torch.cuda.is_available() or exit(print('PyTorch sees no GPU') or 2)\""
+# The same where a backend cannot run.
+CAN_RUN = (
+    '-c "from sed_trt.engines.backends import unavailable_reason as reason; '
+    "exit(reason('{}') and (print(reason('{}')) or 2))\""
+)
 
+GPU_BACKENDS = ("onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
 # A row: precisions of bundles, the backend that runs them, and the target that engines are built for, if any.
 REFERENCE = "fp32 onnxruntime"
 PARITY = ("fp32,fp16 onnxruntime-cuda", "fp16 tensorrt current", "fp16 tensorrt-rtx current")
@@ -130,8 +136,13 @@ def export(network: str, precision: str) -> Step:
     )
 
 
+def backend_step(backend: str) -> Step:
+    """The step that says whether a backend can run here, before anything is made for it."""
+    return Step(f"backend {backend}", CAN_RUN.replace("{}", backend), 30)
+
+
 def bench(network: str, row: str, options: str, what: str = "") -> list[Step]:
-    """The steps of one row: bundles exported, engines built for a target, if any, and both timed.
+    """The steps of one row: bundles exported, engines built for a target, if any, and all of them timed.
 
     Args:
         network: whose weights they are.
@@ -140,16 +151,16 @@ def bench(network: str, row: str, options: str, what: str = "") -> list[Step]:
         what: is measured, in the name of the row; "" is the latency of one image.
     """
     precisions, backend, *target = row.split()
-    steps, bundles, needs = [], [], []
+    runs = backend_step(backend)
+    steps, bundles, needs = [runs], [], [runs.name]
     for precision in precisions.split(","):
         bundles.append(f"{{work}}/{network}-{precision}")
         steps.append(export(network, precision))
         if target:
             # Built again if it is there, since the newest engines are the ones that are taken.
             build = f"{SED_TRT} build {bundles[-1]} --backend {backend} --target {target[0]} --force"
-            steps.append(
-                Step(f"{network} {precision} {backend} {target[0]} build", build, 150, (steps[-1].name,))
-            )
+            name = f"{network} {precision} {backend} {target[0]} build"
+            steps.append(Step(name, build, 150, (runs.name, steps[-1].name)))
         needs.append(steps[-1].name)
     latency = (
         f"{SED_TRT} bench latency {' '.join(bundles)} --backend {backend} --no-alone {options} "
@@ -195,6 +206,8 @@ def plan(load: Load, device: str) -> list[Step]:
     on_cpu = (REFERENCE,) if load.rehearsal else ()
     steps = [
         Step("device session", "-m sed_trt.benchmarks.device_check", 45),
+        # Before the first export, which may be for backends that cannot run.
+        *(backend_step(backend) for backend in GPU_BACKENDS),
         *parity((REFERENCE,), "cpu"),
         *parity(PARITY),
         Step(weights, f"-m sed_trt.benchmarks.known_weights {checkpoint(network)} {load.preset}", 60),
@@ -227,6 +240,8 @@ def run_steps(steps: Sequence[Step], work: Path, end: float) -> Iterator[dict[st
         left = end - time.monotonic()
         if missing:
             record = _skipped(problems[missing[0]])
+        elif not _is_wanted(step, steps, problems):
+            record = _skipped("no row that can run needs it")
         elif left < MIN_SECONDS:
             record = _skipped("the time is over; give more with --minutes")
         else:
@@ -235,6 +250,14 @@ def run_steps(steps: Sequence[Step], work: Path, end: float) -> Iterator[dict[st
             cause = problems[missing[0]] if missing else f"{step.name}: {record['reason']}"
             problems[step.name] = cause
         yield {"name": step.name, **record}
+
+
+def _is_wanted(step: Step, steps: Sequence[Step], problems: Mapping[str, str]) -> bool:
+    """Whether a step is a row, or some row that can still run needs it."""
+    needing = [other for other in steps if step.name in other.needs]
+    return not needing or any(
+        problems.keys().isdisjoint(other.needs) and _is_wanted(other, steps, problems) for other in needing
+    )
 
 
 def _skipped(reason: str) -> dict[str, Any]:
