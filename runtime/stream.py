@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from ..engines.engine import Engines
 from ..errors import InputError
-from .device_rejection import DeviceRejection, GuessedImage
+from .device_rejection import DeviceRejection
 from .images import ImageSource
 from .pipeline import DecodedImage, EncodedImage, PreparedImage, decode, encode, finish, label, prepare
 from .rejection import Rejection
@@ -63,15 +63,14 @@ def stream_results(
         except InputError as error:
             return source, str(error)
 
-    def decode_one(encoded: EncodedImage) -> DecodedImage | GuessedImage:
+    def decode_one(encoded: EncodedImage) -> DecodedImage:
         if device is not None:
             return device.decode(encoded, vocabulary, rejection)
         return decode(encoded, vocabulary, rejection)
 
-    def label_one(decoded: DecodedImage | GuessedImage) -> Result:
+    def label_one(decoded: DecodedImage) -> Result:
         if device is not None:
             return device.label(decoded, vocabulary.names)
-        assert isinstance(decoded, DecodedImage)
         return label(engines, decoded, vocabulary.names)
 
     def segment_one(source: ImageSource) -> _Passed[Result]:
