@@ -37,8 +37,10 @@ class _Point:
 
 
 @dataclass(frozen=True, eq=False)
-class GuessedImage:
+class GuessedImage(DecodedImage):
     """An image that was decoded with guessed numbers of categories, which `DeviceRejection.label` checks.
+
+    Until then its `kept_ids` are 0, 1, 2 …, one for each map of the logits, and its `kept` is empty.
 
     Attributes:
         encoded: the image.
@@ -47,7 +49,6 @@ class GuessedImage:
         sizes: padded number of categories at each rejection point.
         points: one for each rejection point, from which the rest can be repeated, and one for the logits.
         counts: at each rejection point how many categories are kept, int64 (1,) on the device.
-        decoded: its `kept_ids` are 0, 1, 2 …, one for each map of the logits, and its `kept` is empty.
         read: waits for the true number of categories at each rejection point, followed by the vocabulary's
             index for each map of the logits: int64.
     """
@@ -58,7 +59,6 @@ class GuessedImage:
     sizes: tuple[int, ...]
     points: tuple[_Point, ...]
     counts: tuple[Value, ...]
-    decoded: DecodedImage
     read: Callable[[], np.ndarray]
 
 
@@ -89,9 +89,7 @@ class DeviceRejection:
         """Decode and label one image."""
         return self.label(self.decode(encoded, vocabulary, rejection), vocabulary.names, with_scores)
 
-    def decode(
-        self, encoded: EncodedImage, vocabulary: Vocabulary, rejection: Rejection
-    ) -> DecodedImage | GuessedImage:
+    def decode(self, encoded: EncodedImage, vocabulary: Vocabulary, rejection: Rejection) -> DecodedImage:
         """Run the scout and the decoder stages on one image, without a wait where the sizes can be guessed.
 
         Raises:
@@ -108,18 +106,16 @@ class DeviceRejection:
         first = _Point(values, votes, self._constant(np.arange(len(vocabulary), dtype=np.int64)))
         return self._decode_from(encoded, vocabulary, rejection, sizes, (first,), (), timings)
 
-    def label(
-        self, image: DecodedImage | GuessedImage, names: tuple[str, ...], with_scores: bool = True
-    ) -> Result:
+    def label(self, image: DecodedImage, names: tuple[str, ...], with_scores: bool = True) -> Result:
         """Label every pixel of one image; decode it again from where a guessed size was too small.
 
         Raises:
             InputError: as `decode`.
         """
-        if isinstance(image, DecodedImage):
+        if not isinstance(image, GuessedImage):
             return label(self._engines, image, names, with_scores)
         while True:
-            result = label(self._engines, image.decoded, names, with_scores)
+            result = label(self._engines, image, names, with_scores)
             counts, ids = np.split(image.read(), [len(REJECTION_POINTS)])
             overflows = [point for point, size in enumerate(image.sizes) if counts[point] > size]
             if not overflows:
@@ -160,7 +156,7 @@ class DeviceRejection:
             (*image.sizes[:point], size, *image.sizes[point + 1 :]),
             image.points[: point + 1],
             image.counts[:point],
-            dict(image.decoded.timings),
+            dict(image.timings),
         )
 
     def _decode_from(
@@ -182,11 +178,20 @@ class DeviceRejection:
             votes = run_decoder_stage(self._engines, stage, values, timings, stay_on_device=True)
             points = (*points, _Point(values, votes, selected["selected_ids"]))
             counts = (*counts, selected["count"])
-        decoded = DecodedImage(
-            encoded.image, points[-1].values["logits"], np.arange(sizes[-1], dtype=np.int64), (), timings
+        return GuessedImage(
+            image=encoded.image,
+            logits=points[-1].values["logits"],
+            kept_ids=np.arange(sizes[-1], dtype=np.int64),
+            kept=(),
+            timings=timings,
+            encoded=encoded,
+            vocabulary=vocabulary,
+            rejection=rejection,
+            sizes=sizes,
+            points=points,
+            counts=counts,
+            read=self._engines.download(self._engines.stack([*counts, points[-1].ids])),
         )
-        read = self._engines.download(self._engines.stack([*counts, points[-1].ids]))
-        return GuessedImage(encoded, vocabulary, rejection, sizes, points, counts, decoded, read)
 
     def _selected(self, rejection: Rejection, categories: int, point: _Point, size: int) -> dict[str, Any]:
         """The outputs of `select` at a rejection point."""

@@ -12,7 +12,7 @@ from ..engines.engine import Engines
 from ..errors import InputError
 from .device_rejection import DeviceRejection
 from .images import ImageSource
-from .pipeline import EncodedImage, PreparedImage, decode, encode, finish, label, prepare
+from .pipeline import DecodedImage, EncodedImage, PreparedImage, decode, encode, finish, label, prepare
 from .rejection import Rejection
 from .result import Result
 from .vocabulary import Vocabulary
@@ -64,12 +64,15 @@ def stream_results(
         except InputError as error:
             return source, str(error)
 
-    def decode_one(encoded: EncodedImage) -> Callable[[], Result]:
+    def decode_one(encoded: EncodedImage) -> DecodedImage:
         if device is not None:
-            guessed = device.decode(encoded, vocabulary, rejection)
-            return lambda: device.label(guessed, vocabulary.names, scores)
-        decoded = decode(encoded, vocabulary, rejection)
-        return lambda: label(engines, decoded, vocabulary.names, scores)
+            return device.decode(encoded, vocabulary, rejection)
+        return decode(encoded, vocabulary, rejection)
+
+    def label_one(decoded: DecodedImage) -> Result:
+        if device is not None:
+            return device.label(decoded, vocabulary.names, scores)
+        return label(engines, decoded, vocabulary.names, scores)
 
     def finish_one(prepared: PreparedImage) -> Result:
         (encoded,) = encode(engines, [prepared])
@@ -83,12 +86,8 @@ def stream_results(
         return
     encoded = prefetch(_closing(_encode_batches(engines, loaded, batch), loaded), batch)
     decoded = _closing(map_threaded(_unless_failed(decode_one), encoded, engines.decodes_at_once), encoded)
-    labelled = prefetch(_closing(map(_unless_failed(_label), decoded), decoded), _RESULTS_AHEAD)
+    labelled = prefetch(_closing(map(_unless_failed(label_one), decoded), decoded), _RESULTS_AHEAD)
     yield from _items(labelled)
-
-
-def _label(decoded: Callable[[], Result]) -> Result:
-    return decoded()
 
 
 def _items(labelled: Generator[_Passed[Result], None, None]) -> Iterator[StreamItem]:

@@ -111,15 +111,8 @@ def test_rejection_on_the_device_is_a_choice(
 ) -> None:
     engines = FakeEngines((4, 8))
     monkeypatch.setattr("sed_trt.runtime.segmenter.open_engines", lambda *_arguments: engines)
-    arguments: list[str | Path] = [
-        photos,
-        "--categories",
-        "red, green, blue",
-        "--rejection",
-        "budget:2",
-        *flag,
-    ]
-    assert segment(bundle, *arguments, "-o", tmp_path / "out") == 0
+    arguments = ["--categories", "red, green, blue", "--rejection", "budget:2", *flag]
+    assert segment(bundle, photos, *arguments, "-o", tmp_path / "out") == 0
     assert len(engines["select"].shapes) == (6 if flag else 0)
 
 

@@ -21,9 +21,15 @@ from sed_trt.tests.fakes.results import scores_of
 from sed_trt.train.scenes import make_scene
 
 BUCKETS = (2, 4, 8, 16, 64)
-POLICIES: tuple[Rejection, ...] = (
-    TopK(1), TopK(8), MinPixels(8, 20), MinPixels(2, 10**12), Budget(1), Budget(5), Budget(2**40),
-)  # fmt: skip
+POLICIES: list[Rejection] = [
+    TopK(1),
+    TopK(8),
+    MinPixels(8, 20),
+    MinPixels(2, 10**12),
+    Budget(1),
+    Budget(5),
+    Budget(2**40),
+]
 Select = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
