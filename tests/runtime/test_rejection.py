@@ -187,3 +187,24 @@ def test_padding_changes_nothing_real(decode: tuple[Decode, float], number: int,
         assert np.abs(found[:living].astype(np.float32) - expected).max() <= limit * scale
         if name.startswith("logits"):
             assert (found[living:] <= -60000).all()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("fixture", ["tiny_bundle", "tiny_bundle_fp16"])
+def test_gathers_copy_what_is_kept(fixture: str, number: int, request: pytest.FixtureRequest) -> None:
+    bundle = Bundle.open(request.getfixturevalue(fixture))
+    stage = bundle.manifest.stages[f"gather{number}"]
+    *sources, indices = stage.inputs
+    random = np.random.default_rng(0)
+    values = {
+        tensor.name: random.normal(size=(7, *map(int, tensor.shape[1:]))).astype(tensor.dtype)
+        for tensor in sources
+    }
+    engine = open_engines(bundle, "onnxruntime")[f"gather{number}"]
+    for kept in ([0], [1, 4, 6], [2, 3, -1, -1, -1], list(range(7)), [*range(7), -1]):
+        outputs = engine.run({**values, indices.name: np.array(kept)})
+        for tensor, output in zip(sources, stage.outputs, strict=True):
+            # Of padding any category is taken: the decoder stage masks it.
+            taken = values[tensor.name][np.maximum(kept, 0)]
+            assert np.array_equal(outputs[output.name], taken)
+            assert outputs[output.name].dtype == taken.dtype
