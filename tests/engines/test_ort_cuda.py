@@ -72,7 +72,8 @@ def test_results_are_those_of_plain_arrays(
         result = finish(mine, vocabulary, TopK(3))
         expected = finish(other, vocabulary, TopK(3))
         assert np.array_equal(result.labels, expected.labels)
-        assert np.array_equal(scores_of(result), scores_of(expected))
+        # The stage that labels on a GPU rounds otherwise.
+        assert np.abs(scores_of(result) - scores_of(expected)).max() < 1e-6
         assert result.kept == expected.kept
 
 
@@ -147,11 +148,13 @@ def test_each_bucket_has_a_session_of_its_own(bundle: Bundle, vocabulary: Vocabu
 
     for rejection in (KeepAll(), Budget(2), KeepAll()):
         finish(encoded, vocabulary, rejection)
-    sessions = {stage: set(engines[stage]._sessions) for stage in ("scout", "decode1", "decode3", "label")}
+    sessions = {
+        stage: set(engines[stage]._sessions) for stage in ("scout", "decode1", "decode3", "label_gpu")
+    }
     # 11 categories are no bucket: the scout takes them as they are, the decoder stages in the next bucket.
     assert sessions["scout"] == {None}
     assert sessions["decode1"] == sessions["decode3"] == {8, 16}
-    assert sessions["label"] == {None}
+    assert sessions["label_gpu"] == {None}
     opened = [*engines["decode1"]._sessions.values(), *engines["decode3"]._sessions.values()]
     assert len(set(map(id, opened))) == len(opened)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from sed_trt.stages import STAGE_NAMES
+from sed_trt.stages import BY_NAME, gpu_stages
 from sed_trt.tests.fakes.cuda_stub import build_stub, run_with_stub
 from sed_trt.tests.fakes.cuda_stub.observe import CATEGORIES, IMAGE_SHAPE
 
@@ -19,10 +19,12 @@ pytestmark = [
 ]
 # Of CUDA 13; 255 MB.
 PACKAGE = "onnxruntime-gpu==1.31.1"
+# What a GPU runs of a whole bundle.
+GPU_STAGE_NAMES = gpu_stages(BY_NAME)
 # Operators on shapes, which ONNX Runtime keeps on the CPU, where the shapes are.
 SHAPE_OPERATORS = {"Squeeze", "Concat", "Div"}
 # `text`, which runs once per vocabulary, looks for the end of each sentence: CUDA has no ArgMax of int64.
-CPU_OPERATORS = dict.fromkeys(STAGE_NAMES, SHAPE_OPERATORS) | {
+CPU_OPERATORS = dict.fromkeys(GPU_STAGE_NAMES, SHAPE_OPERATORS) | {
     "text": {"ArgMax", "Concat", "Slice", "Squeeze"}
 }
 OBSERVE = "sed_trt.tests.fakes.cuda_stub.observe"
@@ -73,15 +75,15 @@ def report(bundle: Path, stub: Path, package: Path, tmp_path_factory: pytest.Tem
 
 
 def test_all_but_shapes_is_computed_on_the_gpu(report: Any) -> None:
-    assert set(STAGE_NAMES) <= set(report["nodes"])
-    for stage in STAGE_NAMES:
+    assert set(GPU_STAGE_NAMES) <= set(report["nodes"])
+    for stage in GPU_STAGE_NAMES:
         providers = report["nodes"][stage]
         assert sum(providers["CUDAExecutionProvider"].values()) > 0, stage
         assert set(providers.get("CPUExecutionProvider", {})) <= CPU_OPERATORS[stage], stage
 
 
 def test_no_value_is_moved_between_host_and_gpu_within_a_stage(report: Any) -> None:
-    for stage in STAGE_NAMES:
+    for stage in GPU_STAGE_NAMES:
         operators = {name for place in report["nodes"][stage].values() for name in place}
         assert stage == "text" or not {name for name in operators if "Memcpy" in name}, stage
 
@@ -93,15 +95,14 @@ def padded_bytes(*sizes: int) -> int:
 
 def test_waits_and_bytes_of_each_stage(report: Any) -> None:
     stages = report["stages"]
-    waits = {stage: stages[stage].get("waits", 0) for stage in STAGE_NAMES if stage != "text"}
-    assert waits == {stage: int(stage in ("scout", "decode1", "decode2", "label")) for stage in waits}
+    waits = {stage: stages[stage].get("waits", 0) for stage in GPU_STAGE_NAMES if stage != "text"}
+    assert waits == {stage: int(stage in ("scout", "decode1", "decode2")) for stage in waits}
     height, width, _ = IMAGE_SHAPE
     # The last image kept two categories, in a bucket of eight.
     downloads = {
         "scout": padded_bytes(8 * CATEGORIES * 4),
         "decode1": padded_bytes(8 * 8 * 4),
         "decode2": padded_bytes(8 * 8 * 4),
-        "label": padded_bytes(height * width * 4, height * width * 4),
     }
     for stage in waits:
         assert stages[stage].get("device_to_host_bytes", 0) == downloads.get(stage, 0), stage

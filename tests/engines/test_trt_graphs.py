@@ -162,8 +162,8 @@ def test_rtx_captures_by_itself(machine: Machine) -> None:
     }
     whole = "WHOLE_GRAPH_CAPTURE"
     assert strategies == {
-        "pixels": None, "image": whole, "scout": whole, "decode1": whole, "decode2": whole,
-        "decode3": whole, "label_gpu": None,
+        "pixels": None, "image": whole, "scout": whole, "gather1": None, "decode1": whole, "gather2": None,
+        "decode2": whole, "gather3": None, "decode3": whole, "label_gpu": None,
     }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from sed_trt.engines.ort import cuda_device
 from sed_trt.engines.ort.cuda import OnnxRuntimeCudaEngines
 from sed_trt.engines.ort.session import open_session
 from sed_trt.runtime import Budget, KeepAll, Rejection, Vocabulary
+from sed_trt.runtime.device_rejection import DeviceRejection
 from sed_trt.runtime.pipeline import encode, finish, prepare
 
 COUNTED = (
@@ -120,6 +121,7 @@ def main(bundle_folder: str, folder: str, *flags: str) -> None:
         return stub.since(before)
 
     # Two buckets, and each twice in turn, once all sessions are there.
+    DeviceRejection(engines).warm_up()
     images = [segment(rejection) for rejection in (KeepAll(), Budget(2)) * 3]
     report = {
         "images": images,
