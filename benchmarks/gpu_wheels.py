@@ -59,7 +59,9 @@ class WheelsError(Exception):
     """Something is missing, damaged or too large; the message says what, and what to do."""
 
 
-def pack(folder: Path, packages: Sequence[str], there: Sequence[str], part_bytes: int) -> dict[str, Any]:
+def pack(
+    folder: Path, packages: Sequence[str], there: Sequence[str], part_bytes: int, python: str = PYTHON_VERSION
+) -> dict[str, Any]:
     """Download wheels to `folder`/wheels and write them to `folder`/parts, in parts of `part_bytes` at most.
 
     Args:
@@ -67,6 +69,7 @@ def pack(folder: Path, packages: Sequence[str], there: Sequence[str], part_bytes
         packages: requirements, each of which is one wheel: what they need is not followed.
         there: names of packages that the machine has, beside `THERE`.
         part_bytes: of a part.
+        python: version of the machine's Python.
 
     Returns:
         The manifest: names, sizes and sha256 of wheels and parts.
@@ -90,12 +93,14 @@ def pack(folder: Path, packages: Sequence[str], there: Sequence[str], part_bytes
     if packages and subprocess.run([*command, *packages], check=False).returncode != 0:
         raise WheelsError(f"pip cannot download {', '.join(packages)}; its message is above")
     files = sorted(wheels.glob("*.whl"))
-    check_needs(files, {*THERE, *there})
+    check_needs(files, {*THERE, *there}, python)
     return split(files, folder / "parts", part_bytes)
 
 
-def check_needs(wheels: Sequence[Path], there: set[str]) -> None:
+def check_needs(wheels: Sequence[Path], there: set[str], python: str = PYTHON_VERSION) -> None:
     """Refuse wheels that need a package which is neither among them nor `there`, or come in two versions.
+
+    `python` is the version that they are for.
 
     Raises:
         WheelsError: they do.
@@ -110,7 +115,7 @@ def check_needs(wheels: Sequence[Path], there: set[str]) -> None:
     missing = {
         f"{need} (for {name})"
         for wheel, name in zip(wheels, names, strict=True)
-        for need in _needs(wheel)
+        for need in _needs(wheel, python)
         if need not in known
     }
     if missing:
@@ -120,14 +125,14 @@ def check_needs(wheels: Sequence[Path], there: set[str]) -> None:
         )
 
 
-def _needs(wheel: Path) -> Iterator[str]:
-    """Names of the packages that a wheel needs on Linux, without its extras."""
+def _needs(wheel: Path, python: str) -> Iterator[str]:
+    """Names of the packages that a wheel needs on Linux with a version of Python, without its extras."""
     from pip._vendor.packaging.requirements import Requirement
 
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
         content = HeaderParser().parsestr(archive.read(name).decode())
-    machine = {"extra": "", "python_version": PYTHON_VERSION, "python_full_version": f"{PYTHON_VERSION}.0"}
+    machine = {"extra": "", "python_version": python, "python_full_version": f"{python}.0"}
     machine |= {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
     for text in content.get_all("Requires-Dist", []):
         requirement = Requirement(text)
@@ -274,7 +279,7 @@ def install(store: Path, site: Path) -> bool:
         if subprocess.run([*command, *map(str, wheels)], check=False).returncode != 0:
             raise WheelsError(f"pip cannot install the wheels of {store} into {site}; its message is above")
         names = [each.metadata["Name"] for each in metadata.distributions(path=[str(site), *sys.path])]
-        check_needs(wheels, set(names))
+        check_needs(wheels, set(names), f"{sys.version_info.major}.{sys.version_info.minor}")
     mark.write_text(digest)
     return True
 
@@ -321,7 +326,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "pack":
             part_bytes = int(options.part_mb * 1e6) if options.part_mb else carried_part_bytes(ROOT)
-            manifest = pack(options.folder, [*options.only, *options.also], options.there, part_bytes)
+            packages = [*options.only, *options.also]
+            manifest = pack(options.folder, packages, options.there, part_bytes, options.python)
             for part in manifest["parts"]:
                 print(f"{options.folder / 'parts' / part['name']}: {part['bytes'] / 1e6:.1f} MB")
             print(f"{len(manifest['wheels'])} wheels in {len(manifest['parts'])} parts")
