@@ -76,6 +76,14 @@ def latency(
     device: Annotated[
         str, typer.Option(help="Device of the baselines: cpu, cuda, or auto, the bundles' own.")
     ] = "auto",
+    cuda_graphs: Annotated[
+        bool,
+        typer.Option(
+            "--cuda-graphs",
+            help="On a GPU, launch each stage as a whole, as it was recorded. Off by default, until a GPU has "
+            "shown what it gains.",
+        ),
+    ] = False,
     threads: Threads = None,
     output: Output = None,
     as_json: AsJson = False,
@@ -120,6 +128,7 @@ def latency(
             backend=each,
             device=one_of("--device", device, ("auto", "cpu", "cuda")),
             threads=threads,
+            cuda_graphs=cuda_graphs,
         )
         for bundle in dict.fromkeys(bundles)
         for each in words("--backend", backend, BACKENDS)

@@ -76,6 +76,14 @@ def segment(
             "Off by default, until a GPU has shown what it gains; on a CPU it changes nothing.",
         ),
     ] = False,
+    cuda_graphs: Annotated[
+        bool,
+        typer.Option(
+            "--cuda-graphs",
+            help="On a GPU, launch each stage as a whole, as it was recorded. Off by default, until a GPU has "
+            "shown what it gains.",
+        ),
+    ] = False,
     overlay: Annotated[
         bool, typer.Option(help="Also write the image with coloured labels and a legend.")
     ] = True,
@@ -95,7 +103,12 @@ def segment(
     policy = parse_rejection(rejection)
     paths = expand_inputs(inputs)
     segmenter = Segmenter(
-        bundle, backend, threads, images_at_once=images_at_once, device_rejection=device_rejection
+        bundle,
+        backend,
+        threads,
+        images_at_once=images_at_once,
+        device_rejection=device_rejection,
+        cuda_graphs=cuda_graphs,
     )
     make_folder(output)
     embedded = _embed(segmenter, names)

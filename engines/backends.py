@@ -32,12 +32,17 @@ _MEASURED_ON = ("x86_64", "amd64")
 
 
 def open_engines(
-    bundle: Bundle, backend: str | None = "auto", threads: int | None = None, images_at_once: int = 1
+    bundle: Bundle,
+    backend: str | None = "auto",
+    threads: int | None = None,
+    images_at_once: int = 1,
+    cuda_graphs: bool = False,
 ) -> Engines:
     """The engines of `bundle` on a backend; None is "auto", the fastest that works here.
 
     `threads` bounds the CPU threads of one stage; None is one per core, or an equal share of the cores for
     each of `images_at_once`, which see in `Engines`. Backends with a GPU take more than one in their own way.
+    `cuda_graphs` is for those: each stage is launched as a whole, see their classes.
 
     Raises:
         InputError: unknown backend, fewer than one thread or image, or the backend is not there or broken.
@@ -50,7 +55,7 @@ def open_engines(
     if images_at_once < 1:
         raise InputError(f"images_at_once: {images_at_once} is too few, expected at least 1")
     if backend != "auto":
-        return _open(bundle, backend, threads, "asked for", images_at_once)
+        return _open(bundle, backend, threads, "asked for", images_at_once, cuda_graphs)
     on_cpu, evidence = cpu_order(bundle.manifest.precision, platform.machine())
     # Each problem, without the advice that follows it, and the backends that have it.
     problems: dict[str, list[str]] = {}
@@ -61,11 +66,11 @@ def open_engines(
         else:
             try:
                 reason = _reason(problems, evidence.get(candidate))
-                return _open(bundle, candidate, threads, reason, images_at_once)
+                return _open(bundle, candidate, threads, reason, images_at_once, cuda_graphs)
             except InputError as error:
                 problem = str(error).split("; ", 1)[0].removeprefix(f"backend {candidate}: ")
         problems.setdefault(problem, []).append(candidate)
-    return _open(bundle, last, threads, _reason(problems, evidence.get(last)), images_at_once)
+    return _open(bundle, last, threads, _reason(problems, evidence.get(last)), images_at_once, cuda_graphs)
 
 
 def cpu_order(precision: str, machine: str) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -133,7 +138,9 @@ def check_runs_on_gpu(bundle: Bundle, backend: str) -> None:
         )
 
 
-def _open(bundle: Bundle, backend: str, threads: int | None, reason: str, images_at_once: int) -> Engines:
+def _open(
+    bundle: Bundle, backend: str, threads: int | None, reason: str, images_at_once: int, cuda_graphs: bool
+) -> Engines:
     # Each backend is imported when it is chosen: opening one must not cost the imports of all.
     if backend == "onnxruntime":
         from .ort.cpu import OnnxRuntimeEngines
@@ -152,10 +159,10 @@ def _open(bundle: Bundle, backend: str, threads: int | None, reason: str, images
             )
         from .ort.cuda import OnnxRuntimeCudaEngines
 
-        return OnnxRuntimeCudaEngines(bundle, threads, reason)
+        return OnnxRuntimeCudaEngines(bundle, threads, reason, cuda_graphs=cuda_graphs)
     from .trt.engines import TensorRTEngines
 
-    return TensorRTEngines(bundle, backend, reason)
+    return TensorRTEngines(bundle, backend, reason, cuda_graphs=cuda_graphs)
 
 
 def _reason(problems: dict[str, list[str]], evidence: str | None) -> str:

@@ -40,6 +40,7 @@ class Segmenter:
         engines: Engines | None = None,
         images_at_once: int = 1,
         device_rejection: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         """Open a bundle folder; engines open on first use.
 
@@ -51,14 +52,16 @@ class Segmenter:
                 takes 4 T P C bytes on the host and on a GPU as much (150 categories of sed-b: 31 MB); on a
                 CPU its folded form 900 T C bytes in FP32 or 450 T C in half precision (86 or 43 MB), at most
                 2.5 GiB, above which a vocabulary is not folded.
-            engines: of this bundle, if they are open already; `backend`, `threads` and `images_at_once` are
-                then not used.
+            engines: of this bundle, if they are open already; `backend`, `threads`, `images_at_once` and
+                `cuda_graphs` are then not used.
             images_at_once: on a CPU, images that `stream` takes through all stages side by side, each on its
                 share of the cores; a single image then takes longer.
             device_rejection: on a GPU, choose the categories to keep there, with sizes guessed from the last
                 image and checked afterwards, so that the host waits once for an image; features of all its
                 stages stay in memory until then. `TopK`, `MinPixels`, `Budget` and `KeepAll` can do so; other
                 policies go through the host, as all do on a CPU. Off until a GPU has shown what it gains.
+            cuda_graphs: on a GPU, launch each stage as a whole, recorded when its shapes first come, for memory
+                that each recording keeps. Off until a GPU has shown what it gains.
 
         Raises:
             InputError: no bundle there, a file of it is missing, the backend is unknown or does not work
@@ -68,7 +71,7 @@ class Segmenter:
             raise InputError(f"vocabularies: {vocabularies} is too few, expected at least 1")
         self.bundle = Bundle.open(bundle)
         if engines is None:
-            engines = open_engines(self.bundle, backend, threads, images_at_once)
+            engines = open_engines(self.bundle, backend, threads, images_at_once, cuda_graphs)
         self._engines = engines
         self.backend = self._engines.backend
         self._vocabularies = VocabularyCache(vocabularies)

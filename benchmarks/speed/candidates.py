@@ -137,6 +137,7 @@ class Subject:
         device: "cpu" or "cuda", of the baselines.
         threads: CPU threads of each candidate; None is one per core.
         one_graph: the graph of the baselines of that mode, where it was exported.
+        cuda_graphs: of the bundle, see `Segmenter`.
     """
 
     bundle: str
@@ -145,6 +146,7 @@ class Subject:
     device: str
     threads: int | None
     one_graph: str | None = None
+    cuda_graphs: bool = False
 
 
 @dataclass(frozen=True, eq=False)

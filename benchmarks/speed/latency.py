@@ -152,6 +152,7 @@ def measure_latency(subjects: Sequence[Subject], plan: Plan, report: Report) -> 
         "backend": _only(backends),
         "image_size": size,
         "threads": subject.threads,
+        "cuda_graphs": subject.cuda_graphs,
         "rounds": plan.rounds,
         "candidates": {each.name: [each.runs_on, each.precision] for each in candidates},
         "skipped": skipped | failed,
@@ -218,7 +219,9 @@ def _open_bundles(subjects: Sequence[Subject]) -> tuple[list[Mine], dict[str, st
     for subject in subjects:
         name = OURS if len(subjects) == 1 else f"{OURS}, {subject.bundle}, {subject.backend}"
         try:
-            segmenter = Segmenter(subject.bundle, subject.backend, subject.threads)
+            segmenter = Segmenter(
+                subject.bundle, subject.backend, subject.threads, cuda_graphs=subject.cuda_graphs
+            )
         except InputError as error:
             if len(subjects) == 1:
                 raise

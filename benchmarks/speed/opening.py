@@ -85,7 +85,9 @@ def open_candidate(name: str, subject: Subject) -> Candidate:
         InputError: it is not there, or cannot run on this machine.
     """
     if name == OURS:
-        return ours(Segmenter(subject.bundle, subject.backend, subject.threads))
+        return ours(
+            Segmenter(subject.bundle, subject.backend, subject.threads, cuda_graphs=subject.cuda_graphs)
+        )
     return BaselineOpener(subject).open(name)
 
 

@@ -46,9 +46,9 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle whose stages are in numpy; the options that choose engines are checked as for any other."""
 
     def open_fakes(
-        bundle: Bundle, backend: str | None, threads: int | None, images_at_once: int
+        bundle: Bundle, backend: str | None, threads: int | None, images_at_once: int, cuda_graphs: bool
     ) -> FakeEngines:
-        open_engines(bundle, backend, threads, images_at_once)
+        open_engines(bundle, backend, threads, images_at_once, cuda_graphs)
         return FakeEngines(images_at_once=images_at_once)
 
     monkeypatch.setattr("sed_trt.runtime.segmenter.open_engines", open_fakes)

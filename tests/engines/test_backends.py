@@ -43,21 +43,24 @@ def offer(monkeypatch: pytest.MonkeyPatch, *works: str) -> None:
         decodes_at_once = 2
         images_at_once = None
 
-        def __init__(self, backend: str, reason: str) -> None:
+        def __init__(self, backend: str, reason: str, cuda_graphs: bool = False) -> None:
             if backend not in works:
                 raise InputError(f"backend {backend}: broken; mend it")
             self.backend = backend
             self.reason = reason
+            self.cuda_graphs = cuda_graphs
 
     monkeypatch.setattr(
-        tensorrt_engines, "TensorRTEngines", lambda bundle, backend, reason: Offered(backend, reason)
+        tensorrt_engines,
+        "TensorRTEngines",
+        lambda bundle, backend, reason, cuda_graphs: Offered(backend, reason, cuda_graphs),
     )
     monkeypatch.setattr(module, "missing_package", lambda backend: None)
     monkeypatch.setattr(module, "cuda_offered", lambda: True)
     monkeypatch.setattr(
         onnxruntime_engines,
         "OnnxRuntimeCudaEngines",
-        lambda bundle, threads, reason: Offered("onnxruntime-cuda", reason),
+        lambda bundle, threads, reason, cuda_graphs: Offered("onnxruntime-cuda", reason, cuda_graphs),
     )
     monkeypatch.setattr(
         openvino_engines,
@@ -97,6 +100,16 @@ def test_auto_takes_the_fastest_that_works(
     for backend in ("auto", None):
         engines = open_engines(bundle, backend)
         assert (engines.backend, engines.reason) == (taken, reason)
+
+
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+@pytest.mark.parametrize("backend", ["auto", "tensorrt", "tensorrt-rtx", "onnxruntime-cuda"])
+def test_gpu_backends_are_told_of_cuda_graphs(
+    backend: str, cuda_graphs: bool, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, *BACKENDS)
+    engines: Any = open_engines(bundle, backend, cuda_graphs=cuda_graphs)
+    assert engines.cuda_graphs is cuda_graphs
 
 
 @pytest.mark.parametrize("backend", BACKENDS[1:])
