@@ -80,8 +80,8 @@ def latency(
         bool,
         typer.Option(
             "--cuda-graphs",
-            help="On a GPU, launch each stage as a whole, as it was recorded. Off by default, until a GPU has "
-            "shown what it gains.",
+            help="On a GPU, launch each stage as a whole, as it was recorded. Off by default, until a GPU "
+            "has shown what it gains.",
         ),
     ] = False,
     threads: Threads = None,

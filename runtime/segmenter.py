@@ -60,8 +60,8 @@ class Segmenter:
                 image and checked afterwards, so that the host waits once for an image; features of all its
                 stages stay in memory until then. `TopK`, `MinPixels`, `Budget` and `KeepAll` can do so; other
                 policies go through the host, as all do on a CPU. Off until a GPU has shown what it gains.
-            cuda_graphs: on a GPU, launch each stage as a whole, recorded when its shapes first come, for memory
-                that each recording keeps. Off until a GPU has shown what it gains.
+            cuda_graphs: on a GPU, launch each stage as a whole, recorded when its shapes first come; each
+                recording keeps memory. Off until a GPU has shown what it gains.
 
         Raises:
             InputError: no bundle there, a file of it is missing, the backend is unknown or does not work
