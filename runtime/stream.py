@@ -11,7 +11,7 @@ from typing import TypeVar
 from ..engines.engine import Engines
 from ..errors import InputError
 from .images import ImageSource
-from .pipeline import DecodedImage, EncodedImage, PreparedImage, decode, encode, finish, label, prepare
+from .pipeline import DecodedImage, EncodedImage, PreparedImage, decode, encode, label, prepare
 from .rejection import Rejection
 from .result import Result
 from .vocabulary import Vocabulary
@@ -38,6 +38,9 @@ class StreamItem:
     error: str | None = None
 
 
+# A change to what was decoded, before it is labelled: called with one image at a time, in order.
+DecodedTransform = Callable[[Engines, DecodedImage], DecodedImage]
+
 # An image between two steps: its source, and the last step's output or the error of an unreadable file.
 _Passed = tuple[ImageSource, Output | str]
 
@@ -49,6 +52,7 @@ def stream_results(
     rejection: Rejection,
     short_side: int | None,
     batch: int,
+    transform: DecodedTransform | None = None,
 ) -> Generator[StreamItem, None, None]:
     """Segment images in order; see `Segmenter.stream`.
 
@@ -65,18 +69,28 @@ def stream_results(
         return decode(encoded, vocabulary, rejection)
 
     def label_one(decoded: DecodedImage) -> Result:
+        if transform is not None:
+            decoded = transform(engines, decoded)
         return label(engines, decoded, vocabulary.names)
 
-    def segment_one(source: ImageSource) -> _Passed[Result]:
+    def decode_whole(source: ImageSource) -> _Passed[DecodedImage]:
         source, prepared = load(source)
         if isinstance(prepared, str):
             return source, prepared
         (encoded,) = encode(engines, [prepared])
-        return source, finish(encoded, vocabulary, rejection)
+        return source, decode_one(encoded)
 
     if engines.images_at_once > 1:
         # Each image stays in one thread: steps that overlap as well would ask for more threads than cores.
-        labelled = map_threaded(segment_one, images, engines.images_at_once)
+        # A transform sees the images in order, so what follows it cannot stay there.
+        if transform is None:
+            label_decoded = _unless_failed(label_one)
+            labelled = map_threaded(
+                lambda source: label_decoded(decode_whole(source)), images, engines.images_at_once
+            )
+        else:
+            decoded = map_threaded(decode_whole, images, engines.images_at_once)
+            labelled = prefetch(_closing(map(_unless_failed(label_one), decoded), decoded), _RESULTS_AHEAD)
         yield from _items(labelled)
         return
     # The second batch is loaded while the encoder runs on the first; a whole batch leaves it at once.
