@@ -27,7 +27,7 @@ class Frame:
 
     Attributes:
         number: 0, 1, … in presentation order.
-        time: its presentation time in units of the reader's `time_base`; rises from frame to frame.
+        time: its presentation time in units of the reader's `time_base`, rising from frame to frame.
         picture: the decoded `av.VideoFrame`; None where it could not be decoded.
     """
 
@@ -44,6 +44,8 @@ class VideoReader:
         width: of an upright frame in pixels.
         height: likewise.
         time_base: seconds that one unit of `Frame.time` stands for.
+        start: seconds at which the file starts, which are subtracted from its times; 0 but for transport
+            streams, whose clock runs on from file to file.
         rate: frames in a second, on average.
         pixel_aspect: width of a pixel over its height, of an upright frame.
         frames_expected: that the file announces, or that follow from its duration; None where it says neither.
@@ -65,6 +67,9 @@ class VideoReader:
         try:
             self._stream = self._find_stream()
             self.time_base = Fraction(self._stream.time_base)
+            self.start = Fraction(0)
+            if self._container.format.flags & library().format.Flags.ts_discont.value:
+                self.start = Fraction(self._container.start_time or 0, 1_000_000)
             self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE)
             self.frames_expected = self._expected()
             self._frames = self._read()
@@ -126,7 +131,9 @@ class VideoReader:
     def _read(self) -> Generator[Frame, None, None]:
         number, last = 0, None
         step = max(1, round(1 / (self.rate * self.time_base)))
+        start = round(self.start / self.time_base)
         for time, picture in self._pictures():
+            time = None if time is None else time - start
             if picture is None:
                 self.broken += 1
                 # Before the first picture there is nothing that could stand in.

@@ -174,9 +174,17 @@ class VideoWriter:
         if not streams:
             return
         wanted = [self._source.streams[index] for index in streams]
+        negative_times = self._container.format.flags & library().format.Flags.ts_negative.value
         try:
             for packet in self._source.demux(wanted):
-                if packet.dts is not None:
+                if packet.dts is None:
+                    continue
+                start = round(self._reader.start / packet.time_base)
+                packet.dts -= start
+                packet.pts = packet.dts if packet.pts is None else packet.pts - start
+                # Encoders start a little before 0. Where the container has no such times, all others, those
+                # of the frames included, would be moved.
+                if packet.dts >= 0 or negative_times:
                     packet.stream = streams[packet.stream_index]
                     yield packet
         except library().error.FFmpegError as error:
