@@ -163,7 +163,9 @@ class Segmenter:
         _check_batch(batch)
         check_short_side(short_side)
         checked = self._checked_vocabulary(vocabulary)
-        return stream_results(self._engines, images, checked, rejection or TopK(), short_side, batch, transform)
+        return stream_results(
+            self._engines, images, checked, rejection or TopK(), short_side, batch, transform
+        )
 
     def warmup(
         self, vocabulary: Categories | None = None, batch: int = 1, progress: Progress | None = None

@@ -103,7 +103,7 @@ def imported_by(code: str, cache: Path) -> set[str]:
 
 
 def test_runtime_imports_nothing_heavy(tmp_path: Path) -> None:
-    modules = imported_by("import sed_trt.runtime", tmp_path)
+    modules = imported_by("import sed_trt.runtime, sed_trt.video", tmp_path)
     assert "tokenizers" in modules
     assert not modules & set(HEAVY)
 

@@ -36,7 +36,9 @@ class Drawing:
         self._panel: np.ndarray | None = None
         self.width, self.height = width, height
         if legend and len(names) <= MAX_LEGEND_ENTRIES:
-            entries = [(tuple(colour), name) for colour, name in zip(self._table.tolist(), names, strict=True)]
+            entries = [
+                (tuple(colour), name) for colour, name in zip(self._table.tolist(), names, strict=True)
+            ]
             panel = np.asarray(draw_legend(entries, (width, height)))
             self.width, self.height = max(width, panel.shape[1]), height + panel.shape[0]
             self._panel = panel

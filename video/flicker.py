@@ -4,10 +4,10 @@ The measure is 1 - VC2, with VC the video consistency of VSPW (Miao et al., CVPR
 
     flicker = |{p : L_t(p) != L_(t-1)(p) and D_t(p) <= STILL}| / |{p : D_t(p) <= STILL}|
 
-summed over all pairs of consecutive segmented frames. VC counts the pixels whose true category stays the same;
+summed over all pairs of consecutive segmented frames. VC counts pixels whose true category stays the same;
 without ground truth these are here the pixels whose image stays the same. D_t(p) is the largest difference of
-red, green and blue between the frames, 0 to 255, after both were averaged down to the grid on which the network
-decides, which also averages out most noise of camera and compression.
+red, green and blue between the frames, 0 to 255, after both were averaged down to the grid on which the
+network decides, which also averages out most noise of camera and compression.
 """
 
 from typing import Any
@@ -48,7 +48,7 @@ class Flicker:
         self._pixels = self._changed = self._still = self._still_changed = 0
 
     def update(self, labels: np.ndarray, difference: np.ndarray | None) -> None:
-        """Take the labels of the next frame, integers (side, side), and its output of `ImageChange.update`."""
+        """Take the labels of the next frame, integers (side, side), and what `ImageChange` gives for it."""
         last, self._last = self._last, labels
         if last is None or difference is None:
             return

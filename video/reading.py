@@ -16,8 +16,8 @@ from .library import library
 
 # Of a file that does not say its frame rate.
 _DEFAULT_RATE = Fraction(25)
-# Of these every packet is a frame, so that one which the decoder drops without an error is noticed too. Others
-# have packets that are never shown.
+# Of these every packet is a frame, so that one which the decoder drops without an error is noticed too.
+# Others have packets that are never shown.
 _FRAME_PER_PACKET = frozenset(("h264", "hevc", "mpeg4", "mjpeg"))
 
 
@@ -48,7 +48,7 @@ class VideoReader:
             streams, whose clock runs on from file to file.
         rate: frames in a second, on average.
         pixel_aspect: width of a pixel over its height, of an upright frame.
-        frames_expected: that the file announces, or that follow from its duration; None where it says neither.
+        frames_expected: that the file announces, or that follow from its duration; None without either.
         broken: frames so far that could not be decoded.
         ended_early: why reading ended before the file's end, as one phrase; else None.
     """

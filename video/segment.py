@@ -203,7 +203,9 @@ class _Targets(NamedTuple):
 
 def _check(source: Path, targets: _Targets, every: int, smooth: float, alpha: float) -> None:
     if not any(targets):
-        raise InputError("give at least one of an output video, a folder of label maps and a file of run lengths")
+        raise InputError(
+            "give at least one of an output video, a folder of label maps and a file of run lengths"
+        )
     if every < 1:
         raise InputError(f"every: {every} is too few, expected at least 1 (each frame is segmented)")
     check_weight(smooth)
@@ -340,7 +342,8 @@ def _notes(report: VideoReport, reader: VideoReader, feed: _Feed) -> list[str]:
     notes = []
     if reader.broken:
         notes.append(
-            f"{reader.path}: {reader.broken} broken frames; the last picture and labels stand in their place"
+            f"{reader.path}: {reader.broken} broken frame{'s' * (reader.broken > 1)}; "
+            "the last picture and labels stand in"
         )
     if feed.failure:
         notes.append(f"{reader.path}: {feed.failed} frames were not segmented ({feed.failure})")
@@ -349,5 +352,3 @@ def _notes(report: VideoReport, reader: VideoReader, feed: _Feed) -> list[str]:
     if report.audio is not None and report.audio.startswith("dropped"):
         notes.append(f"{reader.path}: audio {report.audio}; an .mkv output takes most codecs")
     return notes
-
-

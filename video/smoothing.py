@@ -6,10 +6,10 @@ At every position of the grid on which the network decides
 
 with A the weight that the user gives and D_t the change of the image there (`flicker.ImageChange`). Where the
 image stays the same this is exponential blending. Where it moves, and after a cut, the frame counts alone, so
-that nothing is drawn where it no longer is; the bilateral filter weighs its neighbours in the same way, in space.
+that nothing is drawn where it no longer is. A bilateral filter weighs neighbours in the same way, in space.
 
-Probabilities are blended because a category that was rejected has no logits: its probability counts as 0, since
-it can win at no pixel. The label of a pixel is the category of the highest blended probability.
+Probabilities are blended because a category that was rejected has no logits: its probability counts as 0,
+since it can win at no pixel. The label of a pixel is the category of the highest blended probability.
 """
 
 from dataclasses import replace

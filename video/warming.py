@@ -1,4 +1,4 @@
-"""Backends with a device are slow when a size comes up first: sizes near those in use run ahead of their need.
+"""Sizes that the next frames may need run ahead, since backends with a device are slow at a new size.
 
 Kept categories are padded to one of a few sizes, the buckets. From one frame to the next their number changes
 little, so the next larger bucket at each rejection point is what a video will need next. A thread runs the

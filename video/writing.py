@@ -81,9 +81,7 @@ class VideoWriter:
             # Colours are stored for 2 x 2 pixels.
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame = frame.reformat(
-            format="yuv420p", dst_colorspace="ITU709", dst_color_range=_VIDEO_RANGE
-        )
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range=_VIDEO_RANGE)
         seconds = time * self._reader.time_base
         frame.pts = round(seconds / self._time_base)
         frame.time_base = self._time_base
@@ -95,7 +93,7 @@ class VideoWriter:
 
     def _open(self, with_audio: bool) -> None:
         av = library()
-        for encoder, options in _ENCODERS.items():
+        for encoder in _ENCODERS:
             try:
                 self._container = av.open(f"file:{self._path}", "w")
             except ValueError as error:
@@ -117,7 +115,7 @@ class VideoWriter:
             )
         self.encoder = encoder
         self._stream = stream
-        self._set_up(stream, options)
+        self._set_up(stream)
         streams = self._add_audio() if with_audio else {}
         try:
             self._container.start_encoding()
@@ -132,7 +130,7 @@ class VideoWriter:
         self._audio = self._packets(streams)
         self._next_audio = next(self._audio, None)
 
-    def _set_up(self, stream: Any, options: dict[str, str]) -> None:
+    def _set_up(self, stream: Any) -> None:
         height, width = (size + size % 2 for size in self._size)
         context = stream.codec_context
         self._time_base = self._reader.time_base
@@ -144,7 +142,7 @@ class VideoWriter:
         context.pix_fmt = "yuv420p"
         context.time_base = self._time_base
         context.sample_aspect_ratio = self._reader.pixel_aspect
-        context.options = options
+        context.options = _ENCODERS[self.encoder]
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _VIDEO_RANGE
 
@@ -215,4 +213,6 @@ class VideoWriter:
             raise self._not_writable(error) from error
 
     def _not_writable(self, error: Exception) -> InputError:
-        return InputError(f"{self._name}: cannot be written ({reason(error)}); choose another place or container")
+        return InputError(
+            f"{self._name}: cannot be written ({reason(error)}); choose another place or container"
+        )

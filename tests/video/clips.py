@@ -82,7 +82,8 @@ def packets(path: Path, kind: str) -> list[Any]:
 def times(path: Path) -> list[float]:
     """Presentation times of a video's frames in seconds."""
     with av.open(str(path)) as file:
-        return [float(frame.pts * frame.time_base) for frame in file.decode(video=0)]
+        frames: list[Any] = list(file.decode(video=0))
+        return [float(frame.pts * frame.time_base) for frame in frames]
 
 
 def images(path: Path) -> list[np.ndarray]:

@@ -88,12 +88,16 @@ def test_a_transport_stream_starts_at_0(segmenter: Segmenter, tmp_path: Path) ->
     report = run(segmenter, source, tmp_path / "out.mp4", rle=tmp_path / "out.jsonl")
     assert (report.frames, report.broken, report.audio) == (12, 0, "copied")
     start = min(
-        float(packet.pts * packet.time_base) for kind in ("audio", "video") for packet in packets(source, kind)
+        float(packet.pts * packet.time_base)
+        for kind in ("audio", "video")
+        for packet in packets(source, kind)
     )
     expected = [time - start for time in times(source)]
     assert expected[0] < 1
     assert times(tmp_path / "out.mp4") == pytest.approx(expected, abs=1e-3)
-    assert [content["time_s"] for content in lines(tmp_path / "out.jsonl")] == pytest.approx(expected, abs=1e-3)
+    assert [content["time_s"] for content in lines(tmp_path / "out.jsonl")] == pytest.approx(
+        expected, abs=1e-3
+    )
 
 
 def test_audio_that_the_container_refuses_is_dropped(
@@ -121,7 +125,7 @@ def test_variable_rate_and_odd_sizes_are_kept(segmenter: Segmenter, tmp_path: Pa
 def test_without_x264_mpeg4_is_used(
     segmenter: Segmenter, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoders = {"no_such_encoder": {}, "mpeg4": {}}
+    encoders: dict[str, dict[str, str]] = {"no_such_encoder": {}, "mpeg4": {}}
     monkeypatch.setattr(writing_module, "_ENCODERS", encoders)
     report = run(segmenter, clip, tmp_path / "out.mp4")
     assert (report.encoder, report.audio) == ("mpeg4", "copied")
@@ -162,7 +166,7 @@ def test_the_last_picture_and_labels_stand_in_for_a_broken_frame(
 def test_smoothing_keeps_the_order_and_lessens_flicker(
     images_at_once: int, fake_bundle: Path, tmp_path: Path
 ) -> None:
-    # Grey with a little more red, and once with a little more green: the image hardly changes, the label does.
+    # Grey, a little more red, once a little more green: the image hardly changes, the label does.
     shades = [np.full((48, 64, 3), 120, np.uint8) for _ in range(10)]
     for number, image in enumerate(shades):
         image[..., 1 if number == 5 else 0] += 4
