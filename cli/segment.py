@@ -99,7 +99,7 @@ def segment(
     from ..runtime.stream import map_threaded, pool_size
 
     # Cheap checks come first, so that a slip costs no waiting.
-    names = _category_names(categories, vocabulary)
+    names = category_names(categories, vocabulary)
     policy = parse_rejection(rejection)
     paths = expand_inputs(inputs)
     segmenter = Segmenter(
@@ -111,7 +111,7 @@ def segment(
         cuda_graphs=cuda_graphs,
     )
     make_folder(output)
-    embedded = _embed(segmenter, names)
+    embedded = embed(segmenter, names)
     items = segmenter.stream(paths, embedded, policy, short_side or None, batch, scores=False)
     summaries: list[dict[str, Any]] = []
     errors: list[str] = []
@@ -146,7 +146,12 @@ def segment(
         raise typer.Exit(2)
 
 
-def _category_names(categories: str | None, vocabulary: str | None) -> list[str]:
+def category_names(categories: str | None, vocabulary: str | None) -> list[str]:
+    """The names that one of the options --categories and --vocabulary gives.
+
+    Raises:
+        InputError: both or neither are given, or the names cannot be read.
+    """
     from ..runtime import parse_names, read_vocabulary
 
     if vocabulary is not None and categories is None:
@@ -213,7 +218,8 @@ def distinct_stems(paths: Sequence[Path]) -> list[str]:
     return stems
 
 
-def _embed(segmenter: "Segmenter", names: list[str]) -> "Vocabulary":
+def embed(segmenter: "Segmenter", names: list[str]) -> "Vocabulary":
+    """The vocabulary of the names, with a progress bar."""
     with progress_bar() as progress:
         task = progress.add_task("embedding categories", total=len(names))
         return segmenter.vocabulary(names, lambda done, total: progress.update(task, completed=done))

@@ -17,7 +17,8 @@ from ..files import replacing
 # Entries of a PNG's palette.
 PALETTE_SIZE = 256
 
-_MAX_LEGEND_ENTRIES = 40
+# Categories that a legend names.
+MAX_LEGEND_ENTRIES = 40
 _MAX_LEGEND_NAME = 40
 _GOLDEN_RATIO = 0.618033988749895
 # Saturation and value vary as well, since hues alone would be too close with many categories.
@@ -77,7 +78,7 @@ class Result:
             (tuple(table[index].tolist()), _entry(self.names[index], count / self.labels.size))
             for index, count in self.pixel_counts.items()
         ]
-        panel = _draw_legend(entries, blended.size)
+        panel = draw_legend(entries, blended.size)
         whole = Image.new("RGB", (max(blended.width, panel.width), blended.height + panel.height), "white")
         whole.paste(blended, (0, 0))
         whole.paste(panel, (0, blended.height))
@@ -98,11 +99,11 @@ def _entry(name: str, share: float) -> str:
     return f"{short}  {share:.1%}"
 
 
-def _draw_legend(entries: list[tuple[tuple[int, ...], str]], image_size: tuple[int, int]) -> Image.Image:
+def draw_legend(entries: list[tuple[tuple[int, ...], str]], image_size: tuple[int, int]) -> Image.Image:
     """A panel that shows colours with their texts, in columns about as wide as the image together."""
     size = min(48, max(12, max(image_size) // 45))
     font = ImageFont.load_default(size)
-    shown = entries[:_MAX_LEGEND_ENTRIES]
+    shown = entries[:MAX_LEGEND_ENTRIES]
     rest = len(entries) - len(shown)
     texts = [text for _, text in shown] + ([f"and {rest} more"] if rest else [])
     row_height = size * 3 // 2

@@ -15,7 +15,7 @@ from .images import ImageSource, check_short_side
 from .pipeline import EncodedImage, encode, finish, prepare, warm_up
 from .rejection import Rejection, TopK
 from .result import Result
-from .stream import StreamItem, stream_results
+from .stream import DecodedTransform, StreamItem, stream_results
 from .text import Progress, SentenceTokenizer, TextCache, cached_embeddings, embed_names
 from .vocabulary import Vocabulary, VocabularyCache, checked_names
 
@@ -83,6 +83,11 @@ class Segmenter:
     def backend_reason(self) -> str:
         """Why that backend was taken, and what it does not take that was built for it, as one phrase."""
         return self._engines.reason
+
+    @property
+    def buckets(self) -> tuple[int, ...] | None:
+        """Rising numbers that kept categories are padded to; None where the backend pads nothing."""
+        return self._engines.buckets
 
     def vocabulary(self, names: Sequence[str], progress: Progress | None = None) -> Vocabulary:
         """Embed category names, or read their embeddings from the cache on disk.
@@ -158,6 +163,7 @@ class Segmenter:
         short_side: int | None = 640,
         batch: int = 4,
         scores: bool = True,
+        transform: DecodedTransform | None = None,
     ) -> Generator[StreamItem, None, None]:
         """Segment many images in order; loading, the caller and, on a GPU, the steps of the network overlap.
 
@@ -167,14 +173,21 @@ class Segmenter:
         is bounded whatever the number of images; closing the iterator stops the work. Without `scores`
         the results have none, and less is copied from a GPU.
 
+        `transform(engines, decoded)` may change what was decoded before it is labelled; it is called with one
+        image at a time, in order, as temporal smoothing needs it.
+
         Raises:
             InputError: at once, for a bad vocabulary, `short_side` or `batch`.
         """
         _check_batch(batch)
         check_short_side(short_side)
         checked = self._checked_vocabulary(vocabulary)
-        policy, device = rejection or TopK(), self._device_rejection
-        return stream_results(self._engines, images, checked, policy, short_side, batch, scores, device)
+        policy = rejection or TopK()
+        # What was decoded with guessed sizes is not final before it is labelled.
+        device = self._device_rejection if transform is None else None
+        return stream_results(
+            self._engines, images, checked, policy, short_side, batch, scores, device, transform
+        )
 
     def warmup(
         self, vocabulary: Categories | None = None, batch: int = 1, progress: Progress | None = None

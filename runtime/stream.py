@@ -12,7 +12,7 @@ from ..engines.engine import Engines
 from ..errors import InputError
 from .device_rejection import DeviceRejection
 from .images import ImageSource
-from .pipeline import DecodedImage, EncodedImage, PreparedImage, decode, encode, finish, label, prepare
+from .pipeline import DecodedImage, EncodedImage, PreparedImage, decode, encode, label, prepare
 from .rejection import Rejection
 from .result import Result
 from .vocabulary import Vocabulary
@@ -39,6 +39,9 @@ class StreamItem:
     error: str | None = None
 
 
+# A change to what was decoded, before it is labelled: called with one image at a time, in order.
+DecodedTransform = Callable[[Engines, DecodedImage], DecodedImage]
+
 # An image between two steps: its source, and the last step's output or the error of an unreadable file.
 _Passed = tuple[ImageSource, Output | str]
 
@@ -52,6 +55,7 @@ def stream_results(
     batch: int,
     scores: bool = True,
     device: DeviceRejection | None = None,
+    transform: DecodedTransform | None = None,
 ) -> Generator[StreamItem, None, None]:
     """Segment images in order; see `Segmenter.stream`. With `device`, that one rejects.
 
@@ -72,22 +76,32 @@ def stream_results(
     def label_one(decoded: DecodedImage) -> Result:
         if device is not None:
             return device.label(decoded, vocabulary.names, scores)
+        if transform is not None:
+            decoded = transform(engines, decoded)
         return label(engines, decoded, vocabulary.names, scores)
 
-    def finish_one(prepared: PreparedImage) -> Result:
+    def decode_whole(prepared: PreparedImage) -> DecodedImage:
         (encoded,) = encode(engines, [prepared])
-        return finish(encoded, vocabulary, rejection, scores)
+        return decode_one(encoded)
+
+    def finish_one(prepared: PreparedImage) -> Result:
+        return label_one(decode_whole(prepared))
 
     # The second batch is loaded while the encoder runs on the first; a whole batch leaves it at once.
     loaded = prefetch(map_threaded(load, images, pool_size()), batch)
-    if engines.images_at_once is not None:
+    if engines.images_at_once is None:
+        encoded = prefetch(_closing(_encode_batches(engines, loaded, batch), loaded), batch)
+        at_once = engines.decodes_at_once
+        decoded = _closing(map_threaded(_unless_failed(decode_one), encoded, at_once), encoded)
+    elif transform is None:
         finished = map_threaded(_unless_failed(finish_one), loaded, engines.images_at_once)
         yield from _items(_closing(finished, loaded))
         return
-    encoded = prefetch(_closing(_encode_batches(engines, loaded, batch), loaded), batch)
-    decoded = _closing(map_threaded(_unless_failed(decode_one), encoded, engines.decodes_at_once), encoded)
-    labelled = prefetch(_closing(map(_unless_failed(label_one), decoded), decoded), _RESULTS_AHEAD)
-    yield from _items(labelled)
+    else:
+        # A transform sees the images in order, so that labelling cannot stay in their threads.
+        at_once = engines.images_at_once
+        decoded = _closing(map_threaded(_unless_failed(decode_whole), loaded, at_once), loaded)
+    yield from _items(prefetch(_closing(map(_unless_failed(label_one), decoded), decoded), _RESULTS_AHEAD))
 
 
 def _items(labelled: Generator[_Passed[Result], None, None]) -> Iterator[StreamItem]:

@@ -7,6 +7,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import Image
 from sed_trt.runtime import KeepAll, StreamItem
 from sed_trt.runtime import stream as stream_module
 from sed_trt.runtime.images import ImageSource
+from sed_trt.runtime.pipeline import DecodedImage
 from sed_trt.runtime.stream import map_threaded, prefetch, stream_results
 from sed_trt.tests.fakes.engines import FakeEngines, colour_vocabulary, quarters
 
@@ -52,6 +54,24 @@ def test_encoder_runs_on_batches() -> None:
     engines = FakeEngines()
     list(stream([plain(number) for number in range(10)], 4, engines))
     assert [shapes["pixels"][0] for shapes in engines["image"].shapes] == [4, 4, 2]
+
+
+@pytest.mark.parametrize("images_at_once", [1, 3])
+def test_a_transform_sees_the_images_in_order(images_at_once: int) -> None:
+    engines = FakeEngines(images_at_once=images_at_once, decodes_at_once=2)
+    seen: list[int] = []
+
+    def shift(given: object, decoded: DecodedImage) -> DecodedImage:
+        assert given is engines
+        seen.append(int(decoded.image[0, 0].argmax()))
+        return replace(decoded, kept_ids=(decoded.kept_ids + 1) % 3)
+
+    items = stream_results(
+        engines, map(plain, range(9)), colour_vocabulary(*NAMES), KeepAll(), None, 2, shift
+    )
+    labels = [int(item.result.labels[0, 0]) for item in items if item.result]
+    assert seen == [number % 3 for number in range(9)]
+    assert labels == [(number + 1) % 3 for number in range(9)]
 
 
 def test_no_images_give_no_items() -> None:
