@@ -1,9 +1,7 @@
-/** Label maps: PNG files decoded to exact values, which a canvas would round to 8 bits, and their colours. */
+/** Label maps: PNG files decoded to exact values, which a canvas would round to 8 bits. */
 
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
 const GREY = 0;
-const GOLDEN_RATIO = 0.618033988749895;
-const SATURATION_AND_VALUE = [[0.8, 0.95], [0.55, 0.8], [0.95, 0.7], [0.45, 1]];
 
 /** The bytes that a base64 text stands for. */
 export function bytesOf(base64) {
@@ -83,20 +81,4 @@ function wide(bytes) {
   const values = new Uint16Array(bytes.length / 2);
   for (let index = 0; index < values.length; index += 1) values[index] = (bytes[2 * index] << 8) | bytes[2 * index + 1];
   return values;
-}
-
-/** Red, green and blue of a category, those of the overlays that sed-trt draws itself. */
-export function colourOf(index) {
-  const hue = (index * GOLDEN_RATIO) % 1;
-  const [saturation, value] = SATURATION_AND_VALUE[index % 4];
-  const channel = (offset) => {
-    const place = (offset + hue * 6) % 6;
-    return Math.round(255 * (value - value * saturation * Math.max(0, Math.min(place, 4 - place, 1))));
-  };
-  return [channel(5), channel(3), channel(1)];
-}
-
-/** A category's colour as CSS writes it. */
-export function cssColourOf(index) {
-  return `rgb(${colourOf(index).join(" ")})`;
 }

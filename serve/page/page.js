@@ -52,7 +52,9 @@ function showBundles(bundles) {
   $("bundle-label").hidden = bundles.length < 2;
   const describe = () => {
     const { name, preset, precision, backend, backend_reason: reason } = bundles[$("bundle").selectedIndex];
-    $("bundle-line").textContent = `${name}: ${preset}, ${precision}, on ${backend} (${reason})`;
+    $("bundle-line").textContent = `${name}: ${preset}, ${precision}, on ${backend}`;
+    $("bundle-reason").textContent = reason;
+    $("bundle-details").hidden = false;
   };
   $("bundle").onchange = () => {
     describe();
@@ -77,7 +79,7 @@ async function showExamples() {
   // They are fetched rather than linked, as a link carries no key.
   const blobs = await Promise.all(images.map(async ({ url }) => (await request(url.replace(/^\//, ""))).blob()));
   $("examples").replaceChildren(...blobs.map((blob, index) => exampleButton(images[index].name, blob, vocabulary)));
-  $("examples").hidden = images.length === 0;
+  $("examples").hidden = $("examples-hint").hidden = images.length === 0;
 }
 
 function exampleButton(name, blob, vocabulary) {
@@ -240,7 +242,7 @@ function showAnswer(answer, labels, scores) {
     stage.clear();
     return;
   }
-  stage.showLabels(labels, scores, answer.names, state.isolated);
+  stage.showLabels(labels, scores, answer.names, answer.categories, state.isolated);
   $("stage").setAttribute("aria-label", `The segmented image: ${answer.categories.slice(0, 5).map(({ name }) => name).join("; ")}`);
   showLegend($("legend"), answer.categories, (index) => isolate(index === state.isolated ? null : index));
   showKept($("kept"), answer.names.length, answer.kept);

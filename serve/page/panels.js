@@ -1,25 +1,23 @@
 /** The legend with its shares, the kept counts and the times of the stages. */
 
-import { cssColourOf } from "./maps.js";
-
 // Steps that depend on the image alone: they are run once for any number of categories.
 const ENCODING_STEPS = ["load", "resize", "pixels", "image"];
 
 /**
  * A button for each category in the image, largest first.
  * @param {HTMLUListElement} list
- * @param {{index, name, share}[]} categories
+ * @param {{index, name, share, colour}[]} categories
  * @param {(index: number) => void} chosen called on a click
  */
 export function showLegend(list, categories, chosen) {
-  list.replaceChildren(...categories.map(({ index, name, share }) => {
+  list.replaceChildren(...categories.map(({ index, name, share, colour }) => {
     const button = element("button", { type: "button", "aria-pressed": "false" });
     button.dataset.index = index;
     const swatch = element("span", { class: "swatch" });
-    swatch.style.backgroundColor = cssColourOf(index);
+    swatch.style.backgroundColor = colour;
     const bar = element("span", { class: "share-bar" });
     bar.style.width = `${100 * share}%`;
-    bar.style.backgroundColor = cssColourOf(index);
+    bar.style.backgroundColor = colour;
     button.append(swatch, element("span", { class: "name" }, name), element("span", { class: "share" }, percent(share)), bar);
     button.addEventListener("click", () => chosen(index));
     const item = element("li");

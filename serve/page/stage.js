@@ -1,13 +1,11 @@
 /** The image below its colours: pointing names a category, a click isolates it, arrow keys move a cross. */
 
-import { colourOf } from "./maps.js";
-
 // Longest side of the canvas of colours, in pixels; the label map itself stays whole.
 const LONGEST_SIDE = 2048;
 // Most pixels of an overlay that is saved; some browsers can hold no more in a canvas.
 const MOST_SAVED = 16_000_000;
 // What covers the other categories when one is isolated.
-const VEIL = [12, 14, 18];
+const VEIL = "#0c0e12";
 // Steps of the cross from one side of the image to the other, with Shift and without.
 const STEPS = { fine: 200, coarse: 25 };
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -16,6 +14,7 @@ export class Stage {
   #labels = null;
   #scores = null;
   #names = [];
+  #colours = [];
   #isolated = null;
   #probe = { x: 0.5, y: 0.5 };
 
@@ -59,12 +58,15 @@ export class Stage {
    * @param {{width, height, values}} labels indices into `names`
    * @param {{depth, values} | null} scores of the labels, 0 to the largest value of their depth
    * @param {string[]} names
+   * @param {{index, colour}[]} categories those in the image, with colours as CSS writes them: "#1f5f99"
    * @param {number | null} isolated the category to isolate
    */
-  showLabels(labels, scores, names, isolated) {
+  showLabels(labels, scores, names, categories, isolated) {
     this.#labels = labels;
     this.#scores = scores;
     this.#names = names;
+    this.#colours = [];
+    for (const { index, colour } of categories) this.#colours[index] = wordOf(colour);
     this.#setSize(labels.width, labels.height);
     this.isolate(isolated);
     this.overlay.hidden = false;
@@ -111,8 +113,8 @@ export class Stage {
     this.overlay.height = rows;
     const pixels = context.createImageData(columns, rows);
     const words = new Uint32Array(pixels.data.buffer);
-    if (this.#isolated === null) paint(words, labels, this.#names.length);
-    else spotlight(words, labels, columns, this.#isolated);
+    if (this.#isolated === null) paint(words, labels, this.#colours);
+    else spotlight(words, labels, columns, this.#isolated, this.#colours[this.#isolated]);
     context.putImageData(pixels, 0, 0);
   }
 
@@ -200,19 +202,18 @@ function sampled(values, width, height, columns, rows) {
 }
 
 /** A pixel of a canvas as one word; all machines that run browsers today are little-endian. */
-function word([red, green, blue]) {
+function wordOf(colour) {
+  const [red, green, blue] = [1, 3, 5].map((start) => Number.parseInt(colour.slice(start, start + 2), 16));
   return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 }
 
-function paint(words, labels, count) {
-  const table = Uint32Array.from({ length: count }, (_, index) => word(colourOf(index)));
-  for (let pixel = 0; pixel < words.length; pixel += 1) words[pixel] = table[labels[pixel]];
+function paint(words, labels, colours) {
+  for (let pixel = 0; pixel < words.length; pixel += 1) words[pixel] = colours[labels[pixel]];
 }
 
 /** Leave one category as it is inside an outline of its colour, and cover all others. */
-function spotlight(words, labels, columns, index) {
-  const veil = word(VEIL);
-  const outline = word(colourOf(index));
+function spotlight(words, labels, columns, index, outline) {
+  const veil = wordOf(VEIL);
   const thickness = Math.max(1, Math.round(columns / 400));
   const near = [-thickness, thickness, -thickness * columns, thickness * columns];
   for (let pixel = 0; pixel < words.length; pixel += 1) {

@@ -48,9 +48,14 @@ def labels_from(url: str, file: Path = SCENE, names: tuple[str, ...] = NAMES) ->
 
 def point_of(labels: np.ndarray, index: int) -> tuple[float, float]:
     """Fractions across and down of a pixel well inside a category."""
-    inside = np.argwhere(labels == index)
-    centre = np.median(inside, axis=0)
-    row, column = inside[np.abs(inside - centre).sum(axis=1).argmin()]
+    inside = labels == index
+    while True:
+        padded = np.pad(inside, 1)
+        smaller = inside & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        if not smaller.any():
+            break
+        inside = smaller
+    row, column = np.argwhere(inside)[0]
     return (column + 0.5) / labels.shape[1], (row + 0.5) / labels.shape[0]
 
 

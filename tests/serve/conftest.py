@@ -49,7 +49,7 @@ def page(context: "BrowserContext", url: str) -> "Iterator[Page]":
     opened = context.new_page()
     complaints: list[str] = []
     opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+    opened.on("console", lambda message: message.type == "error" and complaints.append(message.text))
     opened.goto(url)
     yield opened
     assert [each for each in complaints if NETWORK_ERROR not in each] == []

@@ -150,9 +150,8 @@ def test_a_request_that_is_no_longer_wanted_is_aborted(page: Page) -> None:
     failed: list[str] = []
     page.on("requestfailed", lambda request: failed.append(f"{request.url} {request.failure}"))
     held: list[Route] = []
-    page.route("**/v1/segment", held.append, times=1)
+    page.route("**/v1/segment", lambda route: held.append(route), times=1)
     name(page, "sun")
-    page.wait_for_function("document.getElementById('stage').ariaBusy === 'true'")
     while not held:
         page.wait_for_timeout(10)
     name(page, "moon")
