@@ -75,9 +75,7 @@ def serve(
     max_pixels: Annotated[int, typer.Option(help="Of an image.")] = 32_000_000,
     max_categories: Annotated[int, typer.Option(help="Of a vocabulary.")] = 1024,
     max_kept: Annotated[int, typer.Option(help="Categories that rejection may leave.")] = 256,
-    images_kept: Annotated[
-        int, typer.Option(help="Encoded images kept for further requests; 0: none.")
-    ] = 32,
+    images_kept: Annotated[int, typer.Option(help="Encoded images kept for further requests; 0: none.")] = 32,
     images_kept_mb: Annotated[int, typer.Option(help="Megabytes of these.")] = 1024,
     image_ttl: Annotated[float, typer.Option(help="Seconds that one is kept after its last use.")] = 900,
     vocabularies_mb: Annotated[int, typer.Option(help="Megabytes of embedded vocabularies.")] = 2048,

@@ -1,1 +1,1 @@
-"""An HTTP server for opened bundles: the project's own routes, the Open Inference Protocol, metrics, a page."""
+"""An HTTP server for opened bundles: JSON, the Open Inference Protocol, metrics and a page."""

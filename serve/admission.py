@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .problems import Busy
+from .http_errors import BusyError
 
 # Weight of the newest duration in the mean.
 _NEWEST = 0.2
@@ -16,7 +16,11 @@ class Admission:
     """Places for requests. Used by one thread, that of the event loop."""
 
     def __init__(
-        self, line: str, places: int, rejected: Callable[[], object], clock: Callable[[], float] = time.monotonic
+        self,
+        line: str,
+        places: int,
+        rejected: Callable[[], object],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Offer so many places.
 
@@ -43,11 +47,11 @@ class Admission:
         """Take a place for the time of the block.
 
         Raises:
-            Busy: all are taken.
+            BusyError: all are taken.
         """
         if self.taken >= self._places:
             self._rejected()
-            raise Busy(self._line, self.retry_after_s)
+            raise BusyError(self._line, self.retry_after_s)
         self.taken += 1
         start = self._clock()
         try:

@@ -1,9 +1,8 @@
 """The application: all routes, the page, health, metrics, and how errors are answered."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
@@ -18,10 +17,10 @@ from .. import __version__
 from ..errors import InputError
 from .catalogue import bundle_routes, example_routes, vocabulary_routes
 from .description import description_page, description_style
+from .http_errors import HttpError, error_response
 from .keys import KEY_HEADER, KeyCheck
 from .metrics import CONTENT_TYPE, TimedRequests
 from .open_inference import open_inference_routes
-from .problems import Problem, problem_response
 from .segment import image_routes
 from .service import Service
 
@@ -34,8 +33,6 @@ _SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-
-_logger = logging.getLogger(__name__)
 
 
 def build_app(
@@ -93,7 +90,7 @@ def build_app(
 
 def _lifespan(
     service: Service, failed: Callable[[BaseException], object]
-) -> Callable[[FastAPI], "_AsyncContext"]:
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         def report(task: asyncio.Task[None]) -> None:
@@ -118,14 +115,14 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
         """Whether the server works: 503 when its engines are broken and it should be started again."""
         if await service.healthy():
             return JSONResponse({"status": "ok"})
-        return problem_response(503, "the engines are broken; start the server again")
+        return error_response(503, "the engines are broken; start the server again")
 
     @app.get("/readyz", tags=["server"])
     async def readyz() -> JSONResponse:
         """Whether the server should get requests: 503 until warm-up is over."""
         if service.ready:
             return JSONResponse({"status": "ready"})
-        return problem_response(503, "the server is warming up", {"Retry-After": "5"})
+        return error_response(503, "the server is warming up", {"Retry-After": "5"})
 
     @app.get("/metrics", tags=["server"], response_class=Response)
     async def metrics() -> Response:
@@ -151,27 +148,26 @@ def _add_pages(app: FastAPI) -> None:
 
 
 def _add_error_handlers(app: FastAPI, service: Service) -> None:
-    @app.exception_handler(Problem)
-    async def answer_problem(request: Request, problem: Problem) -> JSONResponse:
-        return problem_response(problem.status, problem.line, problem.headers)
+    @app.exception_handler(HttpError)
+    async def answer_problem(request: Request, problem: HttpError) -> JSONResponse:
+        return error_response(problem.status, problem.line, problem.headers)
 
     @app.exception_handler(InputError)
     async def answer_input_error(request: Request, error: InputError) -> JSONResponse:
-        return problem_response(422, service.line(error))
+        return error_response(422, service.line(error))
 
     @app.exception_handler(RequestValidationError)
     async def answer_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-        return problem_response(422, "the request does not fit the API's description, see /docs")
+        return error_response(422, "the request does not fit the API's description, see /docs")
 
     @app.exception_handler(HTTPException)
     async def answer_http_error(request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers) if error.headers else None
-        return problem_response(error.status_code, f"{request.url.path[:80]}: {error.detail}", headers)
+        return error_response(error.status_code, f"{request.url.path[:80]}: {error.detail}", headers)
 
     @app.exception_handler(Exception)
     async def answer_other_error(request: Request, error: Exception) -> JSONResponse:
-        _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return problem_response(500, "the server failed; its log says why")
+        return error_response(500, "the server failed; its log says why")
 
 
 class _SecurityHeaders:
@@ -185,9 +181,7 @@ class _SecurityHeaders:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                added = [
-                    (name.lower().encode(), value.encode()) for name, value in _SECURITY_HEADERS.items()
-                ]
+                added = [(name.lower().encode(), value.encode()) for name, value in _SECURITY_HEADERS.items()]
                 message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
 

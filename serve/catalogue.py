@@ -20,14 +20,17 @@ from .fields import (
     VocabularyFields,
     checked_fields,
 )
+from .http_errors import HttpError
 from .owner import Owner
-from .problems import Problem
 from .service import Service
 from .uploads import JSON_TYPE, json_value, read_body
 
 _VOCABULARY_FILE = "vocabulary.txt"
 _VOCABULARY_BODY = {
-    "requestBody": {"content": {JSON_TYPE: {"schema": VocabularyFields.model_json_schema()}}, "required": True}
+    "requestBody": {
+        "content": {JSON_TYPE: {"schema": VocabularyFields.model_json_schema()}},
+        "required": True,
+    }
 }
 
 
@@ -133,7 +136,7 @@ def example_routes(folder: Path | None) -> APIRouter:
     async def show_example(name: str) -> Any:
         """The file of an image."""
         if name not in images:
-            raise Problem(404, f"example: there is none called {name!r:.60}")
+            raise HttpError(404, f"example: there is none called {name!r:.60}")
         return FileResponse(images[name])
 
     return router

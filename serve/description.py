@@ -1,7 +1,7 @@
 """The page at `/docs`: the API's description as one HTML page that needs no script and no network."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -83,7 +83,7 @@ def _schema(name: str, schema: Mapping[str, Any]) -> str:
     return f"<details><summary><code>{escape(name)}</code></summary><pre>{content}</pre></details>"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
     names = "".join(f"<th>{escape(name)}</th>" for name in head)

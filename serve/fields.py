@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..runtime import parse_names
 from ..runtime.images import LONGEST_SIDE
-from .problems import Problem
+from .http_errors import HttpError
 
 OUTPUTS = ("labels", "rle", "overlay", "scores")
 
@@ -219,11 +219,11 @@ Fields = TypeVar("Fields", bound=_Fields)
 
 
 def checked_fields(model: type[Fields], fields: Mapping[str, Any]) -> Fields:
-    """The fields of a request; raises Problem, 422, which names the first one that is wrong."""
+    """The fields of a request; raises HttpError, 422, which names the first one that is wrong."""
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise Problem(422, _line(model, error)) from error
+        raise HttpError(422, _line(model, error)) from error
 
 
 def _line(model: type[_Fields], error: ValidationError) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .problems import problem_response
+from .http_errors import error_response
 
 KEY_HEADER = "X-API-Key"
 # The page, whose files hold no secret, and what asks whether the server works.
@@ -18,7 +18,7 @@ _OPEN_FOLDER = "/page/"
 
 
 class KeyCheck:
-    """Middleware that answers 401 to requests without one of the keys; there are no keys, it lets all pass."""
+    """Middleware that answers 401 to requests without one of the keys, if there are any."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self._app = app
@@ -29,7 +29,7 @@ class KeyCheck:
         if scope["type"] != "http" or not self._digests or _is_open(scope["path"]) or self._knows(scope):
             await self._app(scope, receive, send)
             return
-        refusal = problem_response(
+        refusal = error_response(
             401,
             f"API key: is missing or unknown; send one in the header {KEY_HEADER}",
             {"WWW-Authenticate": "Bearer"},

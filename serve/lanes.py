@@ -1,4 +1,4 @@
-"""Lanes: threads that work off a queue, with batches, and without the work that nobody waits for any longer."""
+"""Lanes: threads that work off a queue, in batches, without the work that nobody waits for any longer."""
 
 import asyncio
 import threading
@@ -91,7 +91,7 @@ class Lane(Generic[Item, Output]):
         return max((now - start for start in list(self._started.values())), default=0.0)
 
     def close(self) -> None:
-        """Cancel what waits, and end the threads after the work under way, for which this waits 10 s at most."""
+        """Cancel what waits and end the threads after the work under way, waiting 10 s for each at most."""
         with self._condition:
             self._closed = True
             left = list(self._waiting)

@@ -31,7 +31,9 @@ class Metrics:
         disable_created_metrics()
         self._registry = CollectorRegistry()
         self._gauges: dict[str, Gauge] = {}
-        self._requests = self._counter("requests", "Requests by route and status.", "route", "method", "status")
+        self._requests = self._counter(
+            "requests", "Requests by route and status.", "route", "method", "status"
+        )
         self._request_s = self._histogram("request_seconds", "Time of requests by route.", _SECONDS, "route")
         self._stage_s = self._histogram(
             "stage_seconds", "Time of each step of an image.", _SECONDS, "bundle", "stage"

@@ -11,8 +11,8 @@ from fastapi.responses import JSONResponse
 from .. import __version__
 from ..runtime import EncodedImage, Result
 from .fields import ERRORS, SegmentFields, checked_fields
+from .http_errors import HttpError
 from .owner import Owner
-from .problems import Problem
 from .service import Service
 from .tensors import LENGTH_HEADER, InferenceRequest, read_inference, write_inference
 from .uploads import check_pixels, open_image, read_body
@@ -89,7 +89,7 @@ def open_inference_routes(service: Service) -> APIRouter:
 
 def _owner(service: Service, model: str, version: str) -> Owner:
     if version != _VERSION:
-        raise Problem(404, f"model: {model!r:.60} has no version {version!r:.40}, only {_VERSION}")
+        raise HttpError(404, f"model: {model!r:.60} has no version {version!r:.40}, only {_VERSION}")
     return service.owner(model)
 
 
@@ -114,7 +114,7 @@ async def _infer(service: Service, owner: Owner, inference: InferenceRequest) ->
 def _image_source(
     service: Service, owner: Owner, inference: InferenceRequest, short_side: int
 ) -> Callable[[], Awaitable[EncodedImage]]:
-    """What encodes the image of a request; raises Problem, 422, where there is not one image."""
+    """What encodes the image of a request; raises HttpError, 422, where there is not one image."""
     limit = service.settings.max_pixels
     given = inference.inputs.keys() & {"image", "image_file"}
     if given == {"image"}:
@@ -123,10 +123,10 @@ def _image_source(
         check_pixels(width, height, limit)
         return lambda: owner.encode(array, width * height, short_side or None)
     if given != {"image_file"}:
-        raise Problem(422, "image: give one of the inputs image and image_file")
+        raise HttpError(422, "image: give one of the inputs image and image_file")
     files = _checked("image_file", inference.inputs["image_file"], "O", 1)
     if len(files) != 1:
-        raise Problem(422, f"input image_file: holds {len(files)} files, expected one")
+        raise HttpError(422, f"input image_file: holds {len(files)} files, expected one")
 
     async def encode() -> EncodedImage:
         image = await asyncio.to_thread(open_image, files[0], limit)
@@ -156,7 +156,7 @@ def _pixels(result: Result) -> np.ndarray:
 def _known(kind: str, given: Collection[str], known: list[dict[str, Any]]) -> Collection[str]:
     for name in given:
         if name not in _names(known):
-            raise Problem(422, f"{kind} {name!r:.40}: is unknown, expected {', '.join(_names(known))}")
+            raise HttpError(422, f"{kind} {name!r:.40}: is unknown, expected {', '.join(_names(known))}")
     return given
 
 
@@ -165,10 +165,10 @@ def _names(tensors: list[dict[str, Any]]) -> list[str]:
 
 
 def _checked(name: str, array: np.ndarray, dtype: str, axes: int) -> np.ndarray:
-    """An input of the right type and number of axes; raises Problem, 422, where it differs."""
+    """An input of the right type and number of axes; raises HttpError, 422, where it differs."""
     if array.dtype != np.dtype(dtype) or array.ndim != axes:
         (expected,) = (each for each in _INPUTS if each["name"] == name)
-        raise Problem(
+        raise HttpError(
             422,
             f"input {name}: is {array.dtype} {list(array.shape)}, expected {expected['datatype']} "
             f"{expected['shape']}",
@@ -180,4 +180,4 @@ def _text(name: bytes) -> str:
     try:
         return name.decode()
     except UnicodeDecodeError as error:
-        raise Problem(422, f"input categories: {name!r:.40} is not UTF-8") from error
+        raise HttpError(422, f"input categories: {name!r:.40} is not UTF-8") from error

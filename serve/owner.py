@@ -14,9 +14,9 @@ from ..runtime.images import ImageSource
 from ..runtime.pipeline import PreparedImage
 from ..runtime.stream import pool_size
 from .admission import Admission
+from .http_errors import public_line
 from .lanes import Lane
 from .metrics import Metrics
-from .problems import public_line
 from .settings import Settings
 from .vocabularies import Vocabularies
 
@@ -88,7 +88,9 @@ class Owner:
             wait_s=settings.batch_wait_ms / 1000,
         )
         self._decode: Lane[_DecodeJob, Result] = Lane(
-            "decode", self._noting_failure("decode", self._decode_and_label), threads=segmenter.decodes_at_once
+            "decode",
+            self._noting_failure("decode", self._decode_and_label),
+            threads=segmenter.decodes_at_once,
         )
         self._render: Lane[Callable[[], Any], Any] = Lane(
             "render", lambda jobs: [job() for job in jobs], threads=_RENDER_THREADS
@@ -189,10 +191,19 @@ class Owner:
 
     def _watch(self) -> None:
         """Show the owner's state among the metrics."""
-        lanes = {"load": self._load, "encode": self._encode, "decode": self._decode, "render": self._render}
+        lanes: dict[str, Lane[Any, Any]] = {
+            "load": self._load,
+            "encode": self._encode,
+            "decode": self._decode,
+            "render": self._render,
+        }
         for step, lane in lanes.items():
             self._metrics.watch(
-                "queued_images", "Images that wait for a step.", lane.count_waiting, bundle=self.name, step=step
+                "queued_images",
+                "Images that wait for a step.",
+                lane.count_waiting,
+                bundle=self.name,
+                step=step,
             )
         self._metrics.watch(
             "images_in_flight", "Requests with an image.", lambda: self.images.taken, bundle=self.name

@@ -5,8 +5,8 @@ from collections.abc import Collection
 
 from ..runtime import published
 from ..runtime.vocabulary import checked_names, published_names
+from .http_errors import HttpError
 from .owner import Owner
-from .problems import Problem
 from .vocabularies import Names
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -29,16 +29,16 @@ class Registry:
         """The category names of a registered or published vocabulary.
 
         Raises:
-            Problem: 404, there is none of this name.
+            HttpError: 404, there is none of this name.
         """
         if name in self._names:
             return list(self._names[name])
         if name in published_names():
             return published(name)
-        raise Problem(
+        raise HttpError(
             404,
-            f"vocabulary: {name!r:.70} is unknown; register it with PUT /v1/vocabularies/NAME, or take one of "
-            f"{', '.join((*self.registered, *published_names()))}",
+            f"vocabulary: {name!r:.70} is unknown; register it with PUT /v1/vocabularies/NAME, or take "
+            f"one of {', '.join((*self.registered, *published_names()))}",
         )
 
     async def put(self, name: str, names: Names) -> bool:
@@ -48,18 +48,18 @@ class Registry:
             Whether there were none before.
 
         Raises:
-            Problem: the name cannot be taken, or there is no more room.
+            HttpError: the name cannot be taken, or there is no more room.
             InputError: as `Segmenter.vocabulary`.
         """
         if not _NAME.fullmatch(name):
-            raise Problem(
+            raise HttpError(
                 422,
                 f"vocabulary: the name {name!r:.70} is unfit, expected 1 to 64 letters, digits, '.', '_' or "
                 "'-', a letter or digit first",
             )
         _refuse_published(name)
         if name not in self._names and len(self._names) >= _MAX_REGISTERED:
-            raise Problem(409, f"vocabulary: {_MAX_REGISTERED} are registered already; delete one first")
+            raise HttpError(409, f"vocabulary: {_MAX_REGISTERED} are registered already; delete one first")
         await self._pin(names)
         former = self._names.get(name)
         self._names[name] = names
@@ -71,18 +71,18 @@ class Registry:
         """Forget a registered vocabulary.
 
         Raises:
-            Problem: there is none of this name.
+            HttpError: there is none of this name.
         """
         _refuse_published(name)
         if name not in self._names:
-            raise Problem(404, f"vocabulary: {name!r:.70} is not registered")
+            raise HttpError(404, f"vocabulary: {name!r:.70} is not registered")
         self._unpin_unless_registered(self._names.pop(name))
 
     async def embed_published(self, name: str) -> None:
         """Embed a published vocabulary for every bundle, for as long as the server runs.
 
         Raises:
-            Problem: there is no more room.
+            HttpError: there is no more room.
         """
         await self._pin(checked_names(published(name)))
 
@@ -90,7 +90,7 @@ class Registry:
         try:
             for owner in self._owners:
                 if not await owner.vocabularies.pin(names):
-                    raise Problem(
+                    raise HttpError(
                         409,
                         "vocabulary: there is no memory left for registered vocabularies; delete one first, "
                         "or start the server with a larger --vocabularies-mb",
@@ -107,4 +107,4 @@ class Registry:
 
 def _refuse_published(name: str) -> None:
     if name in published_names():
-        raise Problem(409, f"vocabulary: {name} is a published one, which cannot be changed")
+        raise HttpError(409, f"vocabulary: {name} is a published one, which cannot be changed")

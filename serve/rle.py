@@ -1,6 +1,7 @@
 """Masks as compressed run lengths in COCO's format, which pycocotools reads."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def label_runs(labels: np.ndarray) -> Iterator[tuple[int, str]]:
     # The segments of each label, one label after another.
     order = np.argsort(values, kind="stable")
     first = np.flatnonzero(np.diff(values[order], prepend=-1, append=-1))
-    for start, end in zip(first[:-1], first[1:], strict=True):
+    for start, end in pairwise(first):
         segments = order[start:end]
         yield int(values[segments[0]]), _compressed(_counts(starts[segments], ends[segments], flat.size))
 

@@ -1,7 +1,7 @@
 """The routes that take images: `/v1/segment` and `/v1/images`."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,8 @@ from .fields import (
     SegmentFields,
     checked_fields,
 )
+from .http_errors import HttpError
 from .owner import Owner
-from .problems import Problem
 from .service import Service
 from .uploads import JSON_TYPE, MULTIPART_TYPE, Upload, open_image, read_upload
 
@@ -74,13 +74,14 @@ def image_routes(service: Service) -> APIRouter:
 
 async def _segment(service: Service, upload: Upload, fields: SegmentFields, png: bool) -> Response:
     rejection = service.rejection(fields.rejection)
-    if (upload.image is None) == (fields.image_id is None):
-        raise Problem(422, "image: give one of image, the file itself, and image_id")
-    if fields.image_id is None:
+    source: EncodedImage | Callable[[], Awaitable[EncodedImage]]
+    if fields.image_id is None and upload.image is not None:
         owner = service.owner(fields.bundle)
-        source: Any = partial(_encode, service, owner, upload.image, fields.short_side)
-    else:
+        source = partial(_encode, service, owner, upload.image, fields.short_side)
+    elif fields.image_id is not None and upload.image is None:
         owner, source = _kept_image(service, fields.image_id, fields.bundle)
+    else:
+        raise HttpError(422, "image: give one of image, the file itself, and image_id")
     names = await service.names(owner, fields.categories, fields.vocabulary)
 
     def render(result: Result, waited_ms: float) -> Response:
@@ -94,12 +95,14 @@ async def _segment(service: Service, upload: Upload, fields: SegmentFields, png:
 async def _keep(service: Service, upload: Upload, fields: ImageFields) -> Response:
     owner = service.owner(fields.bundle)
     if upload.image is None:
-        raise Problem(422, "image: is missing; send the file as the body or as the field image")
+        raise HttpError(422, "image: is missing; send the file as the body or as the field image")
     with owner.images.place():
         encoded = await _encode(service, owner, upload.image, fields.short_side)
     name = service.kept.put(owner.name, encoded)
     if name is None:
-        raise Problem(413, "image: is too large to be kept; send it to POST /v1/segment, or make it smaller")
+        raise HttpError(
+            413, "image: is too large to be kept; send it to POST /v1/segment, or make it smaller"
+        )
     service.metrics.steps_done(owner.name, encoded.timings)
     height, width = encoded.image.shape[:2]
     content = {
@@ -124,14 +127,15 @@ def _kept_image(service: Service, name: str, bundle: str | None) -> tuple[Owner,
     if kept is None:
         raise _unknown_image(name)
     if bundle not in (None, kept.bundle):
-        raise Problem(
-            422, f"bundle: the image was encoded by {kept.bundle}; post it again for the bundle {bundle!r:.60}"
+        raise HttpError(
+            422,
+            f"bundle: the image was encoded by {kept.bundle}; post it again for the bundle {bundle!r:.60}",
         )
     return service.owner(kept.bundle), kept.encoded
 
 
-def _unknown_image(name: str) -> Problem:
-    return Problem(
+def _unknown_image(name: str) -> HttpError:
+    return HttpError(
         404, f"image: {name!r:.40} is not kept, or not any longer; post the image again to /v1/images"
     )
 
@@ -142,7 +146,7 @@ def _wants_png(request: Request) -> bool:
     return PNG_TYPE in accepted and not accepted & {JSON_TYPE, "*/*"}
 
 
-def _body(fields: type[ImageFields], json_body: type[SegmentBody] | None = None) -> Mapping[str, Any]:
+def _body(fields: type[ImageFields], json_body: type[SegmentBody] | None = None) -> dict[str, Any]:
     """What the API's description says of the body and the query of a request with an image."""
     properties = fields.model_json_schema()["properties"]
     form = {"type": "object", "properties": {"image": _BINARY} | properties}

@@ -13,10 +13,10 @@ from ..errors import InputError
 from ..runtime import EncodedImage, Rejection, Result, Segmenter, Vocabulary, parse_rejection
 from ..runtime.vocabulary import checked_names, published_names
 from .admission import Admission
+from .http_errors import CLIENT_GONE, HttpError, public_line
 from .images_kept import KeptImages
 from .metrics import Metrics
 from .owner import Owner
-from .problems import CLIENT_GONE, Problem, public_line
 from .registry import Registry
 from .settings import Settings
 from .vocabularies import Names
@@ -94,22 +94,24 @@ class Service:
         self.metrics.watch("images_kept_bytes", "Memory of these.", lambda: self.kept.nbytes)
 
     def owner(self, name: str | None) -> Owner:
-        """The owner of a bundle, None being the default; raises Problem, 404, where there is none."""
+        """The owner of a bundle, None being the default; raises HttpError, 404, where there is none."""
         if name is None:
             return next(iter(self.owners.values()))
         if name not in self.owners:
-            raise Problem(404, f"bundle: {name!r:.60} is not served; choose one of {', '.join(self.owners)}")
+            raise HttpError(
+                404, f"bundle: {name!r:.60} is not served; choose one of {', '.join(self.owners)}"
+            )
         return self.owners[name]
 
     async def names(self, owner: Owner, categories: list[str] | None, vocabulary: str | None) -> Names:
         """The checked names of a request, which gives categories or the name of a vocabulary.
 
         Raises:
-            Problem: 422, not one of both; 404, no such vocabulary; 413, too many categories.
+            HttpError: 422, not one of both; 404, no such vocabulary; 413, too many categories.
             InputError: a name is unfit.
         """
         if (categories is None) == (vocabulary is None):
-            raise Problem(
+            raise HttpError(
                 422, 'categories: give one of categories, such as "sky; tree, trees", and vocabulary'
             )
         names = self.registry.names_of(vocabulary) if vocabulary is not None else categories or []
@@ -117,9 +119,9 @@ class Service:
         return await asyncio.to_thread(checked_names, names)
 
     def check_count(self, owner: Owner, names: Sequence[str]) -> None:
-        """Raise Problem, 413, where a vocabulary has more categories than a bundle's owner takes."""
+        """Raise HttpError, 413, where a vocabulary has more categories than a bundle's owner takes."""
         if len(names) > owner.max_categories:
-            raise Problem(
+            raise HttpError(
                 413, f"categories: {len(names)} are given, the most that is taken is {owner.max_categories}"
             )
 
@@ -149,9 +151,7 @@ class Service:
 
             def finish(result: Result) -> Response:
                 steps = {
-                    step: milliseconds
-                    for step, milliseconds in result.timings.items()
-                    if step not in earlier
+                    step: milliseconds for step, milliseconds in result.timings.items() if step not in earlier
                 }
                 waited = max(0.0, (time.perf_counter() - start) * 1000 - sum(steps.values()))
                 self.metrics.image_done(owner.name, steps, result.kept, waited)
@@ -167,7 +167,7 @@ class Service:
         The request's body must have been read.
 
         Raises:
-            Problem: 503, the time is up; or the client is gone.
+            HttpError: 503, the time is up; or the client is gone.
         """
         working = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(_disconnected(request))
@@ -177,9 +177,9 @@ class Service:
                 return working.result()
             if gone.done():
                 self.metrics.abandoned("client")
-                raise Problem(CLIENT_GONE, "the client is gone")
+                raise HttpError(CLIENT_GONE, "the client is gone")
             self.metrics.abandoned("timeout")
-            raise Problem(503, f"the request took longer than {timeout_s:g} s", {"Retry-After": "10"})
+            raise HttpError(503, f"the request took longer than {timeout_s:g} s", {"Retry-After": "10"})
         finally:
             working.cancel()
             gone.cancel()
@@ -217,7 +217,7 @@ class Service:
                     await self.registry.embed_published(name)
                 else:
                     await self.registry.put(name, checked_names(names))
-            except Problem as problem:
+            except HttpError as problem:
                 raise InputError(problem.line) from problem
         self.ready = True
         _logger.info("ready")

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -81,7 +82,9 @@ def read_api_keys(file: Path | None) -> tuple[str, ...]:
         try:
             entries = read_file(file).decode().splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{file}: cannot be read as a list of API keys ({error}); check the file") from error
+            raise InputError(
+                f"{file}: cannot be read as a list of API keys ({error}); check the file"
+            ) from error
     keys = tuple(entry.strip() for entry in entries if entry.strip() and not entry.strip().startswith("#"))
     if file is not None and not keys:
         raise InputError(f"{file}: holds no API key, expected one per line")
@@ -95,7 +98,7 @@ def read_api_keys(file: Path | None) -> tuple[str, ...]:
     return keys
 
 
-def check_exposure(host: str, keys: tuple[str, ...]) -> None:
+def check_exposure(host: str, keys: Sequence[str]) -> None:
     """Refuse to listen to other machines without API keys.
 
     Raises:

@@ -11,7 +11,7 @@ import numpy as np
 from fastapi import Response
 from pydantic import BaseModel, Field, ValidationError
 
-from .problems import Problem
+from .http_errors import HttpError
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 # A BYTES tensor is an object array of bytes.
@@ -80,40 +80,39 @@ def read_inference(body: bytes, header_length: str | None) -> InferenceRequest:
     """The request in a body; `header_length` is the value of `LENGTH_HEADER`, None where all is JSON.
 
     Raises:
-        Problem: 422, it is no such request.
+        HttpError: 422, it is no such request.
     """
     end = len(body)
     if header_length is not None:
         if not header_length.isdecimal() or int(header_length) > end:
-            raise Problem(422, f"{LENGTH_HEADER}: is {header_length!r:.20}, expected 0 to {end}")
+            raise HttpError(422, f"{LENGTH_HEADER}: is {header_length!r:.20}, expected 0 to {end}")
         end = int(header_length)
     try:
         header = _Header.model_validate_json(body[:end])
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "body"
-        raise Problem(422, f"{where:.60}: {first['msg']}") from error
+        raise HttpError(422, f"{where:.60}: {first['msg']}") from error
     rest = memoryview(body)[end:]
     inputs = {}
     for tensor in header.inputs:
         if tensor.name in inputs:
-            raise Problem(422, f"input {tensor.name!r:.40}: is given twice")
+            raise HttpError(422, f"input {tensor.name!r:.40}: is given twice")
         size = tensor.parameters.get("binary_data_size")
         if size is None:
             inputs[tensor.name] = _from_json(tensor)
             continue
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(rest):
-            raise Problem(
-                422, f"input {tensor.name!r:.40}: binary_data_size is {size!r:.40}, {len(rest)} bytes are left"
+            raise HttpError(
+                422,
+                f"input {tensor.name!r:.40}: binary_data_size is {size!r:.40}, {len(rest)} bytes are left",
             )
         inputs[tensor.name] = _from_bytes(tensor, rest[:size])
         rest = rest[size:]
     if len(rest):
-        raise Problem(422, f"body: {len(rest)} bytes belong to no input")
+        raise HttpError(422, f"body: {len(rest)} bytes belong to no input")
     binary = bool(header.parameters.get("binary_data_output"))
-    outputs = {
-        output.name: bool(output.parameters.get("binary_data", binary)) for output in header.outputs
-    }
+    outputs = {output.name: bool(output.parameters.get("binary_data", binary)) for output in header.outputs}
     return InferenceRequest(header.id, header.parameters, inputs, outputs, binary)
 
 
@@ -152,7 +151,7 @@ def _from_json(tensor: _Input) -> np.ndarray:
         else:
             array = np.array(tensor.data, dtype=_DTYPES[tensor.datatype])
     except (ValueError, TypeError, OverflowError, AttributeError) as error:
-        raise Problem(
+        raise HttpError(
             422, f"input {tensor.name!r:.40}: its data is no list of {tensor.datatype} ({error})"
         ) from error
     return _shaped(tensor, array)
@@ -170,7 +169,7 @@ def _from_bytes(tensor: _Input, content: memoryview) -> np.ndarray:
         return _shaped(tensor, _object_array(_split(tensor, content)))
     dtype = np.dtype(_DTYPES[tensor.datatype])
     if len(content) != math.prod(tensor.shape) * dtype.itemsize:
-        raise Problem(
+        raise HttpError(
             422,
             f"input {tensor.name!r:.40}: has {len(content)} bytes, expected those of {tensor.datatype} "
             f"{tensor.shape}",
@@ -194,8 +193,8 @@ def _split(tensor: _Input, content: memoryview) -> list[bytes]:
     return entries
 
 
-def _torn(tensor: _Input) -> Problem:
-    return Problem(422, f"input {tensor.name!r:.40}: its bytes end within an element")
+def _torn(tensor: _Input) -> HttpError:
+    return HttpError(422, f"input {tensor.name!r:.40}: its bytes end within an element")
 
 
 def _object_array(entries: Sequence[bytes]) -> np.ndarray:
@@ -206,7 +205,7 @@ def _object_array(entries: Sequence[bytes]) -> np.ndarray:
 
 def _shaped(tensor: _Input, array: np.ndarray) -> np.ndarray:
     if array.size != math.prod(tensor.shape):
-        raise Problem(
+        raise HttpError(
             422, f"input {tensor.name!r:.40}: holds {array.size} elements, its shape {tensor.shape} differs"
         )
     return array.reshape(tensor.shape)

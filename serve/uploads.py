@@ -5,7 +5,7 @@ import base64
 import binascii
 import json
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -16,7 +16,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from ..runtime.images import DECODING_ERRORS
-from .problems import CLIENT_GONE, Problem
+from .http_errors import CLIENT_GONE, HttpError
 
 JSON_TYPE = "application/json"
 MULTIPART_TYPE = "multipart/form-data"
@@ -43,13 +43,13 @@ async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes
     """The body of a request.
 
     Raises:
-        Problem: 413, it is too long; 415, it is compressed; 408, it took too long; or the client is gone.
+        HttpError: 413, it is too long; 415, it is compressed; 408, it took too long; or the client is gone.
     """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
-        raise Problem(415, f"body: its content encoding is {encoding!r:.40}; send it without one")
+        raise HttpError(415, f"body: its content encoding is {encoding!r:.40}; send it without one")
     # The rest of a body that nobody reads must not be waited for.
-    too_long = Problem(
+    too_long = HttpError(
         413, f"body: is longer than {max_bytes} bytes, the most that is read", {"Connection": "close"}
     )
     stated = request.headers.get("content-length", "0")
@@ -63,11 +63,11 @@ async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes
                 if len(body) > max_bytes:
                     raise too_long
     except TimeoutError as error:
-        raise Problem(
+        raise HttpError(
             408, f"body: did not arrive within {timeout_s:g} s; send it faster", {"Connection": "close"}
         ) from error
     except ClientDisconnect as error:
-        raise Problem(CLIENT_GONE, "the client is gone") from error
+        raise HttpError(CLIENT_GONE, "the client is gone") from error
     return bytes(body)
 
 
@@ -75,11 +75,11 @@ async def read_upload(request: Request, max_bytes: int, timeout_s: float) -> Upl
     """The image and the fields of a request: those of its query, and of a multipart or JSON body.
 
     Raises:
-        Problem: as `read_body`; 415, the body is of another type; 422, it cannot be read.
+        HttpError: as `read_body`; 415, the body is of another type; 422, it cannot be read.
     """
     kind = _content_type(request)
     if kind not in (JSON_TYPE, MULTIPART_TYPE, "application/octet-stream", "") and not _is_image(kind):
-        raise Problem(
+        raise HttpError(
             415,
             f"body: its type is {kind!r:.60}, expected {MULTIPART_TYPE}, {JSON_TYPE} or an image's, such as "
             "image/jpeg",
@@ -91,51 +91,51 @@ async def read_upload(request: Request, max_bytes: int, timeout_s: float) -> Upl
         form = await _parse_form(request, body)
         image = form.pop("image", None)
         if isinstance(image, str):
-            raise Problem(422, 'image: is a text, expected a file; with curl, -F "image=@photo.jpg"')
+            raise HttpError(422, 'image: is a text, expected a file; with curl, -F "image=@photo.jpg"')
     elif kind == JSON_TYPE:
         form = json_value(body)
         if not isinstance(form, dict):
-            raise Problem(422, f"body: is {form!r:.40}, expected a JSON object")
+            raise HttpError(422, f"body: is {form!r:.40}, expected a JSON object")
         image = _decode_image(form.pop("image", None))
     else:
         form, image = {}, body
     for name in form.keys() & query.keys():
-        raise Problem(422, f"{name}: is given in the body and in the query; give it once")
+        raise HttpError(422, f"{name}: is given in the body and in the query; give it once")
     return Upload(image or None, query | form)
 
 
 def json_value(body: bytes) -> Any:
-    """What a body holds in JSON; raises Problem, 422, where it holds something else."""
+    """What a body holds in JSON; raises HttpError, 422, where it holds something else."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Problem(422, f"body: is not JSON ({error})") from error
+        raise HttpError(422, f"body: is not JSON ({error})") from error
 
 
 def open_image(content: bytes, max_pixels: int) -> Image.Image:
     """The image of a file's content, of which only the header is read.
 
     Raises:
-        Problem: 415, it is no image of a known format; 413, it has too many pixels; 422, it is damaged.
+        HttpError: 415, it is no image of a known format; 413, it has too many pixels; 422, it is damaged.
     """
     try:
         image = Image.open(BytesIO(content), formats=_FORMATS)
     except Image.UnidentifiedImageError as error:
-        raise Problem(
+        raise HttpError(
             415, f"image: its {len(content)} bytes are no image of a known format; send PNG, JPEG or WebP"
         ) from error
     except Image.DecompressionBombError as error:
-        raise Problem(413, f"image: has over {max_pixels} pixels, the most that is read") from error
+        raise HttpError(413, f"image: has over {max_pixels} pixels, the most that is read") from error
     except DECODING_ERRORS as error:
-        raise Problem(422, f"image: cannot be read ({error}); check that the file is whole") from error
+        raise HttpError(422, f"image: cannot be read ({error}); check that the file is whole") from error
     check_pixels(image.width, image.height, max_pixels)
     return image
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:
-    """Raise Problem, 413, where an image has too many pixels."""
+    """Raise HttpError, 413, where an image has too many pixels."""
     if width * height > max_pixels:
-        raise Problem(
+        raise HttpError(
             413,
             f"image: {width} x {height} is over {max_pixels} pixels, the most that is read; make it smaller",
         )
@@ -153,7 +153,7 @@ def _unique(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in items:
         if name in fields:
-            raise Problem(422, f"{name[:40]}: is given twice; give it once")
+            raise HttpError(422, f"{name[:40]}: is given twice; give it once")
         fields[name] = value
     return fields
 
@@ -161,7 +161,7 @@ def _unique(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 async def _parse_form(request: Request, body: bytes) -> dict[str, Any]:
     """The fields of a multipart body: texts, and files as bytes."""
 
-    async def whole() -> AsyncIterator[bytes]:
+    async def whole() -> AsyncGenerator[bytes, None]:
         yield body
 
     parser = _InMemoryParser(
@@ -172,7 +172,7 @@ async def _parse_form(request: Request, body: bytes) -> dict[str, Any]:
     except (MultiPartException, KeyError, ValueError) as error:
         # python-multipart raises ValueErrors of its own, and KeyError stands for a missing boundary.
         reason = getattr(error, "message", error)
-        raise Problem(422, f"body: is no readable {MULTIPART_TYPE} ({reason})") from error
+        raise HttpError(422, f"body: is no readable {MULTIPART_TYPE} ({reason})") from error
     items = _unique(form.multi_items())
     return {name: value if isinstance(value, str) else await value.read() for name, value in items.items()}
 
@@ -185,4 +185,4 @@ def _decode_image(text: object) -> bytes | None:
             return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         pass
-    raise Problem(422, f"image: {text!r:.40} is no base64 text of an image file; addresses are not read")
+    raise HttpError(422, f"image: {text!r:.40} is no base64 text of an image file; addresses are not read")

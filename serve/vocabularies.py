@@ -67,7 +67,7 @@ class Vocabularies:
         """The vocabulary of checked names.
 
         Raises:
-            Busy: it is new, and enough other requests wait for new ones.
+            BusyError: it is new, and enough other requests wait for new ones.
             InputError: a name is too long for the text encoder, or the GPU's memory is too small.
         """
         known = self._known.get(names)
@@ -85,7 +85,7 @@ class Vocabularies:
             False, and they are not pinned, where the pinned ones would take more than the bound.
 
         Raises:
-            Busy, InputError: as `get`.
+            BusyError, InputError: as `get`.
         """
         vocabulary = await self.get(names)
         pinned = self._pinned | {names}

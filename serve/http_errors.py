@@ -11,7 +11,7 @@ CLIENT_GONE = 499
 _PATH = re.compile(r"(?<![\w.~-])(?:~|\.{1,2}|[A-Za-z]:)?(?:[/\\][\w.@+-]+)+[/\\]?")
 
 
-class Problem(Exception):
+class HttpError(Exception):
     """An answer other than the one that was asked for: its status and its line."""
 
     def __init__(self, status: int, line: str, headers: dict[str, str] | None = None) -> None:
@@ -21,14 +21,14 @@ class Problem(Exception):
         self.headers = headers
 
 
-class Busy(Problem):
+class BusyError(HttpError):
     """The server has as much work as it takes; the client should send the request again later."""
 
     def __init__(self, line: str, retry_after_s: int) -> None:
         super().__init__(429, f"{line}; try again in {retry_after_s} s", {"Retry-After": str(retry_after_s)})
 
 
-def problem_response(status: int, line: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def error_response(status: int, line: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """The answer `{"error": line}`."""
     return JSONResponse({"error": line}, status, headers)
 
