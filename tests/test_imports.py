@@ -16,9 +16,10 @@ ALLOWED: dict[str, set[str]] = {
     "engines": set(),
     "export": {"model", "engines"},
     "runtime": {"engines"},
+    "serve": {"engines", "runtime"},
     "train": {"model", "runtime"},
     "benchmarks": {"model", "engines", "export", "runtime", "train"},
-    "cli": {"model", "engines", "export", "runtime", "train", "benchmarks"},
+    "cli": {"model", "engines", "export", "runtime", "serve", "train", "benchmarks"},
 }
 ROOT_MODULES = "the root"
 HEAVY = ("torch", "torchvision", "open_clip", "timm", "onnx", "onnxscript", "safetensors")

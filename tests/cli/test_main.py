@@ -17,7 +17,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"sed-trt {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["segment", "export", "build", "inspect", "train", "evaluate", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["segment", "serve", "export", "build", "inspect", "train", "evaluate", "doctor"]
+)
 def test_every_command_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert f"Example: sed-trt {command}" in " ".join(capsys.readouterr().out.split())
