@@ -8,6 +8,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
@@ -30,6 +31,8 @@ class Metrics:
         # When each series began is of no use to anybody, and doubles their number.
         disable_created_metrics()
         self._registry = CollectorRegistry()
+        # Memory, processor time and open files of this process.
+        ProcessCollector(registry=self._registry)
         self._gauges: dict[str, Gauge] = {}
         self._requests = self._counter(
             "requests", "Requests by route and status.", "route", "method", "status"

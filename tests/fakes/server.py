@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 # For what comes at once unless a test fails.
 PATIENCE_S = 120.0
@@ -30,7 +32,9 @@ def serving(arguments: Sequence[str], folder: Path) -> Iterator[str]:
     with printed.open("wb") as file:
         process = subprocess.Popen(program, stdout=file, stderr=subprocess.STDOUT, env=environment)
     try:
-        yield _address(process, printed)
+        address = _address(process, printed)
+        _wait_until_ready(address, printed)
+        yield address
     finally:
         process.terminate()
         try:
@@ -49,3 +53,14 @@ def _address(process: subprocess.Popen[bytes], printed: Path) -> str:
             return address[0]
         time.sleep(0.05)
     raise AssertionError(f"the server does not start:\n{printed.read_text(errors='replace')}")
+
+
+def _wait_until_ready(address: str, printed: Path) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        try:
+            with urlopen(f"{address}/readyz"):
+                return
+        except HTTPError:
+            time.sleep(0.05)
+    raise AssertionError(f"the server is not ready:\n{printed.read_text(errors='replace')}")

@@ -14,7 +14,7 @@ from playwright.sync_api import Locator, Page, ViewportSize, expect
 from sed_trt.benchmarks.report.screenshot import PATIENCE_MS
 from sed_trt.runtime import parse_names
 from sed_trt.tests.paths import ROOT
-from sed_trt.tests.serve.browsing import NAMES, labels_from, name, segment
+from sed_trt.tests.serve.page.browsing import NAMES, labels_from, name, segment
 
 expect.set_options(timeout=PATIENCE_MS)
 

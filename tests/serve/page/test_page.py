@@ -12,7 +12,7 @@ from playwright.sync_api import BrowserContext, Page, Route, expect
 from sed_trt.benchmarks.report.screenshot import PATIENCE_MS
 from sed_trt.runtime.result import colours
 from sed_trt.tests.paths import ROOT
-from sed_trt.tests.serve.browsing import (
+from sed_trt.tests.serve.page.browsing import (
     NAMES,
     SCENE,
     VEIL,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NETWORK_ERROR = "Failed to load resource"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def url(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a server of sed-tiny with the shipped examples."""
     arguments = [str(tiny_bundle), "--examples", str(ROOT / "examples")]
@@ -25,7 +25,7 @@ def url(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield address
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> "Iterator[Browser]":
     """A browser; tests that need one are skipped where it is not installed."""
     if not CHROMIUM.exists():
