@@ -3,11 +3,14 @@
 python -m sed_trt.benchmarks.report.screenshot http://127.0.0.1:8000 docs/page.png
 """
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from ...files import replacing
 
@@ -25,9 +28,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-SIZE: "ViewportSize" = {"width": 1180, "height": 860}
+SIZE: "ViewportSize" = {"width": 1120, "height": 860}
 PATIENCE_MS = 60_000
-CATEGORIES = "sky, grass, snow, mountain | hills, black car, yellow hat, purple house, blue flower"
 
 
 @contextmanager
@@ -43,23 +45,24 @@ def browser() -> "Iterator[Browser]":
             chromium.close()
 
 
-def segment_example(page: "Page", url: str, categories: str = CATEGORIES) -> None:
-    """Open the page, name categories, choose the first example and wait for its colours."""
+def segment_example(page: "Page", url: str) -> None:
+    """Open the page, choose the first example, which brings its categories, and wait for the colours."""
     page.goto(url)
-    page.locator("#entry").fill(categories)
-    page.keyboard.press("Enter")
     page.locator("#examples button").first.click()
     page.locator("#overlay:visible").wait_for(timeout=PATIENCE_MS)
 
 
 def take(url: str, file: Path) -> None:
-    """Write a picture of the page with the first example segmented."""
+    """Write a picture of the page with the first example segmented, in 256 colours to keep it small."""
     with browser() as chromium:
         page = chromium.new_page(viewport=SIZE)
         segment_example(page, url)
-        page.locator("#stage").hover(position={"x": 200, "y": 420})
-        with replacing(file) as temporary:
-            page.screenshot(path=temporary)
+        box = page.locator("#stage").bounding_box()
+        assert box is not None
+        page.locator("#stage").hover(position={"x": 0.33 * box["width"], "y": 0.86 * box["height"]})
+        shown = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+    with replacing(file) as temporary:
+        shown.convert("RGB").quantize(256).save(temporary, format="PNG", optimize=True)
 
 
 if __name__ == "__main__":

@@ -81,12 +81,14 @@ export class Chips {
     this.#names = [];
     this.list.replaceChildren();
     this.#append(names);
+    this.list.parentElement.scrollTop = 0;
     this.changed();
   }
 
   /** Add names; those that are there already are left out. */
   add(names) {
     const added = this.#append(names);
+    this.list.parentElement.scrollTop = this.list.parentElement.scrollHeight;
     if (added.length) this.changed();
     const left = names.length - added.length;
     const repeated = left ? `; ${left === 1 ? "one is" : `${left} are`} there already` : "";
@@ -98,7 +100,6 @@ export class Chips {
     const added = names.filter((name) => !known.has(folded(name)) && known.add(folded(name)));
     this.#names.push(...added);
     this.list.append(...added.map(chip));
-    if (added.length) this.list.lastElementChild.scrollIntoView({ block: "nearest" });
     return added;
   }
 

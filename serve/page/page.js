@@ -11,6 +11,8 @@ const MOST_SCORES = 4_000_000;
 // Changes that follow each other within so many milliseconds become one request.
 const DEBOUNCE_MS = 120;
 
+const PLACEHOLDER = document.getElementById("entry").placeholder;
+
 const $ = (id) => document.getElementById(id);
 
 const state = {
@@ -146,8 +148,9 @@ function encode() {
   const controller = new AbortController();
   const query = new URLSearchParams({ short_side: $("short-side").value });
   if ($("bundle").value) query.set("bundle", $("bundle").value);
-  const { blob } = state.image;
-  const options = { method: "POST", body: blob, headers: { "Content-Type": blob.type || "application/octet-stream" }, signal: controller.signal };
+  // The server looks at the content, whatever the file is called.
+  const headers = { "Content-Type": "application/octet-stream" };
+  const options = { method: "POST", body: state.image.blob, headers, signal: controller.signal };
   const send = async () => (await request(`v1/images?${query}`, options)).json();
   const encoding = { controller, promise: patiently(send, controller.signal, tellBusy) };
   encoding.promise.catch(() => {
@@ -174,6 +177,7 @@ function categoriesChanged() {
   const count = chips.names.length;
   $("category-count").textContent = count || "";
   $("clear").hidden = count === 0;
+  $("entry").placeholder = count ? "add…" : PLACEHOLDER;
   state.isolated = null;
   clearTimeout(state.timer);
   state.timer = setTimeout(update, DEBOUNCE_MS);
@@ -299,7 +303,9 @@ function fail(error, again) {
   }
   say("");
   $("error-text").textContent = error.message;
-  $("retry").hidden = !again;
+  // What the server refuses it would refuse again.
+  const refused = error.status >= 400 && error.status < 500 && error.status !== 429;
+  $("retry").hidden = refused || !again;
   $("retry").onclick = again;
   $("error").hidden = false;
 }

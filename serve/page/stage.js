@@ -31,9 +31,12 @@ export class Stage {
     this.stage.addEventListener("keydown", (event) => this.#key(event));
     this.stage.addEventListener("blur", () => this.#left());
     // The server reads formats that browsers do not; their colours are shown alone.
-    this.photo.addEventListener("error", () => { this.photo.hidden = true; });
+    this.photo.addEventListener("error", () => {
+      this.photo.hidden = true;
+      this.stage.hidden = !this.#labels;
+    });
     this.photo.addEventListener("load", () => {
-      this.photo.hidden = false;
+      this.photo.hidden = this.stage.hidden = false;
       if (!this.#labels) this.#setSize(this.photo.naturalWidth, this.photo.naturalHeight);
     });
   }
@@ -43,7 +46,6 @@ export class Stage {
     URL.revokeObjectURL(this.photo.src);
     this.clear();
     this.photo.src = URL.createObjectURL(blob);
-    this.stage.hidden = false;
   }
 
   /** Take the colours away. */
@@ -70,6 +72,7 @@ export class Stage {
     this.#setSize(labels.width, labels.height);
     this.isolate(isolated);
     this.overlay.hidden = false;
+    this.stage.hidden = false;
   }
 
   /** Colour one category alone, or all for null. */
