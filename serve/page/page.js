@@ -66,8 +66,9 @@ function showBundles(bundles) {
 }
 
 async function showLists() {
-  const { published } = await getJson("v1/vocabularies");
-  $("lists").append(...published.map((name) => new Option(name, name)));
+  const { vocabularies, published } = await getJson("v1/vocabularies");
+  const names = [...vocabularies.map(({ name }) => name), ...published];
+  $("lists").append(...names.map((name) => new Option(name, name)));
   $("lists-label").hidden = $("lists").options.length < 2;
 }
 
