@@ -11,7 +11,7 @@ from sed_trt.tests.fakes.server import serving
 from sed_trt.tests.paths import ROOT
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
 # How Chromium itself tells of an answer that is an error.
 NETWORK_ERROR = "Failed to load resource"
@@ -45,11 +45,21 @@ def context(chromium: "Browser") -> "Iterator[BrowserContext]":
 
 @pytest.fixture
 def page(context: "BrowserContext", url: str) -> "Iterator[Page]":
-    """The opened page; scripts that fail or that the policy blocks fail the test."""
+    """The opened page; failing scripts, what the policy blocks and requests to elsewhere fail the test."""
     opened = context.new_page()
     complaints: list[str] = []
+
+    def note(message: "ConsoleMessage") -> None:
+        if message.type == "error":
+            complaints.append(message.text)
+
+    def check(request: "Request") -> None:
+        if not request.url.startswith((url, "blob:", "data:")):
+            complaints.append(f"asks for {request.url}")
+
+    opened.on("request", check)
     opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("console", lambda message: message.type == "error" and complaints.append(message.text))
+    opened.on("console", note)
     opened.goto(url)
     yield opened
     assert [each for each in complaints if NETWORK_ERROR not in each] == []

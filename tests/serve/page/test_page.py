@@ -58,6 +58,21 @@ def test_an_example_brings_its_categories(page: Page) -> None:
     expect(page.locator("#legend button").first).to_contain_text("%")
 
 
+def test_a_list_that_the_server_knows_replaces_the_categories(page: Page, url: str) -> None:
+    body = json.dumps(["sky", "tree, trees"]).encode()
+    registered = Request(
+        f"{url}/v1/vocabularies/mine", body, {"Content-Type": "application/json"}, method="PUT"
+    )
+    with urlopen(registered) as answer:
+        assert answer.status == 201
+    page.reload()
+    lists = page.get_by_role("combobox", name="Take a list")
+    lists.select_option("voc20")
+    expect(page.locator("#category-count")).to_have_text("20")
+    lists.select_option("mine")
+    expect(page.locator("#chip-list .chip-name")).to_have_text(["sky", "tree, trees"])
+
+
 def test_typed_categories_become_chips(page: Page) -> None:
     entry = page.locator("#entry")
     chips = page.locator("#chip-list .chip-name")
@@ -185,7 +200,10 @@ def test_a_file_that_is_no_image_is_refused_in_one_line(page: Page, tmp_path: Pa
     choose(page, bad)
     alert = page.get_by_role("alert")
     expect(alert).to_be_visible()
-    expect(alert.locator("p")).not_to_be_empty()
+    expect(alert).to_contain_text("no image of a known format")
+    expect(page.locator("#stage")).to_be_hidden()
+    # The server would refuse it again.
+    expect(alert.get_by_role("button", name="Try again")).to_be_hidden()
     # The next image is taken as if nothing had happened.
     choose(page)
     expect(page.locator("#overlay")).to_be_visible()
