@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -134,15 +134,14 @@ class Owner:
 
         After a failure that no input explains, a blank image is taken through all steps to find out.
         """
-        if max(self._encode.longest_run_s, self._decode.longest_run_s) > self._hung_after_s:
+        lanes = (self._load, self._encode, self._decode)
+        if max(lane.longest_run_s for lane in lanes) > self._hung_after_s:
             return False
-        if not self._failed:
-            return True
-        try:
-            await asyncio.wait_for(self._segment_blank(), _CHECK_TIMEOUT_S)
-        except Exception:
-            return False
-        return True
+        if self._failed:
+            # A run that ends well clears the failure of its step, be it of this image or another.
+            with suppress(Exception):
+                await asyncio.wait_for(self._segment_blank(), _CHECK_TIMEOUT_S)
+        return not self._failed
 
     def close(self) -> None:
         """Drop what waits and end the threads after the work under way."""
