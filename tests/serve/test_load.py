@@ -9,6 +9,7 @@ import pytest
 
 from sed_trt.errors import InputError
 from sed_trt.runtime import Segmenter
+from sed_trt.serve import owner
 from sed_trt.serve.run import Server
 from sed_trt.serve.settings import Settings
 from sed_trt.tests.fakes.engines import quarters
@@ -115,6 +116,31 @@ def test_work_of_a_client_that_is_gone_is_dropped(serving: Serving) -> None:
         assert staying.result(PATIENCE_S).status_code == 200
         assert segment(client).status_code == 200
         assert len(stage.shapes) == 2
+
+
+def test_few_large_images_are_worked_on_at_a_time(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as client:
+        expected = segment(client).json()["labels"]
+        monkeypatch.setattr(owner, "_LARGE", 1000)
+        client.forget_runs()
+        stage = client.stage("decode1")
+        stage.gate.clear()
+        answers = in_threads(4, lambda: segment(client))
+        for _ in range(2):
+            assert stage.entered.acquire(timeout=PATIENCE_S)
+        eventually(lambda: metric(client, 'sed_trt_queued_images{bundle="colours",step="large"}') == 2)
+        # Of the two that wait nothing is decoded yet.
+        assert len(client.stage("pixels").shapes) == 2
+        stage.gate.set()
+        assert [future.result(PATIENCE_S).json()["labels"] for future in answers] == [expected] * 4
+        kept = client.post("/v1/images", content=IMAGE, params={"short_side": "0"}).json()["image"]
+        query = {"image_id": kept, "categories": NAMES["categories"]}
+        assert client.post("/v1/segment", json=query).json()["labels"] == expected
+        # That a large image failed says nothing of the engines once a blank one passes.
+        client.stage("label").error = MemoryError()
+        assert segment(client).status_code == 500
+        client.stage("label").error = None
+        assert client.get("/healthz").status_code == 200
 
 
 def test_a_request_that_takes_too_long_is_given_up(serving: Serving) -> None:

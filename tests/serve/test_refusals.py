@@ -1,5 +1,6 @@
 """Requests that are refused: the status, one clear line, and nothing of the server's paths."""
 
+import base64
 import json
 import zlib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from sed_trt.tests.serve.conftest import Client, Serving
 IMAGE = png_bytes(quarters())
 LARGE = png_bytes(np.zeros((101, 100), dtype=np.uint8))
 NAMES = {"categories": "red, blue"}
+TEXT = base64.b64encode(IMAGE).decode()
 FIVE = {"categories": "a, b, c, d, e"}
 TYPE = "Content-Type"
 
@@ -66,7 +68,7 @@ def refusal(client: Client, status: int, path: str = "/v1/segment", **request: A
         (422, "is a duplicate", {"content": IMAGE, "params": {"categories": "red, red"}}),
         (422, "is blank", {"content": IMAGE, "params": {"categories": "red,,blue"}}),
         (422, "begins like a JSON list", {"content": IMAGE, "params": {"categories": "[red"}}),
-        (422, "holds no category names", {"json": {"image": "aGk=", "categories": []}}),
+        (422, "holds no category names", {"json": {"image": TEXT, "categories": []}}),
         (422, "should be a valid string", {"json": {"image": "aGk=", "categories": [1]}}),
         (422, "rejection: 'best' is", {"content": IMAGE, "params": NAMES | {"rejection": "best"}}),
         (422, "short_side: '-1' does not fit", {"content": IMAGE, "params": NAMES | {"short_side": "-1"}}),
