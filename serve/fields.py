@@ -227,7 +227,9 @@ def checked_fields(model: type[Fields], fields: Mapping[str, Any]) -> Fields:
 
 
 def _line(model: type[_Fields], error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    # A misspelt field explains one that is missing.
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"{name:.40}: is no field of this request; the fields are {', '.join(model.model_fields)}"

@@ -1,7 +1,7 @@
 """The Open Inference Protocol (KServe v2) below `/v2`: a bundle is a model, an image and names its inputs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from .. import __version__
-from ..runtime import EncodedImage, Result
+from ..runtime import Result
 from .fields import ERRORS, SegmentFields, checked_fields
 from .http_errors import HttpError
-from .owner import Owner
+from .owner import NewImage, Owner
 from .service import Service
 from .tensors import LENGTH_HEADER, InferenceRequest, read_inference, write_inference
 from .uploads import check_pixels, open_image, read_body
@@ -101,38 +101,32 @@ async def _infer(service: Service, owner: Owner, inference: InferenceRequest) ->
     if categories is not None:
         fields["categories"] = [_text(name) for name in _checked("categories", categories, "O", 1)]
     checked = checked_fields(SegmentFields, fields)
-    source = _image_source(service, owner, inference, checked.short_side)
+    image = await _open(service, inference, checked.short_side)
     rejection = service.rejection(checked.rejection)
     names = await service.names(owner, checked.categories, checked.vocabulary)
 
     def render(result: Result, waited_ms: float) -> Response:
         return write_inference(owner.name, _VERSION, inference, _outputs(result, wanted or _names(_OUTPUTS)))
 
-    return await service.segment(owner, source, names, rejection, render)
+    return await service.segment(owner, image, names, rejection, render)
 
 
-def _image_source(
-    service: Service, owner: Owner, inference: InferenceRequest, short_side: int
-) -> Callable[[], Awaitable[EncodedImage]]:
-    """What encodes the image of a request; raises HttpError, 422, where there is not one image."""
+async def _open(service: Service, inference: InferenceRequest, short_side: int) -> NewImage:
+    """The image of a request; raises HttpError where there is not one, or it cannot be read."""
     limit = service.settings.max_pixels
     given = inference.inputs.keys() & {"image", "image_file"}
     if given == {"image"}:
         array = _checked("image", inference.inputs["image"], "u1", 3)
         height, width = array.shape[:2]
         check_pixels(width, height, limit)
-        return lambda: owner.encode(array, width * height, short_side or None)
+        return NewImage(array, width * height, short_side or None)
     if given != {"image_file"}:
         raise HttpError(422, "image: give one of the inputs image and image_file")
     files = _checked("image_file", inference.inputs["image_file"], "O", 1)
     if len(files) != 1:
         raise HttpError(422, f"input image_file: holds {len(files)} files, expected one")
-
-    async def encode() -> EncodedImage:
-        image = await asyncio.to_thread(open_image, files[0], limit)
-        return await owner.encode(image, image.width * image.height, short_side or None)
-
-    return encode
+    image = await asyncio.to_thread(open_image, files[0], limit)
+    return NewImage(image, image.width * image.height, short_side or None)
 
 
 def _outputs(result: Result, wanted: Collection[str]) -> dict[str, np.ndarray]:

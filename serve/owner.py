@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from .vocabularies import Vocabularies
 Item = TypeVar("Item")
 Output = TypeVar("Output")
 
-# Images of more pixels are worked on two at a time: one may take a gigabyte until its answer is there.
+# Images of more pixels take all steps in a thread of their own, few at a time: one may take a gigabyte.
 _LARGE = 4_000_000
 _LARGE_AT_ONCE = 2
 _RENDER_THREADS = 2
@@ -31,6 +31,15 @@ _CHECK_TIMEOUT_S = 10
 # A step of one image that takes so many times the timeout of a request will not end any more.
 _HUNG_TIMEOUTS = 3
 _CHECK_NAMES = ("sky",)
+
+
+@dataclass(frozen=True, eq=False)
+class NewImage:
+    """An image that is to be encoded, its number of pixels, and what its shorter side is resized to."""
+
+    source: ImageSource
+    pixels: int
+    short_side: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +85,7 @@ class Owner:
         self._hung_after_s = _HUNG_TIMEOUTS * settings.timeout_s
         # The steps whose last run failed with an error that its input does not explain.
         self._failed: set[str] = set()
-        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
-        self._load: Lane[tuple[ImageSource, int | None], PreparedImage] = Lane(
+        self._load: Lane[NewImage, PreparedImage] = Lane(
             "load", self._noting_failure("load", self._prepare), threads=pool_size()
         )
         self._encode: Lane[PreparedImage, EncodedImage] = Lane(
@@ -92,37 +100,55 @@ class Owner:
             self._noting_failure("decode", self._decode_and_label),
             threads=segmenter.decodes_at_once,
         )
-        self._render: Lane[Callable[[], Any], Any] = Lane(
-            "render", lambda jobs: [job() for job in jobs], threads=_RENDER_THREADS
+        self._render: Lane[Callable[[], Any], Any] = Lane("render", _call_all, threads=_RENDER_THREADS)
+        self._large: Lane[Callable[[], Any], Any] = Lane(
+            "large", self._noting_failure("large", _call_all), threads=_LARGE_AT_ONCE
         )
         self._watch()
 
-    async def encode(self, source: ImageSource, pixels: int, short_side: int | None) -> EncodedImage:
-        """Load, resize and encode an image of so many pixels.
+    async def encode(self, image: NewImage) -> EncodedImage:
+        """Load, resize and encode an image.
 
         Raises:
             InputError: as `Segmenter.encode`.
         """
-        async with self._few_if_large(pixels):
-            return await self._encode.run(await self._load.run((source, short_side)))
+        if image.pixels > _LARGE:
+            encoded: EncodedImage = await self._large.run(
+                lambda: self.segmenter.encode(image.source, image.short_side)
+            )
+            return encoded
+        return await self._encode.run(await self._load.run(image))
 
     async def segment(
         self,
-        encoded: EncodedImage,
+        image: NewImage | EncodedImage,
         vocabulary: Vocabulary,
         rejection: Rejection,
         render: Callable[[Result], Output],
     ) -> Output:
-        """Decode and label an encoded image, and render the result in a thread.
+        """Segment an image, and render the result in a thread.
 
         Raises:
             InputError: as a call of the segmenter.
         """
-        height, width = encoded.image.shape[:2]
-        async with self._few_if_large(height * width):
-            result = await self._decode.run(_DecodeJob(encoded, vocabulary, rejection))
-            answer: Output = await self._render.run(lambda: render(result))
+
+        def whole() -> Output:
+            encoded = (
+                image
+                if isinstance(image, EncodedImage)
+                else self.segmenter.encode(image.source, image.short_side)
+            )
+            return render(self.segmenter(encoded, vocabulary, rejection))
+
+        answer: Output
+        pixels = image.pixels if isinstance(image, NewImage) else image.image.shape[0] * image.image.shape[1]
+        if pixels > _LARGE:
+            answer = await self._large.run(whole)
             return answer
+        encoded = image if isinstance(image, EncodedImage) else await self.encode(image)
+        result = await self._decode.run(_DecodeJob(encoded, vocabulary, rejection))
+        answer = await self._render.run(lambda: render(result))
+        return answer
 
     @property
     def public_reason(self) -> str:
@@ -134,27 +160,34 @@ class Owner:
 
         After a failure that no input explains, a blank image is taken through all steps to find out.
         """
-        if max(self._encode.longest_run_s, self._decode.longest_run_s) > self._hung_after_s:
+        if max(lane.longest_run_s for lane in self._lanes.values()) > self._hung_after_s:
             return False
-        if not self._failed:
-            return True
-        try:
-            await asyncio.wait_for(self._segment_blank(), _CHECK_TIMEOUT_S)
-        except Exception:
-            return False
-        return True
+        if self._failed:
+            # A step that ends well clears its own failure, be it with this image or with another.
+            with suppress(Exception):
+                await asyncio.wait_for(self._segment_blank(), _CHECK_TIMEOUT_S)
+                self._failed.clear()
+        return not self._failed
 
     def close(self) -> None:
         """Drop what waits and end the threads after the work under way."""
         self.vocabularies.close()
-        for lane in (self._load, self._encode, self._decode, self._render):
+        for lane in self._lanes.values():
             lane.close()
 
-    def _few_if_large(self, pixels: int) -> AbstractAsyncContextManager[None]:
-        return self._large if pixels > _LARGE else nullcontext()
+    @property
+    def _lanes(self) -> dict[str, Lane[Any, Any]]:
+        """The lanes of images by their step."""
+        return {
+            "load": self._load,
+            "encode": self._encode,
+            "decode": self._decode,
+            "render": self._render,
+            "large": self._large,
+        }
 
-    def _prepare(self, jobs: Sequence[tuple[ImageSource, int | None]]) -> list[PreparedImage]:
-        return [self.segmenter.prepare(source, short_side) for source, short_side in jobs]
+    def _prepare(self, images: Sequence[NewImage]) -> list[PreparedImage]:
+        return [self.segmenter.prepare(image.source, image.short_side) for image in images]
 
     def _encode_batch(self, images: Sequence[PreparedImage]) -> list[EncodedImage]:
         encoded = self.segmenter.encode_batch(images)
@@ -184,20 +217,13 @@ class Owner:
 
     async def _segment_blank(self) -> None:
         side = self.segmenter.bundle.manifest.image_size
-        blank = np.zeros((side, side, 3), dtype=np.uint8)
-        encoded = await self.encode(blank, side * side, None)
+        blank = NewImage(np.zeros((side, side, 3), dtype=np.uint8), side * side, None)
         vocabulary = await self.vocabularies.get(_CHECK_NAMES)
-        await self.segment(encoded, vocabulary, TopK(), lambda _: None)
+        await self.segment(blank, vocabulary, TopK(), lambda _: None)
 
     def _watch(self) -> None:
         """Show the owner's state among the metrics."""
-        lanes: dict[str, Lane[Any, Any]] = {
-            "load": self._load,
-            "encode": self._encode,
-            "decode": self._decode,
-            "render": self._render,
-        }
-        for step, lane in lanes.items():
+        for step, lane in self._lanes.items():
             self._metrics.watch(
                 "queued_images",
                 "Images that wait for a step.",
@@ -214,3 +240,7 @@ class Owner:
             lambda: self.vocabularies.nbytes,
             bundle=self.name,
         )
+
+
+def _call_all(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+    return [job() for job in jobs]

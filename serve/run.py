@@ -1,9 +1,11 @@
-"""The process of a server: its socket, its bundles, uvicorn, and how it ends."""
+"""The process of a server: its socket, uvicorn, and how it ends."""
 
 import math
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -14,12 +16,15 @@ from .app import build_app
 from .service import Service
 from .settings import Settings, check_exposure
 
+_BACKLOG = 2048
+
 
 class Server:
     """A server that is bound to a port and ready to run.
 
     Attributes:
         url: where it listens.
+        service: what answers its requests.
     """
 
     def __init__(
@@ -51,13 +56,13 @@ class Server:
             InputError: there are no keys for that address, the port is taken, or the examples cannot be read.
         """
         check_exposure(host, keys)
-        self._socket = _bind(host, port)
         self._failure: BaseException | None = None
-        service = Service(settings, segmenters, vocabularies)
+        self._socket = _bind(host, port)
+        self.service = Service(settings, segmenters, vocabularies)
         try:
-            app = build_app(service, keys, origins, examples, self._fail)
+            app = build_app(self.service, keys, origins, examples, self._fail)
         except BaseException:
-            service.close()
+            self.service.close()
             self._socket.close()
             raise
         shown = f"[{host}]" if ":" in host else host
@@ -75,30 +80,45 @@ class Server:
         )
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT; then no request is taken any more, and those under way are answered.
+        """Serve until `stop`, and in a main thread until SIGTERM or SIGINT.
+
+        Then no request is taken any more, and those under way are answered.
 
         Raises:
             InputError: the server cannot become ready.
             KeyboardInterrupt: SIGINT ended it.
         """
-        # uvicorn raises the signal that ended it anew. SIGTERM is the usual end of a server, no failure.
-        former = signal.signal(signal.SIGTERM, lambda number, frame: None)
-        try:
+        with _sigterm_ends_well():
             self._server.run(sockets=[self._socket])
-        finally:
-            signal.signal(signal.SIGTERM, former)
         if self._failure is not None:
             raise self._failure
 
+    def stop(self) -> None:
+        """Let `run` end after the requests under way. Any thread may call this."""
+        self._server.should_exit = True
+
     def _fail(self, error: BaseException) -> None:
         self._failure = error
-        self._server.should_exit = True
+        self.stop()
+
+
+@contextmanager
+def _sigterm_ends_well() -> Iterator[None]:
+    """Let the SIGTERM that uvicorn raises anew after it ended do nothing within the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _bind(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address, family=family, backlog=2048)
+        return socket.create_server(address, family=family, backlog=_BACKLOG)
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(

@@ -1,8 +1,6 @@
 """The routes that take images: `/v1/segment` and `/v1/images`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -20,7 +18,7 @@ from .fields import (
     checked_fields,
 )
 from .http_errors import HttpError
-from .owner import Owner
+from .owner import NewImage, Owner
 from .service import Service
 from .uploads import JSON_TYPE, MULTIPART_TYPE, Upload, open_image, read_upload
 
@@ -74,12 +72,11 @@ def image_routes(service: Service) -> APIRouter:
 
 async def _segment(service: Service, upload: Upload, fields: SegmentFields, png: bool) -> Response:
     rejection = service.rejection(fields.rejection)
-    source: EncodedImage | Callable[[], Awaitable[EncodedImage]]
     if fields.image_id is None and upload.image is not None:
         owner = service.owner(fields.bundle)
-        source = partial(_encode, service, owner, upload.image, fields.short_side)
+        image: NewImage | EncodedImage = await _open(service, upload.image, fields.short_side)
     elif fields.image_id is not None and upload.image is None:
-        owner, source = _kept_image(service, fields.image_id, fields.bundle)
+        owner, image = _kept_image(service, fields.image_id, fields.bundle)
     else:
         raise HttpError(422, "image: give one of image, the file itself, and image_id")
     names = await service.names(owner, fields.categories, fields.vocabulary)
@@ -89,15 +86,16 @@ async def _segment(service: Service, upload: Upload, fields: SegmentFields, png:
             return png_answer(result, owner.name, waited_ms)
         return json_answer(result, fields.output, owner.name, waited_ms)
 
-    return await service.segment(owner, source, names, rejection, render)
+    return await service.segment(owner, image, names, rejection, render)
 
 
 async def _keep(service: Service, upload: Upload, fields: ImageFields) -> Response:
     owner = service.owner(fields.bundle)
     if upload.image is None:
         raise HttpError(422, "image: is missing; send the file as the body or as the field image")
+    image = await _open(service, upload.image, fields.short_side)
     with owner.images.place():
-        encoded = await _encode(service, owner, upload.image, fields.short_side)
+        encoded = await owner.encode(image)
     name = service.kept.put(owner.name, encoded)
     if name is None:
         raise HttpError(
@@ -116,9 +114,9 @@ async def _keep(service: Service, upload: Upload, fields: ImageFields) -> Respon
     return JSONResponse(content, 201)
 
 
-async def _encode(service: Service, owner: Owner, content: bytes, short_side: int) -> EncodedImage:
+async def _open(service: Service, content: bytes, short_side: int) -> NewImage:
     image = await asyncio.to_thread(open_image, content, service.settings.max_pixels)
-    return await owner.encode(image, image.width * image.height, short_side or None)
+    return NewImage(image, image.width * image.height, short_side or None)
 
 
 def _kept_image(service: Service, name: str, bundle: str | None) -> tuple[Owner, EncodedImage]:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from .admission import Admission
 from .http_errors import CLIENT_GONE, HttpError, public_line
 from .images_kept import KeptImages
 from .metrics import Metrics
-from .owner import Owner
+from .owner import NewImage, Owner
 from .registry import Registry
 from .settings import Settings
 from .vocabularies import Names
@@ -132,12 +132,12 @@ class Service:
     async def segment(
         self,
         owner: Owner,
-        image: EncodedImage | Callable[[], Awaitable[EncodedImage]],
+        image: NewImage | EncodedImage,
         names: Names,
         rejection: Rejection,
         render: Callable[[Result, float], Response],
     ) -> Response:
-        """Segment an image that is encoded, or that `image` encodes.
+        """Segment an image.
 
         `render` makes the answer of the result and of the milliseconds that the image waited for others.
         """
@@ -145,19 +145,16 @@ class Service:
         vocabulary: Vocabulary = await owner.vocabularies.get(names)
         with owner.images.place():
             start = time.perf_counter()
-            encoded = image if isinstance(image, EncodedImage) else await image()
             # Of an image that was encoded before, the times of that are no times of this request.
-            earlier = encoded.timings if encoded is image else {}
+            earlier = image.timings if isinstance(image, EncodedImage) else {}
 
             def finish(result: Result) -> Response:
-                steps = {
-                    step: milliseconds for step, milliseconds in result.timings.items() if step not in earlier
-                }
-                waited = max(0.0, (time.perf_counter() - start) * 1000 - sum(steps.values()))
-                self.metrics.image_done(owner.name, steps, result.kept, waited)
-                return render(result, waited)
+                steps = {step: ms for step, ms in result.timings.items() if step not in earlier}
+                waited_ms = max(0.0, (time.perf_counter() - start) * 1000 - sum(steps.values()))
+                self.metrics.image_done(owner.name, steps, result.kept, waited_ms)
+                return render(result, waited_ms)
 
-            return await owner.segment(encoded, vocabulary, rejection, finish)
+            return await owner.segment(image, vocabulary, rejection, finish)
 
     async def answered(
         self, request: Request, work: Coroutine[Any, Any, Response], timeout_s: float
