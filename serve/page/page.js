@@ -41,12 +41,18 @@ async function start() {
   hideError();
   try {
     const { bundles, limits } = await getJson("v1/bundles");
-    state.limits = limits;
     showBundles(bundles);
-    await Promise.all([showLists(), showExamples()]);
+    await showLists();
+    await showExamples();
+    state.limits = limits;
   } catch (error) {
-    fail(error, start);
+    fail(error);
   }
+}
+
+async function tryAgain() {
+  if (!state.limits) await start();
+  if (state.limits) await update();
 }
 
 function showBundles(bundles) {
@@ -68,7 +74,7 @@ function showBundles(bundles) {
 async function showLists() {
   const { vocabularies, published } = await getJson("v1/vocabularies");
   const names = [...vocabularies.map(({ name }) => name), ...published];
-  $("lists").append(...names.map((name) => new Option(name, name)));
+  $("lists").replaceChildren(new Option("choose…", ""), ...names.map((name) => new Option(name, name)));
   $("lists-label").hidden = $("lists").options.length < 2;
 }
 
@@ -80,7 +86,7 @@ async function showExamples() {
     $("lists-label").hidden = false;
   }
   // They are fetched rather than linked, as a link carries no key.
-  const blobs = await Promise.all(images.map(async ({ url }) => (await request(url.replace(/^\//, ""))).blob()));
+  const blobs = await Promise.all(images.map(async ({ name }) => (await request(`v1/examples/${encodeURIComponent(name)}`)).blob()));
   $("examples").replaceChildren(...blobs.map((blob, index) => exampleButton(images[index].name, blob, vocabulary)));
   $("examples").hidden = $("examples-hint").hidden = images.length === 0;
 }
@@ -111,7 +117,7 @@ async function takeList() {
     chips.replace(names);
     say(`${names.length} categories in place of the former ones.`);
   } catch (error) {
-    fail(error, update);
+    fail(error);
   }
 }
 
@@ -120,7 +126,7 @@ async function takeList() {
 function open(blob, name) {
   const bytes = state.limits?.bytes;
   if (bytes && blob.size > bytes) {
-    fail(new RequestError(`${name}: ${megabytes(blob.size)} is over ${megabytes(bytes)}, the most that this server reads; make it smaller first.`, 413), null);
+    fail(new RequestError(`${name}: ${megabytes(blob.size)} is over ${megabytes(bytes)}, the most that this server reads; make it smaller first.`, 413));
     return;
   }
   state.image = { blob, name };
@@ -186,6 +192,7 @@ function categoriesChanged() {
 
 /** Segment the image with the categories, whatever was under way before. */
 async function update() {
+  clearTimeout(state.timer);
   state.update?.abort();
   const controller = new AbortController();
   state.update = controller;
@@ -212,7 +219,7 @@ async function update() {
   } catch (error) {
     if (signal.aborted) return;
     working("");
-    fail(error, update);
+    fail(error);
   }
 }
 
@@ -247,6 +254,7 @@ function showAnswer(answer, labels, scores) {
     stage.clear();
     return;
   }
+  if (!answer.categories.some(({ index }) => index === state.isolated)) state.isolated = null;
   stage.showLabels(labels, scores, answer.names, answer.categories, state.isolated);
   $("stage").setAttribute("aria-label", `The segmented image: ${answer.categories.slice(0, 5).map(({ name }) => name).join("; ")}`);
   showLegend($("legend"), answer.categories, (index) => isolate(index === state.isolated ? null : index));
@@ -297,17 +305,16 @@ function working(text) {
   if (text) say(text);
 }
 
-function fail(error, again) {
+function fail(error) {
   if (error.status === 401) {
-    askForKey(again);
+    askForKey();
     return;
   }
   say("");
   $("error-text").textContent = error.message;
   // What the server refuses it would refuse again.
   const refused = error.status >= 400 && error.status < 500 && error.status !== 429;
-  $("retry").hidden = refused || !again;
-  $("retry").onclick = again;
+  $("retry").hidden = refused;
   $("error").hidden = false;
 }
 
@@ -315,15 +322,15 @@ function hideError() {
   $("error").hidden = true;
 }
 
-function askForKey(again) {
+function askForKey() {
   $("key-dialog").onclose = () => {
     const key = $("key").value;
     $("key").value = "";
     if (key) {
       setKey(key);
-      again();
+      tryAgain();
     } else {
-      fail(new RequestError("This server answers only with a key.", 0), () => askForKey(again));
+      fail(new RequestError("This server answers only with a key.", 0));
     }
   };
   if (!$("key-dialog").open) $("key-dialog").showModal();
@@ -356,6 +363,7 @@ $("show-all").addEventListener("click", () => {
 $("download-labels").addEventListener("click", () => save(new Blob([bytesOf(state.answer.labels.data)], { type: "image/png" }), "labels.png"));
 $("download-json").addEventListener("click", saveJson);
 $("download-overlay").addEventListener("click", async () => save(await stage.saved(), "overlay.png"));
+$("retry").addEventListener("click", tryAgain);
 $("dismiss").addEventListener("click", hideError);
 
 document.addEventListener("paste", (event) => {

@@ -232,6 +232,20 @@ def test_a_server_that_is_gone_can_be_tried_again(page: Page) -> None:
     expect(alert).to_be_hidden()
 
 
+def test_a_server_that_was_gone_at_the_start_can_be_tried_again(page: Page) -> None:
+    page.route("**/v1/**", lambda route: route.abort("connectionrefused"))
+    page.reload()
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("cannot be reached")
+    name(page)
+    choose(page)
+    expect(alert).to_contain_text("cannot be reached")
+    page.unroute("**/v1/**")
+    alert.get_by_role("button", name="Try again").click()
+    expect(page.locator("#overlay")).to_be_visible()
+    expect(page.get_by_role("button", name="Example scene-1.png")).to_be_visible()
+
+
 def test_a_busy_server_is_asked_again_later(page: Page) -> None:
     segment(page)
     busy = {"status": 429, "headers": {"Retry-After": "1"}, "json": {"error": "the queue is full"}}
