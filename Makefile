@@ -12,9 +12,9 @@ PYTEST = --numprocesses 2 --dist loadfile
 # Draws the plots and writes every row that was measured.
 REPORT = $(BENCH) report $(RESULTS) --output $(MEASURED)
 # Makes the tables between the markers of these pages anew from the results files.
-TABLES = $(BIN)/python -m sed_trt.benchmarks.report.pages README.md docs/performance.md
+TABLES = $(BIN)/python -m sed_trt.benchmarks.report.pages README.md docs/performance.md docs/serving.md
 
-.PHONY: demo test test-all lint bundles-tiny results results-scores results-parity results-cpu results-latency results-report clean
+.PHONY: demo serve test test-all lint bundles-tiny results results-scores results-parity results-cpu results-latency results-serving results-report clean
 
 $(VENV)/.base: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("sed-trt needs Python 3.11 or later, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
@@ -28,11 +28,21 @@ $(VENV)/.export: $(VENV)/.base
 
 $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/pip install --quiet --editable '.[dev]'
-	touch $@ $(VENV)/.export
+	touch $@ $(VENV)/.export $(VENV)/.serve
+
+$(VENV)/.serve: $(VENV)/.export
+	$(BIN)/pip install --quiet --editable '.[cpu,export,serve]'
+	touch $@
 
 demo: $(VENV)/.export
 	$(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/bundle
 	$(BIN)/sed-trt segment $(DEMO)/bundle examples --vocabulary examples/vocabulary.txt --output $(DEMO)/out --short-side 0
+
+# Opens the page with sed-tiny, on this machine alone: http://127.0.0.1:8000 unless PORT says otherwise.
+PORT := 8000
+serve: $(VENV)/.serve
+	test -e $(DEMO)/bundle/manifest.json || $(BIN)/sed-trt export checkpoints/sed-tiny.safetensors --output $(DEMO)/bundle
+	$(BIN)/sed-trt serve $(DEMO)/bundle --examples examples --port $(PORT)
 
 test: $(VENV)/.dev
 	$(BIN)/pytest -m "not slow" $(PYTEST)
@@ -106,6 +116,11 @@ results-latency: results-cpu
 	$(BENCH) sweep $(DEMO)/sed-tiny-fp32 --backend onnxruntime --scenes 100 --output $(RESULTS)/sweep-sed-tiny.json
 	$(BENCH) roofline --preset sed-b --categories 150 --kept 32 --output $(RESULTS)/roofline-sed-b.json
 	$(REPORT)
+	$(TABLES)
+
+# Loads the server of `make serve`, which runs in another terminal; nothing else should use the machine.
+results-serving: $(VENV)/.dev
+	$(BENCH) serve http://127.0.0.1:$(PORT) --clients 1,4,32 --rate 0.5x,4x --requests 500 --output $(RESULTS)/serving-sed-tiny.json
 	$(TABLES)
 
 results-report: $(VENV)/.dev

@@ -1,6 +1,7 @@
 """`sed-trt bench`: speed of bundles beside the published network, and lower bounds of it on GPUs."""
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -8,14 +9,12 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ..files import is_folder, make_folder
 from .console import deliver, needs, progress_bar
+from .options import AsJson, Output, check_output, kept_at_each_point, one_of, sizes_of, words
 from .tables import show_bench
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed, against the published network and others.")
 
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Also write the results as JSON.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 Backend = Annotated[str, typer.Option(help="Backend of the bundle.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; one per core by default.")]
 
@@ -94,7 +93,7 @@ def latency(
 
     Example: sed-trt bench latency bundle bundle-int8 --backend onnxruntime,openvino --against none
     """
-    _check_output(output)
+    check_output(output)
     with needs("export"):
         from ..benchmarks.speed.candidates import BASELINES, Subject
         from ..benchmarks.speed.latency import Plan, measure_latency
@@ -157,7 +156,7 @@ def roofline(
 
     Example: sed-trt bench roofline --preset sed-b --categories 150 --kept 32 --gpu a6000
     """
-    _check_output(output)
+    check_output(output)
     with needs("export"):
         from ..benchmarks.speed import roofline as module
     from ..benchmarks.results_file import read_results
@@ -191,7 +190,7 @@ def profile(
 
     Example: sed-trt bench profile bundle --categories 150 --kept 32 --backend openvino
     """
-    _check_output(output)
+    check_output(output)
     with needs("cpu"):
         from ..benchmarks.speed import profile as module
         from ..benchmarks.speed.candidates import Forced, random_vocabulary
@@ -233,8 +232,8 @@ def sweep(
 
     Example: sed-trt bench sweep bundle --scenes 100 --plot sweep.png
     """
-    _check_output(output)
-    _check_output(plot, (".png", ".svg"))
+    check_output(output)
+    check_output(plot, (".png", ".svg"))
     with needs("bench"):
         from ..benchmarks.speed import sweep as module
 
@@ -255,6 +254,59 @@ def sweep(
     deliver("sweep", content, show_bench, output, as_json)
     if plot is not None:
         speed_against_miou(content, plot)
+
+
+@bench.command()
+def serve(
+    url: Annotated[str, typer.Argument(help="Address of a running `sed-trt serve`.")],
+    clients: Annotated[
+        str, typer.Option(help="Closed loops: clients that wait for their answers; several with commas.")
+    ] = "1,4",
+    rate: Annotated[
+        str | None,
+        typer.Option(
+            help="Open loops: requests per second, or 4x, times what the closed loops reach; several "
+            "with commas."
+        ),
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of each loop.")] = 100,
+    image: Annotated[Path | None, typer.Option(help="Image to send; a drawn scene by default.")] = None,
+    categories: Annotated[
+        str | None, typer.Option(help="Category names, as `sed-trt segment` takes them.")
+    ] = None,
+    vocabulary: Annotated[
+        str | None, typer.Option(help="Instead of --categories, a list that the server knows by name.")
+    ] = None,
+    bundle: Annotated[str | None, typer.Option(help="Bundle of the server; its first by default.")] = None,
+    encoded: Annotated[
+        bool, typer.Option("--encoded", help="Send the image once, and segment what the server keeps of it.")
+    ] = False,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Load another machine: only one that you may overload.")
+    ] = False,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load a running server: times and throughput, what it rejects, and how its memory grows.
+
+    An API key, if the server asks for one, is read from the environment variable SED_TRT_API_KEY.
+
+    Example: sed-trt bench serve http://127.0.0.1:8000 --clients 1,4 --rate 4x
+    """
+    check_output(output)
+    from ..benchmarks.speed.load import KEY_VARIABLE, Load, Server
+    from ..benchmarks.speed.serving import measure_serving
+
+    if categories is not None and vocabulary is not None:
+        raise InputError("give one of --categories and --vocabulary")
+    loads = [Load(clients=count) for count in sizes_of("--clients", clients)]
+    loads += [Load.parse_rate(text) for text in (rate or "").split(",") if rate is not None]
+    server = Server.at(url, os.environ.get(KEY_VARIABLE, ""), remote)
+    with _reporting() as report:
+        content = measure_serving(
+            server, loads, requests, report, image, categories, vocabulary, bundle, encoded
+        )
+    deliver("serving", content, show_bench, output, as_json)
 
 
 @bench.command()
@@ -283,94 +335,3 @@ def _reporting() -> Iterator[Callable[[str, int, int], None]]:
     with progress_bar() as bar:
         task = bar.add_task("")
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
-
-
-def _check_output(output: Path | None, suffixes: tuple[str, ...] = ()) -> None:
-    """Check before the work that a file can be written, and create its folder.
-
-    Args:
-        output: the file; None where none is asked for.
-        suffixes: of the formats that can be written; empty means any.
-
-    Raises:
-        InputError: it is a folder, has another suffix, or its folder cannot be created or written.
-    """
-    if output is not None:
-        if is_folder(output):
-            raise InputError(f"{output}: is a folder; name a file for the results")
-        if suffixes and output.suffix.lower() not in suffixes:
-            raise InputError(
-                f"{output}: has the suffix {output.suffix!r}, expected {' or '.join(suffixes)}; rename it"
-            )
-        make_folder(output.parent)
-
-
-def words(option: str, text: str, known: Sequence[str] = (), numbers: bool = False) -> list[str]:
-    """Split a comma-separated option; repeated words are dropped.
-
-    Args:
-        option: its name, for the error.
-        text: its value.
-        known: the words that it takes.
-        numbers: whether it also takes whole numbers from 1.
-
-    Raises:
-        InputError: it contains another word.
-    """
-    chosen = list(dict.fromkeys(word.strip() for word in text.split(",")))
-    for word in chosen:
-        if word not in known and not (numbers and _is_number(word)):
-            *first, last = [*(["numbers from 1"] if numbers else []), *known]
-            expected = f"{', '.join(first)} or {last}" if first else last
-            raise InputError(f"{option}: {word!r:.60} is unknown; give {expected}, separated by commas")
-    return chosen
-
-
-def _is_number(word: str) -> bool:
-    """Whether a word is a whole number from 1 to the size of the largest vocabulary."""
-    from ..runtime.vocabulary import MAX_CATEGORIES
-
-    # Long numbers are refused by their length, as `int` takes long for them or refuses them itself.
-    short = len(word) <= len(str(MAX_CATEGORIES))
-    return short and word.isascii() and word.isdigit() and 1 <= int(word) <= MAX_CATEGORIES
-
-
-def sizes_of(option: str, text: str) -> list[int]:
-    """The numbers of an option that takes sizes of vocabularies.
-
-    Raises:
-        InputError: a word between the commas is not a whole number from 1.
-    """
-    return [int(word) for word in words(option, text, numbers=True)]
-
-
-def kept_at_each_point(text: str, categories: int) -> tuple[int, int, int]:
-    """How many categories --kept keeps at each of the three rejection points.
-
-    Args:
-        text: one number for all points, or three numbers, separated by commas.
-        categories: size of the vocabulary.
-
-    Raises:
-        InputError: the text is neither, or a point would keep more categories than enter it.
-    """
-    counts = [word.strip() for word in text.split(",")]
-    if len(counts) not in (1, 3) or not all(map(_is_number, counts)):
-        raise InputError(f"--kept: {text!r:.60} is unknown; give one number from 1, or three with commas")
-    first, second, third = (int(word) for word in (counts if len(counts) == 3 else 3 * counts))
-    if not categories >= first >= second >= third:
-        raise InputError(
-            f"--kept: {text} of {categories} categories; each point keeps at most what enters it"
-        )
-    return first, second, third
-
-
-def one_of(option: str, text: str, known: Sequence[str]) -> str:
-    """The value of an option that takes one of the words `known`.
-
-    Raises:
-        InputError: it is another word.
-    """
-    if text not in known:
-        raise InputError(f"{option}: {text!r:.60} is unknown; choose one of {', '.join(known)}")
-    return text

@@ -14,7 +14,19 @@ from .console import PROGRAM, print_error
 
 _INTERRUPTED = 130
 # Each is a module of this package with a function or Typer app of the same name.
-_COMMANDS = ("segment", "video", "export", "build", "inspect", "evaluate", "train", "doctor", "bench", "data")
+_COMMANDS = (
+    "segment",
+    "video",
+    "serve",
+    "export",
+    "build",
+    "inspect",
+    "evaluate",
+    "train",
+    "doctor",
+    "bench",
+    "data",
+)
 
 
 class _Commands(TyperGroup):

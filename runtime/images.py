@@ -17,7 +17,7 @@ MAX_MEGAPIXELS = 100
 LONGEST_SIDE = 2560
 
 # What Pillow's decoders raise on broken content, besides their own OSError subclasses.
-_DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, KeyError, struct.error)
+DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, KeyError, struct.error)
 
 # The limit here is checked before a pixel is decoded; Pillow's lower one only warns, which helps nobody.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -55,7 +55,7 @@ def load_image(source: ImageSource) -> np.ndarray:
         raise InputError(
             f"{path}: has over {MAX_MEGAPIXELS} million pixels, the most that is read; make it smaller first"
         ) from error
-    except _DECODING_ERRORS as error:
+    except DECODING_ERRORS as error:
         raise InputError(f"{path}: cannot be read ({error}); check that the file is whole") from error
 
 
@@ -106,7 +106,7 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
         return np.array(upright.convert("RGB"))
     except InputError:
         raise
-    except _DECODING_ERRORS as error:
+    except DECODING_ERRORS as error:
         raise InputError(f"{name}: cannot be decoded ({error}); check that the file is whole") from error
 
 

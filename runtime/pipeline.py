@@ -8,7 +8,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -64,6 +64,19 @@ class EncodedImage:
     image: np.ndarray
     features: dict[str, Value]
     timings: dict[str, float]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the image and its features."""
+        return self.image.nbytes + sum(value.nbytes for value in self.features.values())
+
+    def detached(self) -> "EncodedImage":
+        """The same, with features on the host in memory of their own; those of a batch share one piece."""
+        features = {
+            name: value.copy() if isinstance(value, np.ndarray) else value
+            for name, value in self.features.items()
+        }
+        return replace(self, features=features)
 
 
 @dataclass(frozen=True, eq=False)

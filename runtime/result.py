@@ -17,6 +17,9 @@ from ..files import replacing
 # Entries of a PNG's palette.
 PALETTE_SIZE = 256
 
+# Rows of a label map that are counted at a time.
+_COUNTED_ROWS = 256
+
 # Categories that a legend names.
 MAX_LEGEND_ENTRIES = 40
 _MAX_LEGEND_NAME = 40
@@ -52,7 +55,11 @@ class Result:
     @cached_property
     def pixel_counts(self) -> dict[int, int]:
         """Category index to number of pixels, of those present, largest first."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.names))
+        counts = np.zeros(len(self.names), dtype=np.int64)
+        # bincount takes a copy of 8 bytes a pixel, which of a large image would be most of its memory.
+        for start in range(0, len(self.labels), _COUNTED_ROWS):
+            rows = self.labels[start : start + _COUNTED_ROWS]
+            counts += np.bincount(rows.ravel(), minlength=len(self.names))
         present = sorted(np.flatnonzero(counts), key=lambda index: -counts[index])
         return {int(index): int(counts[index]) for index in present}
 

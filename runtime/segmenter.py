@@ -12,12 +12,12 @@ from ..engines.engine import DeviceEngines, Engines
 from ..errors import InputError
 from .device_rejection import DeviceRejection
 from .images import ImageSource, check_short_side
-from .pipeline import EncodedImage, encode, finish, prepare, warm_up
+from .pipeline import EncodedImage, PreparedImage, encode, finish, prepare, warm_up
 from .rejection import Rejection, TopK
 from .result import Result
 from .stream import DecodedTransform, StreamItem, stream_results
 from .text import Progress, SentenceTokenizer, TextCache, cached_embeddings, embed_names
-from .vocabulary import Vocabulary, VocabularyCache, checked_names
+from .vocabulary import MAX_CATEGORIES, Vocabulary, VocabularyCache, checked_names
 
 # A vocabulary as users give it: names are embedded first, and `parse_names` reads a text.
 Categories = Vocabulary | Sequence[str]
@@ -89,6 +89,21 @@ class Segmenter:
         """Rising numbers that kept categories are padded to; None where the backend pads nothing."""
         return self._engines.buckets
 
+    @property
+    def max_categories(self) -> int:
+        """Most categories of a vocabulary that the engines take."""
+        return self._engines.buckets[-1] if self._engines.buckets else MAX_CATEGORIES
+
+    @property
+    def encodes_at_once(self) -> int:
+        """Threads that may call `encode_batch` at a time and gain from it."""
+        return self._engines.images_at_once or 1
+
+    @property
+    def decodes_at_once(self) -> int:
+        """Threads that may decode images at a time and gain from it."""
+        return max(self._engines.images_at_once or 1, self._engines.decodes_at_once)
+
     def vocabulary(self, names: Sequence[str], progress: Progress | None = None) -> Vocabulary:
         """Embed category names, or read their embeddings from the cache on disk.
 
@@ -105,6 +120,16 @@ class Segmenter:
         checked = checked_names(names)
         return self._vocabularies.get(checked, lambda: self._embed(checked, progress))
 
+    def load(self, names: Sequence[str], progress: Progress | None = None) -> Vocabulary:
+        """As `vocabulary`, with what the first image would have to wait for: the copy for the stages.
+
+        Raises:
+            InputError: as `vocabulary`, or the GPU's memory is too small.
+        """
+        vocabulary = self._checked_vocabulary(self.vocabulary(names, progress))
+        vocabulary.folded(self._engines)
+        return vocabulary
+
     def encode(self, image: ImageSource, short_side: int | None = 640) -> EncodedImage:
         """Run the part of the network that depends on the image alone.
 
@@ -115,8 +140,20 @@ class Segmenter:
             InputError: the image cannot be read, `short_side` is out of range, the engines were built for
                 fewer pixels, or the GPU's memory is too small.
         """
-        (encoded,) = encode(self._engines, [prepare(self._engines, image, short_side)])
+        (encoded,) = self.encode_batch([self.prepare(image, short_side)])
         return encoded
+
+    def prepare(self, image: ImageSource, short_side: int | None = 640) -> PreparedImage:
+        """Load and resize one image for `encode_batch`, as `encode` does and with the same errors."""
+        return prepare(self._engines, image, short_side)
+
+    def encode_batch(self, images: Sequence[PreparedImage]) -> list[EncodedImage]:
+        """Encode several images of `prepare` in one run, which a GPU does faster than one after another.
+
+        Raises:
+            InputError: there are more than the engines take, or the GPU's memory is too small.
+        """
+        return encode(self._engines, images)
 
     def __call__(
         self,

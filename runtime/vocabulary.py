@@ -51,6 +51,14 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the embeddings and of their copies and folded forms, on the host and on devices."""
+        with self._lock:
+            copies = [value for value in self._on_device.values() if value is not self.text]
+            folded = [array for each in self._folded.values() if each for array in each.values()]
+            return self.text.nbytes + sum(value.nbytes for value in (*copies, *folded))
+
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         """Copies and pickles hold no device memory."""
         return Vocabulary, (self.names, self.text)

@@ -20,6 +20,10 @@ ALLOWED: dict[str, set[str]] = {
     "train": {"model", "runtime"},
     "benchmarks": {"model", "engines", "export", "runtime", "train"},
     "cli": {"model", "engines", "export", "runtime", "train", "benchmarks", "video"},
+    "serve": {"engines", "runtime"},
+    "train": {"model", "runtime"},
+    "benchmarks": {"model", "engines", "export", "runtime", "train"},
+    "cli": {"model", "engines", "export", "runtime", "serve", "train", "benchmarks"},
 }
 ROOT_MODULES = "the root"
 HEAVY = ("torch", "torchvision", "open_clip", "timm", "onnx", "onnxscript", "safetensors")

@@ -163,6 +163,38 @@ PROFILE = Table(
         Column("slowest operators, ms", _slowest, short=""),
     ),
 )
+
+
+def _load(_results: Results, row: Row) -> str:
+    """How the requests of a row came."""
+    if row["clients"]:
+        return f"{row['clients']} clients" if row["clients"] > 1 else "1 client"
+    relative = f" ({row['times_capacity']:g}x)" if row["times_capacity"] else ""
+    return f"{row['rate']:.1f} a second{relative}"
+
+
+def _other_answers(_results: Results, row: Row) -> str:
+    """Answers that were neither accepted nor rejected, and requests without an answer."""
+    counts = row["other_statuses"] | row["failures"]
+    return ", ".join(f"{count} x {what}" for what, count in counts.items()) or NOTHING
+
+
+SERVING = Table(
+    "load on a server",
+    (
+        Column("load", _load),
+        number("requests", "requests"),
+        number("accepted", "accepted"),
+        number("rejected (429)", "rejected", short="429"),
+        Column("other answers", _other_answers, short="other"),
+        number("accepted a second", "throughput", digits=1, short="a second"),
+        number("p50, ms", "p50_ms"),
+        number("p90, ms", "p90_ms"),
+        number("p99, ms", "p99_ms"),
+        number("memory before, MB", "memory_mb", "start", short="MB"),
+        number("memory after, MB", "memory_mb", "end", short="after"),
+    ),
+)
 ROOFLINE_STAGES = Table(
     "work of each stage",
     (
@@ -242,6 +274,7 @@ ON_PAGES: Mapping[str, Table] = {
     "latency": LATENCY,
     "sweep": SWEEP,
     "profile": PROFILE,
+    "serving": SERVING,
     "roofline": ROOFLINE,
     "gpu-check": GPU_CHECK,
 }

@@ -18,7 +18,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["segment", "video", "export", "build", "inspect", "train", "evaluate", "doctor"]
+    "command", ["segment", "serve", "video", "export", "build", "inspect", "train", "evaluate", "doctor"]
 )
 def test_every_command_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0

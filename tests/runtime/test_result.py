@@ -16,6 +16,14 @@ def test_shares_are_of_what_is_present_largest_first() -> None:
     assert list(HALVES.shares().items()) == [("sky", 0.75), ("Bäckerei 木", 0.25)]
 
 
+def test_pixels_of_a_tall_image_are_counted_whole() -> None:
+    labels = np.random.default_rng(0).integers(0, 5, (1000, 7)).astype(np.uint16)
+    counts = result_of(labels, tuple(map(str, range(9)))).pixel_counts
+    assert counts == {label: int((labels == label).sum()) for label in counts}
+    assert list(counts.values()) == sorted(counts.values(), reverse=True)
+    assert sum(counts.values()) == labels.size
+
+
 def test_pixels_are_blended_with_their_colour() -> None:
     overlay = np.asarray(HALVES.overlay(alpha=0.5, legend=False))
     table = colours(3).astype(float)

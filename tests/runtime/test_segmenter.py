@@ -322,3 +322,42 @@ def test_truncated_file_is_named(file: str, tiny_bundle: Path, image: np.ndarray
 def test_backend_is_named(tiny_bundle: Path) -> None:
     segmenter = Segmenter(tiny_bundle, "onnxruntime")
     assert (segmenter.backend, segmenter.backend_reason) == ("onnxruntime", "asked for")
+
+
+def test_a_batch_equals_its_images_alone(colours: Segmenter, engines: FakeEngines) -> None:
+    pictures = [quarters(40, 60), quarters(64, 32)[::-1].copy()]
+    prepared = [colours.prepare(picture, None) for picture in pictures]
+    encoded = colours.encode_batch(prepared)
+    assert [shapes["pixels"][0] for shapes in engines["image"].shapes] == [2]
+    for picture, each in zip(pictures, encoded, strict=True):
+        expected = colours(picture, list(COLOURS), short_side=None)
+        assert np.array_equal(colours(each, list(COLOURS)).labels, expected.labels)
+        alone = each.detached()
+        assert all(getattr(features, "base", None) is None for features in alone.features.values())
+        assert alone.nbytes == each.nbytes
+        assert np.array_equal(colours(alone, list(COLOURS)).labels, expected.labels)
+
+
+def test_a_loaded_vocabulary_waits_for_nothing(colours: Segmenter, engines: FakeEngines) -> None:
+    vocabulary = colours.load(["red", "blue"])
+    assert engines.uploads == 1
+    assert vocabulary.nbytes == vocabulary.text.nbytes == 2 * 3 * 4
+    colours(quarters(), vocabulary)
+    assert engines.uploads == 1
+
+
+def test_memory_of_a_vocabulary_counts_what_is_folded(segmenter: Segmenter) -> None:
+    names = ["a name", "another name"]
+    embedded = segmenter.vocabulary(names)
+    assert embedded.nbytes == embedded.text.nbytes
+    assert segmenter.load(names) is embedded
+    assert embedded.nbytes > 2 * embedded.text.nbytes
+
+
+@pytest.mark.parametrize(("buckets", "most"), [(None, 65535), ((8, 16, 40), 40)])
+def test_the_largest_vocabulary_is_that_of_the_engines(
+    tmp_path: Path, buckets: tuple[int, ...] | None, most: int
+) -> None:
+    engines = FakeEngines(buckets, decodes_at_once=2, images_at_once=3)
+    each = Segmenter(write_fake_bundle(tmp_path / "fake"), engines=engines)
+    assert (each.max_categories, each.encodes_at_once, each.decodes_at_once) == (most, 3, 3)

@@ -67,7 +67,7 @@ def test_a_transform_sees_the_images_in_order(images_at_once: int) -> None:
         return replace(decoded, kept_ids=(decoded.kept_ids + 1) % 3)
 
     items = stream_results(
-        engines, map(plain, range(9)), colour_vocabulary(*NAMES), KeepAll(), None, 2, shift
+        engines, map(plain, range(9)), colour_vocabulary(*NAMES), KeepAll(), None, 2, transform=shift
     )
     labels = [int(item.result.labels[0, 0]) for item in items if item.result]
     assert seen == [number % 3 for number in range(9)]

@@ -1,0 +1,1 @@
+"""An HTTP server for opened bundles: JSON, the Open Inference Protocol, metrics and a page."""
