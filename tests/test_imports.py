@@ -18,12 +18,9 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": {"engines"},
     "video": {"engines", "runtime"},
     "train": {"model", "runtime"},
-    "benchmarks": {"model", "engines", "export", "runtime", "train"},
-    "cli": {"model", "engines", "export", "runtime", "train", "benchmarks", "video"},
     "serve": {"engines", "runtime"},
-    "train": {"model", "runtime"},
     "benchmarks": {"model", "engines", "export", "runtime", "train"},
-    "cli": {"model", "engines", "export", "runtime", "serve", "train", "benchmarks"},
+    "cli": {"model", "engines", "export", "runtime", "serve", "train", "benchmarks", "video"},
 }
 ROOT_MODULES = "the root"
 HEAVY = ("torch", "torchvision", "open_clip", "timm", "onnx", "onnxscript", "safetensors")
