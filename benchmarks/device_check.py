@@ -1,6 +1,9 @@
 """The device session alone, without any engine: copies, threads, out of memory, close, exit without closing.
 
-python -m sed_trt.benchmarks.device_check
+python -m sed_trt.benchmarks.device_check [onnxruntime]
+
+The GPU is reached through the installed device package or, with "onnxruntime", through the CUDA runtime that
+ONNX Runtime uses.
 """
 
 import json
@@ -13,6 +16,8 @@ import numpy as np
 from ..engines.device.cuda import open_device
 from ..engines.device.protocol import Device
 from ..engines.device.session import DeviceSession
+from ..engines.ort.cuda_libraries import load_cuda_libraries
+from ..engines.ort.cudart import CudaRuntimeDevice
 from ..errors import InputError
 
 THREADS = 4
@@ -80,11 +85,17 @@ def _round_trip(session: DeviceSession, parts: list[np.ndarray]) -> dict[str, fl
     return {"upload_ms": 1000 * (uploaded - started), "download_ms": 1000 * (ended - uploaded)}
 
 
+def _runtime_device() -> Device:
+    """The device through the CUDA runtime, as ONNX Runtime's engines use it."""
+    return CudaRuntimeDevice(load_cuda_libraries())
+
+
 if __name__ == "__main__":
     try:
-        print(json.dumps(check_session(open_device())))
+        open_checked = _runtime_device if sys.argv[1:] == ["onnxruntime"] else open_device
+        print(json.dumps(check_session(open_checked())))
         # Referred to until the interpreter ends.
-        left_open = leave_open(open_device())
+        left_open = leave_open(open_checked())
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)

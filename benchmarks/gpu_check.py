@@ -60,6 +60,7 @@ GPU_BACKENDS = ("onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
 REFERENCE = "fp32 onnxruntime"
 PARITY = ("fp32,fp16 onnxruntime-cuda", "fp16 tensorrt current", "fp16 tensorrt-rtx current")
 SPEED = ("fp16,fp32 onnxruntime-cuda", "fp16 tensorrt current", "fp16 tensorrt-rtx current")
+GRAPHS = ("fp16 onnxruntime-cuda", "fp16 tensorrt current", "fp16 tensorrt-rtx current")
 STREAMS = ("fp16 onnxruntime-cuda", "fp16 tensorrt current", "fp16 tensorrt-rtx current")
 # What the time that is left is used for: of the network with known weights, and of sed-tiny.
 MORE_SPEED = ("bf16 onnxruntime-cuda", "bf16 tensorrt current", "bf16 tensorrt-rtx current")
@@ -198,6 +199,13 @@ def plan(load: Load, device: str) -> list[Step]:
         )
         return [step for row in rows for step in bench(network, row, options, "stream")]
 
+    def graphs(rows: Sequence[str]) -> list[Step]:
+        options = (
+            f"--against none --pictures 1 --vocabulary-size {load.sizes.split(',')[0]} --kept {load.kept} "
+            f"--repeats {load.repeats} --stream 0 --cuda-graphs"
+        )
+        return [step for row in rows for step in bench(network, row, options, "CUDA graphs")]
+
     # PyTorch is timed without a bundle first, so that its rows need nothing else to work.
     pytorch = (
         f"-m sed_trt.benchmarks.pytorch_check {checkpoint(network)} {load.preset} {load.sizes} {load.kept} "
@@ -206,6 +214,7 @@ def plan(load: Load, device: str) -> list[Step]:
     on_cpu = (REFERENCE,) if load.rehearsal else ()
     steps = [
         Step("device session", "-m sed_trt.benchmarks.device_check", 45),
+        Step("device session of ONNX Runtime", "-m sed_trt.benchmarks.device_check onnxruntime", 45),
         # Before the first export, which may be for backends that cannot run.
         *(backend_step(backend) for backend in GPU_BACKENDS),
         *parity((REFERENCE,), "cpu"),
@@ -214,6 +223,7 @@ def plan(load: Load, device: str) -> list[Step]:
         Step(f"{network} PyTorch", pytorch, 90, (weights,)),
         *speed((*on_cpu, *SPEED)),
         *streams((*on_cpu, *STREAMS)),
+        *graphs(GRAPHS),
         *speed(MORE_SPEED),
         *parity(MORE_PARITY),
         *parity(() if load.rehearsal else OTHER_TARGETS),

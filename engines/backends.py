@@ -114,6 +114,10 @@ def unavailable_reason(backend: str) -> str | None:
             library.check_gpu(gpu)
             return None
         offered = cuda_offered()
+        if backend == "onnxruntime-cuda" and offered:
+            from .ort.cuda_libraries import load_cuda_libraries
+
+            load_cuda_libraries()
     except InputError as error:
         return str(error)
     return NO_CUDA if backend == "onnxruntime-cuda" and not offered else None

@@ -37,6 +37,7 @@ from ...runtime import TopK, Vocabulary
 from ...runtime.images import ImageSource
 from ...runtime.pipeline import encode, finish, prepare
 from ...runtime.text import SentenceTokenizer, embed_names
+from ...stages import BY_NAME
 from .stages import RecordedEngines
 
 # What the inputs of a stage are made from, with an image.
@@ -215,14 +216,17 @@ def same_tensors(reference: Path, graph: Path) -> dict[str, str]:
 
 
 def check_stage(bundle: Bundle, stage: str) -> None:
-    """Refuse the name of a stage that a bundle does not have.
+    """Refuse the name of a stage that a bundle does not have, or that has no layers of its own to compare.
 
     Raises:
-        InputError: it has none.
+        InputError: it is one of these.
     """
-    stages = bundle.manifest.stages
+    # What GPUs alone run moves values or chooses among them; ONNX Runtime on the CPU never runs it.
+    stages = [name for name in bundle.manifest.stages if not BY_NAME[name].device_only]
     if stage not in stages:
-        raise InputError(f"--layers: {bundle.path} has no stage {stage!r}; choose one of {', '.join(stages)}")
+        raise InputError(
+            f"--layers: {bundle.path} has no stage {stage!r} to compare; choose one of {', '.join(stages)}"
+        )
 
 
 def stage_inputs(bundle: Bundle, stage: str, image: ImageSource) -> dict[str, np.ndarray]:

@@ -30,6 +30,8 @@ MIN_BUFFER = 64 * 1024
 MAX_EXCESS = 4
 # Bytes of the smallest pinned host buffer.
 MIN_STAGING = 4096
+# CUDA graphs of one stage, each of which keeps memory. Further shapes run without one.
+MAX_GRAPHS = 16
 # What TensorRT expects of an address; parts of an array may start elsewhere.
 ALIGNMENT = 256
 
@@ -319,14 +321,14 @@ class DeviceSession:
 
     def upload(self, array: np.ndarray) -> DeviceArray:
         """A copy of a C-contiguous array on the device."""
-        with self.work("text embeddings") as work:
+        with self.work("values for the GPU") as work:
             return work.upload(array)
 
     def stack(self, arrays: Sequence[DeviceArray]) -> DeviceArray:
         """The arrays one after the other along their first axis; one alone is given back as it is."""
         if len(arrays) == 1:
             return arrays[0]
-        with self.work("a batch of images") as work:
+        with self.work("joining values") as work:
             return work.stack(arrays)
 
     def close(self) -> None:

@@ -32,13 +32,19 @@ class BatchRows:
             InputError: there is no memory for a copy.
         """
         first = arrays[0]
-        if self._free is not None and self._free.shape[1:] == first.shape[1:]:
+        # Other arrays, such as labels, are stacked too, and say nothing of batches.
+        in_rows = self._free is not None and (self._free.dtype, self._free.shape[1:]) == (
+            first.dtype,
+            first.shape[1:],
+        )
+        if in_rows:
             self._length = len(arrays)
         end = first.pointer
         for array in arrays:
             if array.owner is not first.owner or array.pointer != end:
-                # The next batch starts with a buffer of its own.
-                self._free = None
+                if in_rows:
+                    # The next batch starts with a buffer of its own.
+                    self._free = None
                 return work.stack(arrays)
             end += array.nbytes
         return replace(first, shape=(sum(map(len, arrays)), *first.shape[1:]))

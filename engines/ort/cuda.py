@@ -216,7 +216,8 @@ class OnnxRuntimeCudaEngines:
 
         `cuda_graphs` launches all kernels of a stage at once, as they were recorded when the stage first ran
         with the same shapes. Inputs and outputs are then copied to and from fixed buffers, and each recording
-        keeps the memory that it works in. It is off until a GPU has shown what it gains.
+        keeps the weights of its stage and the memory that it works in. It is off until a GPU has shown what
+        it gains.
 
         Raises:
             InputError: ONNX Runtime is missing, broken or without CUDA, a library of CUDA is missing, or CUDA
@@ -239,7 +240,7 @@ class OnnxRuntimeCudaEngines:
         arrays = [self.to_device(value) if isinstance(value, np.ndarray) else value for value in values]
         if len(arrays) == 1:
             return arrays[0]
-        with self._device.memory.work("a batch of images") as work:
+        with self._device.memory.work("joining values") as work:
             return self._rows.stack(work, arrays)
 
     def to_device(self, array: np.ndarray) -> DeviceArray:

@@ -4,12 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..device.session import Work
+from ..device.session import MAX_GRAPHS, Work
 from ..engine import DeviceArray
 from .cuda_device import OnnxRuntimeDevice
 
-# Recordings of one stage; each keeps its memory. Further shapes run without one.
-MAX_RECORDINGS = 16
 Arrays = Mapping[str, DeviceArray]
 
 
@@ -36,14 +34,14 @@ class CudaGraphs:
         """Put one run into the stream; all arrays are on the device.
 
         Returns:
-            Whether it is there: there are `MAX_RECORDINGS` of other shapes if it is not.
+            Whether it is there: there are `MAX_GRAPHS` of other shapes if it is not.
 
         Raises:
             InputError: the stage cannot be recorded, or the GPU's memory is too small.
         """
         shapes = tuple(inputs[name].shape for name in sorted(inputs))
         if shapes not in self._recordings:
-            if len(self._recordings) == MAX_RECORDINGS:
+            if len(self._recordings) == MAX_GRAPHS:
                 return False
             self._recordings[shapes] = self._prepare(work, inputs, outputs)
         recording = self._recordings[shapes]

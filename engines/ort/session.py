@@ -79,7 +79,7 @@ def open_session(
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
-    # A bundle has eight sessions; the idle ones would otherwise spin and take cores from the busy one.
+    # Each stage has a session; the idle ones would otherwise spin and take cores from the busy one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if shared_arena:
         _share_arena(options)

@@ -71,6 +71,10 @@ class TensorRTContexts:
         self._log.errors.clear()
         return errors
 
+    def has_errors(self) -> bool:
+        """Whether the library logged errors since the last call of `reason`."""
+        return bool(self._log.errors)
+
     def load(self, plan: bytes, file: Path, rebuild: str) -> Any:
         """The engine of a plan; `file` and the command `rebuild` are named in errors.
 

@@ -11,7 +11,7 @@ from ...bundle import Bundle, Stage
 from ...stages import BY_NAME, DEBUG_OUTPUTS, HOST_OUTPUTS, gpu_label_stage
 from ..device.cuda import check_driver, find_gpu, open_device
 from ..device.protocol import Device
-from ..device.session import DeviceSession, Work
+from ..device.session import MAX_GRAPHS, DeviceSession, Work
 from ..engine import DeviceArray, Value
 from ..profiles import Profile, category_buckets, choose_profile
 from ..store import find_built, read_plan
@@ -73,7 +73,8 @@ class TensorRTEngine:
         shapes = {tensor.name: tuple(inputs[tensor.name].shape) for tensor in self._stage.inputs}
         profile = choose_profile(self._profiles, shapes, self._name)
         with self._session.work(f"stage {self._name}") as work:
-            if self._captures:
+            key = tuple(shapes.values())
+            if self._captures and (key in self._by_shapes or len(self._by_shapes) < MAX_GRAPHS):
                 outputs = self._run_captured(work, profile, shapes, inputs, for_host)
             else:
                 outputs = self._run_at_once(work, profile, inputs)

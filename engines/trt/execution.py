@@ -31,7 +31,6 @@ class Execution:
         self._contexts = contexts
         self._stream = stream
         self._context = contexts.context(engine, name, profile, stream)
-        self._max_scratch = int(engine.get_device_memory_size_for_profile_v2(profile))
 
     def bind(self, work: Work, inputs: Mapping[str, DeviceArray]) -> tuple[dict[str, DeviceArray], Buffer]:
         """Set the inputs, and memory for the outputs and for scratch, which are returned.
@@ -55,7 +54,8 @@ class Execution:
             outputs[tensor.name] = work.empty(tensor.dtype, shape)
             context.set_tensor_address(tensor.name, outputs[tensor.name].pointer)
         size = context.update_device_memory_size_for_shapes()
-        if size == 0 and self._max_scratch > 0:
+        # Zero is the size of a failure, and of shapes that need no memory.
+        if size == 0 and self._contexts.has_errors():
             raise RuntimeError(
                 f"stage {self._name}: TensorRT gives no size of its memory: {self._contexts.reason()}"
             )

@@ -83,6 +83,7 @@ def test_a_small_check(tmp_path: Path) -> None:
             assert records[row]["state"] == "skipped"
             assert records[row]["reason"].startswith("backend tensorrt-rtx: ")
         assert "GPU: " in records["device session"]["reason"]
+        assert "onnxruntime-cuda: " in records["device session of ONNX Runtime"]["reason"]
     for record in records.values():
         assert record["state"] == "done" or record["reason"]
 
@@ -250,8 +251,9 @@ def test_the_plan_has_each_step_once_and_after_what_it_needs(load: Load) -> None
 def test_the_plan_begins_with_what_is_worth_most() -> None:
     names = [step.name for step in plan(ON_GPU, "cuda") if not step.name.endswith(("export", "build"))]
     names = [name for name in names if not name.startswith("backend ")]
-    assert names[:12] == [
+    assert names[:13] == [
         "device session",
+        "device session of ONNX Runtime",
         "sed-tiny fp32 onnxruntime",
         "sed-tiny fp32,fp16 onnxruntime-cuda",
         "sed-tiny fp16 tensorrt current",
@@ -275,6 +277,8 @@ def test_the_rows_of_sed_b_are_those_that_were_asked_for() -> None:
     assert "--vocabulary-size 150,847 --kept 32" in row and "--device cuda" in row
     assert "{work}/known-sed-b-fp16 {work}/known-sed-b-fp32 --backend onnxruntime-cuda" in row
     assert "--stream 32" in steps["known-sed-b fp16 tensorrt current stream"]
+    assert "--cuda-graphs" in steps["known-sed-b fp16 onnxruntime-cuda CUDA graphs"]
+    assert "--cuda-graphs" not in row
 
 
 def test_all_steps_together_take_eight_minutes_at_most() -> None:

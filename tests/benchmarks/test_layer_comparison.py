@@ -164,11 +164,19 @@ def test_the_engine_is_built_for_the_shapes_at_hand(
     assert {error.max_error for error in errors} == {0.0}
     assert taken["outputs"] == [error.tensor for error in errors]
     assert (taken["plan"], taken["recipe"].target) == (b"plan", "sm86")
-    categories = len(module.CATEGORIES)
     (profile,) = taken["profiles"]
-    assert [shape[0] for shape in profile["text"]] == [categories] * 3
     (kept,) = {shape for shape in profile["kept0"]}
-    assert 4 <= kept[0] <= categories
+    assert 4 <= kept[0] <= len(module.CATEGORIES)
+    assert [shape[0] for shape in profile["kept_text"]] == [kept[0]] * 3
+
+
+@pytest.mark.parametrize("stage", ["gather2", "select", "label_gpu", "nothing"])
+def test_stages_that_have_no_layers_to_compare(stage: str, tiny_bundle: Path) -> None:
+    with pytest.raises(
+        InputError, match=rf"has no stage '{stage}' to compare; choose one of text, pixels"
+    ) as caught:
+        module.compare_with_bundle(Bundle.open(tiny_bundle), stage, image(), Bundle.open(tiny_bundle))
+    assert "gather" not in str(caught.value).split("choose")[1]
 
 
 def test_command(tiny_bundle: Path, tiny_bundle_fp16: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,7 +208,7 @@ def test_a_gpu_is_needed_without_another_bundle(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--layers", "decode9"], "has no stage 'decode9'; choose one of text, pixels, image"),
+        (["--layers", "decode9"], "has no stage 'decode9' to compare; choose one of text, pixels, image"),
         (["--against", "other"], "--against, --image: they go with --layers STAGE"),
         (["--layers", "image", "--against", "other"], "other: "),
     ],

@@ -77,6 +77,12 @@ def test_both_onnxruntimes_are_noticed(
 def test_backends_are_usable_or_not(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    missing: list[str] = []
+
+    def load_libraries() -> None:
+        if missing:
+            raise InputError(missing[0])
+
     def no_gpu() -> Gpu:
         raise InputError("GPU: there is no NVIDIA driver; install it")
 
@@ -85,6 +91,7 @@ def test_backends_are_usable_or_not(
     monkeypatch.setattr("sed_trt.engines.trt.library.load_library", lambda backend: None)
     monkeypatch.setattr("sed_trt.engines.openvino.library.processor", lambda: "some CPU")
     monkeypatch.setattr("sed_trt.engines.backends.cuda_offered", lambda: True)
+    monkeypatch.setattr("sed_trt.engines.ort.cuda_libraries.load_cuda_libraries", load_libraries)
     without_gpu = {
         "auto": None,
         "tensorrt": "GPU: there is no NVIDIA driver; install it",
@@ -94,6 +101,8 @@ def test_backends_are_usable_or_not(
         "onnxruntime": None,
     }
     assert facts(capsys)["backends"] == without_gpu
+    missing.append("backend onnxruntime-cuda: libcudnn.so.9 is missing")
+    assert facts(capsys)["backends"] == {**without_gpu, "onnxruntime-cuda": missing[0]}
     monkeypatch.setattr("sed_trt.engines.backends.cuda_offered", lambda: False)
     without_cuda = {**without_gpu, "onnxruntime-cuda": "this ONNX Runtime has no CUDA provider"}
     assert facts(capsys)["backends"] == without_cuda

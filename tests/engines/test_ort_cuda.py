@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from sed_trt.bundle import Bundle
-from sed_trt.engines.engine import DeviceArray
+from sed_trt.engines.engine import DeviceArray, fetch
 from sed_trt.engines.ort import cuda_device, cuda_graphs
 from sed_trt.engines.ort import session as session_module
 from sed_trt.engines.ort.cpu import OnnxRuntimeEngines
@@ -142,6 +142,21 @@ def test_a_batch_is_stacked_without_a_copy(bundle: Bundle) -> None:
     assert np.array_equal(engines.to_host(single), expected[1])
 
 
+def test_labels_between_the_images_of_a_batch_break_no_batch(bundle: Bundle) -> None:
+    engines = OnnxRuntimeCudaEngines(bundle, None, "asked for", OnnxRuntimeDevice("cpu"))
+
+    def prepared(seed: int) -> Any:
+        return engines["pixels"].run({"image": random_image(seed)[None]})["pixels"]
+
+    engines.stack([prepared(seed) for seed in range(3)])
+    first = [prepared(0), prepared(1)]
+    values = [engines.to_device(np.arange(size, dtype=np.float32)) for size in (5, 3)]
+    assert [list(array) for array in fetch(engines, values)] == [list(range(5)), list(range(3))]
+    stacked = engines.stack([*first, prepared(2)])
+    # The same memory: nothing was copied.
+    assert stacked.pointer == first[0].pointer
+
+
 def test_each_bucket_has_a_session_of_its_own(bundle: Bundle, vocabulary: Vocabulary) -> None:
     engines = OnnxRuntimeCudaEngines(bundle, None, "asked for", OnnxRuntimeDevice("cpu"))
     (encoded,) = encode(engines, [prepare(engines, random_image(0), None)])
@@ -213,7 +228,7 @@ def test_cuda_graphs_change_no_result(bundle: Bundle, vocabulary: Vocabulary) ->
 def test_beyond_a_number_of_shapes_nothing_is_recorded(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_graphs, "MAX_RECORDINGS", 1)
+    monkeypatch.setattr(cuda_graphs, "MAX_GRAPHS", 1)
     engines = OnnxRuntimeCudaEngines(bundle, None, "asked for", OnnxRuntimeDevice("cpu"), True)
     plain = OnnxRuntimeCudaEngines(bundle, None, "asked for", OnnxRuntimeDevice("cpu"))
     for batch in (1, 2, 1):

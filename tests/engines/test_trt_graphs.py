@@ -186,3 +186,14 @@ def test_a_device_with_graphs_is_asked_for(
 
     TensorRTEngines(Bundle(machine.folder, fake_manifest()), backend, "", open_device, cuda_graphs)
     assert asked == [captures]
+
+
+def test_beyond_a_number_of_shapes_nothing_is_captured(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sed_trt.engines.trt.engines.MAX_GRAPHS", 2)
+    engines = machine.engines(cuda_graphs=True)
+    # Each number of categories is a shape of the scout.
+    for count in (3, 4, 5, 6, 3, 6):
+        check(segment(engines, noise(count), many(count)), count, count, KeepAll())
+    assert len(engines["scout"]._by_shapes) == 2

@@ -15,7 +15,7 @@ from sed_trt.engines.trt import layers as trt_layers
 RUNTIME_NAMES = {
     "ILogger": ("Severity", "log"),
     "Runtime": ("deserialize_cuda_engine", "engine_host_code_allowed"),
-    "ICudaEngine": ("create_execution_context", "get_device_memory_size_for_profile_v2"),
+    "ICudaEngine": ("create_execution_context",),
     "ExecutionContextAllocationStrategy": ("USER_MANAGED",),
     "IExecutionContext": (
         "execute_async_v3",

@@ -382,9 +382,6 @@ def _add_runtime(module: Any, device: FakeDevice) -> None:
             module.contexts.append(context)
             return context
 
-        def get_device_memory_size_for_profile_v2(self, profile: int) -> int:
-            return SCRATCH
-
     class Runtime:
         def __init__(self, logger: Any) -> None:
             self.logger = logger
