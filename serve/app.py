@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
 from ..errors import InputError
+from .answers import SUMMARY_HEADER
 from .catalogue import bundle_routes, example_routes, vocabulary_routes
 from .description import description_page, description_style
 from .http_errors import HttpError, error_response
@@ -25,6 +26,10 @@ from .segment import image_routes
 from .service import Service
 
 _PAGE = Path(__file__).with_name("page")
+_DESCRIPTION = (
+    "Open-vocabulary segmentation: every pixel gets one of the categories that you name. A server that asks "
+    f"for an API key takes it in the header {KEY_HEADER}, or as Authorization: Bearer."
+)
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
@@ -57,7 +62,7 @@ def build_app(
     app = FastAPI(
         title="sed-trt",
         version=__version__,
-        description="Open-vocabulary segmentation: every pixel gets one of the categories that you name.",
+        description=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan(service, failed),
@@ -80,9 +85,9 @@ def build_app(
             allow_origins=list(origins),
             allow_methods=["DELETE", "GET", "POST", "PUT"],
             allow_headers=["Authorization", "Content-Type", KEY_HEADER],
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", SUMMARY_HEADER],
         )
-    app.add_middleware(_SecurityHeaders)
+    app.add_middleware(_EveryAnswer)
     # The outermost, since it counts every answer.
     app.add_middleware(TimedRequests, metrics=service.metrics)
     return app
@@ -170,19 +175,30 @@ def _add_error_handlers(app: FastAPI, service: Service) -> None:
         return error_response(500, "the server failed; its log says why")
 
 
-class _SecurityHeaders:
-    """Middleware that tells browsers to load nothing from elsewhere."""
+class _EveryAnswer:
+    """Middleware that tells browsers to load nothing from elsewhere, and answers what uvicorn cancels.
+
+    That is what is still under way when the server stops and the time for it is over.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and add headers to its answer."""
+        started = False
 
         async def with_headers(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 added = [(name.lower().encode(), value.encode()) for name, value in _SECURITY_HEADERS.items()]
                 message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        try:
+            await self._app(scope, receive, with_headers)
+        except asyncio.CancelledError:
+            if scope["type"] != "http" or started:
+                raise
+            await error_response(503, "the server stops")(scope, receive, with_headers)

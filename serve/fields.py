@@ -97,7 +97,7 @@ class Category(BaseModel):
     colour: str = Field(description="The one of the overlay, as #rrggbb.")
 
 
-class EncodedPicture(BaseModel):
+class PngImage(BaseModel):
     """An image file."""
 
     encoding: Literal["png"] = "png"
@@ -123,10 +123,10 @@ class SegmentAnswer(BaseModel):
     kept: tuple[int, int, int] = Field(description="Categories left after each rejection.")
     timings_ms: dict[str, float] = Field(description="By step; those of the encoding as they were then.")
     queue_ms: float = Field(description="Time that the request waited for others.")
-    labels: EncodedPicture | None = Field(None, description="Grey, 8 bits, or 16 above 256 categories.")
+    labels: PngImage | None = Field(None, description="Grey, 8 bits, or 16 above 256 categories.")
     rle: list[Mask] | None = None
-    overlay: EncodedPicture | None = None
-    scores: EncodedPicture | None = Field(None, description="Grey, 8 bits: 255 times the probability.")
+    overlay: PngImage | None = None
+    scores: PngImage | None = Field(None, description="Grey, 8 bits: 255 times the probability.")
 
 
 class BundleAnswer(BaseModel):

@@ -30,7 +30,6 @@ _RENDER_THREADS = 2
 _CHECK_TIMEOUT_S = 10
 # A step of one image that takes so many times the timeout of a request will not end any more.
 _HUNG_TIMEOUTS = 3
-_CHECK_NAMES = ("sky",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,10 +215,13 @@ class Owner:
         return noting
 
     async def _segment_blank(self) -> None:
-        side = self.segmenter.bundle.manifest.image_size
+        manifest = self.segmenter.bundle.manifest
+        side = manifest.image_size
         blank = NewImage(np.zeros((side, side, 3), dtype=np.uint8), side * side, None)
-        vocabulary = await self.vocabularies.get(_CHECK_NAMES)
-        await self.segment(blank, vocabulary, TopK(), lambda _: None)
+        # Neither the text encoder nor its queue is needed for this.
+        text = np.zeros((1, len(manifest.templates), manifest.embed_dim), dtype=np.float32)
+        text[..., 0] = 1
+        await self.segment(blank, Vocabulary(("",), text), TopK(), lambda _: None)
 
     def _watch(self) -> None:
         """Show the owner's state among the metrics."""

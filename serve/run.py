@@ -1,5 +1,6 @@
 """The process of a server: its socket, uvicorn, and how it ends."""
 
+import copy
 import math
 import signal
 import socket
@@ -7,8 +8,10 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from uvicorn.config import LOGGING_CONFIG
 
 from ..errors import InputError
 from ..runtime import Segmenter
@@ -17,6 +20,8 @@ from .service import Service
 from .settings import Settings, check_exposure
 
 _BACKLOG = 2048
+# Longer than the 60 s of usual load balancers, which would else send requests into closing connections.
+_KEEP_ALIVE_S = 75
 
 
 class Server:
@@ -71,10 +76,12 @@ class Server:
             uvicorn.Config(
                 app,
                 log_level=log_level,
+                log_config=_log_config(log_level),
                 lifespan="on",
                 ws="none",
                 server_header=False,
                 proxy_headers=False,
+                timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=math.ceil(settings.drain_s),
             )
         )
@@ -113,6 +120,13 @@ def _sigterm_ends_well() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+def _log_config(level: str) -> dict[str, Any]:
+    """The logging of uvicorn, and of this package in the same form."""
+    config = copy.deepcopy(LOGGING_CONFIG)
+    config["loggers"][__package__] = {"handlers": ["default"], "level": level.upper()}
+    return config
 
 
 def _bind(host: str, port: int) -> socket.socket:

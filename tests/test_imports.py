@@ -108,6 +108,12 @@ def test_runtime_imports_nothing_heavy(tmp_path: Path) -> None:
     assert not modules & set(HEAVY)
 
 
+def test_the_server_imports_nothing_heavy(tmp_path: Path) -> None:
+    modules = imported_by("import sed_trt.serve.run", tmp_path)
+    assert "uvicorn" in modules
+    assert not modules & set(HEAVY)
+
+
 def test_a_whole_segmentation_imports_nothing_heavy(tiny_bundle: Path, tmp_path: Path) -> None:
     code = (
         "import numpy as np\n"

@@ -114,6 +114,16 @@ def test_a_first_vocabulary_that_does_not_fit_ends_the_server_with_one_line(
     assert "is a duplicate" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_missing_package_is_named_with_its_extra(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "sed_trt.serve.run", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    line = refused(capsys, str(tiny_bundle))
+    assert "the package 'uvicorn' is not installed" in line
+    assert "'.[serve]'" in line
+
+
 def _key_file(folder: Path) -> Path:
     file = folder / "keys"
     file.write_text(KEY)
