@@ -12,7 +12,7 @@ PYTEST = --numprocesses 2 --dist loadfile
 # Draws the plots and writes every row that was measured.
 REPORT = $(BENCH) report $(RESULTS) --output $(MEASURED)
 # Makes the tables between the markers of these pages anew from the results files.
-TABLES = $(BIN)/python -m sed_trt.benchmarks.report.pages README.md docs/performance.md docs/serving.md
+TABLES = $(BIN)/python -m sed_trt.benchmarks.report.pages README.md docs/performance.md
 
 .PHONY: demo serve test test-all lint bundles-tiny results results-scores results-parity results-cpu results-latency results-serving results-report clean
 
@@ -121,7 +121,6 @@ results-latency: results-cpu
 # Loads the server of `make serve`, which runs in another terminal; nothing else should use the machine.
 results-serving: $(VENV)/.dev
 	$(BENCH) serve http://127.0.0.1:$(PORT) --clients 1,4,32 --rate 0.5x,4x --requests 500 --output $(RESULTS)/serving-sed-tiny.json
-	$(TABLES)
 
 results-report: $(VENV)/.dev
 	$(REPORT)

@@ -79,7 +79,7 @@ def test_python_example_runs(checkout: Path) -> None:
     assert "scene-2.png" in done.stdout
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/performance.md", "docs/serving.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/performance.md"])
 def test_tables_are_those_of_the_results_files(page: str) -> None:
     assert "<!-- results: " in (ROOT / page).read_text(encoding="utf-8")
     assert updated(ROOT / page) == (ROOT / page).read_text(encoding="utf-8")

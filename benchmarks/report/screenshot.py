@@ -46,20 +46,20 @@ def browser() -> "Iterator[Browser]":
 
 
 def segment_example(page: "Page", url: str) -> None:
-    """Open the page, choose the first example, which brings its categories, and wait for the colours."""
+    """Open the page, choose the last example, which brings its categories, and wait for the colours."""
     page.goto(url)
-    page.locator("#examples button").first.click()
+    page.locator("#examples button").last.click()
     page.locator("#overlay:visible").wait_for(timeout=PATIENCE_MS)
 
 
 def take(url: str, file: Path) -> None:
-    """Write a picture of the page with the first example segmented, in 256 colours to keep it small."""
+    """Write a picture of the page with the last example segmented, in 256 colours to keep it small."""
     with browser() as chromium:
         page = chromium.new_page(viewport=SIZE)
         segment_example(page, url)
         box = page.locator("#stage").bounding_box()
         assert box is not None
-        page.locator("#stage").hover(position={"x": 0.33 * box["width"], "y": 0.86 * box["height"]})
+        page.locator("#stage").hover(position={"x": 0.4 * box["width"], "y": 0.6 * box["height"]})
         shown = Image.open(io.BytesIO(page.screenshot(full_page=True)))
     with replacing(file) as temporary:
         shown.convert("RGB").quantize(256).save(temporary, format="PNG", optimize=True)
