@@ -141,7 +141,9 @@ def _open(
     from ..runtime import Segmenter
     from .segment import distinct_stems
 
-    names = [Path(re.sub(r"[^A-Za-z0-9._-]", "-", path.resolve().name)) for path in bundles]
+    # A link is called as it is called, not as what it leads to; "." and ".." have no name of their own.
+    named = [path.resolve() if path.name in ("", "..") else path for path in bundles]
+    names = [Path(re.sub(r"[^A-Za-z0-9._-]", "-", path.name)) for path in named]
     # The server keeps vocabularies itself, by their size.
     return {
         name: Segmenter(path, backend, threads, vocabularies=1, images_at_once=images_at_once)

@@ -20,10 +20,8 @@ CATEGORIES = ["--categories", "red, green, blue"]
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle whose stages are in numpy."""
 
-    def open_fakes(
-        bundle: Bundle, backend: str | None, threads: int | None, images_at_once: int
-    ) -> FakeEngines:
-        return FakeEngines(images_at_once=images_at_once)
+    def open_fakes(bundle: Bundle, *options: object) -> FakeEngines:
+        return FakeEngines()
 
     monkeypatch.setattr("sed_trt.runtime.segmenter.open_engines", open_fakes)
     return write_fake_bundle(tmp_path / "fake")
