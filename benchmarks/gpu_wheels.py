@@ -83,7 +83,7 @@ def pack(
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += [
         "--python-version",
-        PYTHON_VERSION,
+        python,
         "--implementation",
         "cp",
         *platforms,
@@ -313,6 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     packing.add_argument("--also", nargs="+", default=[], help="packages beside those")
     packing.add_argument("--there", nargs="+", default=[], help="packages that the machine has")
+    packing.add_argument("--python", default=PYTHON_VERSION, help="version of the machine's Python")
     packing.add_argument(
         "--part-mb", type=float, help="largest part; by default what the working tree leaves"
     )

@@ -195,3 +195,21 @@ def test_the_script_needs_no_other_module_of_ours() -> None:
     command = [sys.executable, "-I", "-S", str(ROOT / "benchmarks" / "gpu_wheels.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "receive" in done.stdout
+
+
+def test_the_command_packs_what_pip_downloads(
+    wheels: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels[0].parent))
+    folder = tmp_path / "packed"
+    command = ["pack", "--folder", str(folder), "--python", "3.13", "--part-mb", "0.01", "--only", "bbb"]
+    assert main(command) == 2
+    assert "neither packed nor there: aaa (for bbb)" in capsys.readouterr().err
+    # A wheel for that version of Python alone.
+    wheels[0].rename(wheels[0].with_name("aaa-1.0-cp313-cp313-manylinux_2_28_x86_64.whl"))
+    assert main([*command, "--also", "aaa"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2 wheels in 4 parts"
+    receive(folder / "parts", tmp_path / "store")
+    joined = join(tmp_path / "store", tmp_path)
+    assert [wheel.name.split("-")[2] for wheel in joined] == ["cp313", "py3"]
