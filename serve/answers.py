@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..runtime import Result
 from ..runtime.result import PALETTE_SIZE, colours, summary
-from .rle import label_runs
+from ..runtime.rle import encode_labels
 
 PNG_TYPE = "image/png"
 SUMMARY_HEADER = "X-Sed-Trt-Summary"
@@ -28,7 +28,7 @@ def json_answer(result: Result, wanted: Collection[str], bundle: str, queue_ms: 
     if "rle" in wanted:
         content["rle"] = [
             {"index": index, "size": list(result.labels.shape), "counts": counts}
-            for index, counts in label_runs(result.labels)
+            for index, counts in encode_labels(result.labels).items()
         ]
     if "overlay" in wanted:
         content["overlay"] = _encoded(result.overlay())

@@ -27,13 +27,23 @@ def blocks(height: int, width: int, cell: int, count: int) -> np.ndarray:
         np.array([[0, 1], [1, 0]], np.uint8),
         blocks(37, 53, 1, 4),
         blocks(40, 61, 7, 300),
+        blocks(37, 53, 1, 5),
+        blocks(37, 53, 7, 300),
+        blocks(500, 700, 90, 3),
+        blocks(1, 200, 3, 4),
+        blocks(200, 1, 3, 4),
+        np.full((40, 30), 65534, np.uint16),
         # Long runs, whose counts take several groups, before and after short ones.
         np.where(np.arange(900 * 1200).reshape(900, 1200) % 100_003 < 7, 2, 40_000).astype(np.uint16),
     ],
-    ids=["one pixel", "one category", "checks", "noise", "blocks", "long runs"],
 )
 def test_counts_are_those_of_pycocotools(labels: np.ndarray) -> None:
-    assert encode_labels(labels) == expected(labels)
+    encoded = encode_labels(labels)
+    assert list(encoded) == sorted(set(labels.ravel().tolist()))
+    assert encoded == expected(labels)
+    for index, counts in encoded.items():
+        decoded = coco.decode({"size": list(labels.shape), "counts": counts})
+        assert np.array_equal(decoded.astype(bool), labels == index)
 
 
 def test_pycocotools_decodes_to_the_label_map() -> None:
